@@ -75,7 +75,9 @@ class CatalogEntry:
 CATALOG: Mapping[Reason, CatalogEntry] = MappingProxyType(
     {
         Reason.INVALID_FIELDS: CatalogEntry(Code.INVALID_ARGUMENT, "The request has invalid fields."),
-        Reason.UNDEFINED_VALUE: CatalogEntry(Code.OUT_OF_RANGE, "The result is not defined for an input value."),
+        Reason.UNDEFINED_VALUE: CatalogEntry(
+            Code.OUT_OF_RANGE, "The result is not defined for an input value."
+        ),
         Reason.RUN_NOT_FOUND: CatalogEntry(Code.NOT_FOUND, "No such run."),
         Reason.MODEL_NOT_FOUND: CatalogEntry(Code.NOT_FOUND, "No such model."),
         Reason.VERSION_NOT_FOUND: CatalogEntry(Code.NOT_FOUND, "No such model version."),
@@ -88,20 +90,28 @@ CATALOG: Mapping[Reason, CatalogEntry] = MappingProxyType(
         ),
         Reason.RUN_NOT_TERMINAL: CatalogEntry(Code.FAILED_PRECONDITION, "The run has not ended yet."),
         Reason.ALIAS_IN_USE: CatalogEntry(Code.FAILED_PRECONDITION, "An alias points at this version."),
-        Reason.DATASET_IN_USE: CatalogEntry(Code.FAILED_PRECONDITION, "A run that has not ended uses this dataset."),
+        Reason.DATASET_IN_USE: CatalogEntry(
+            Code.FAILED_PRECONDITION, "A run that has not ended uses this dataset."
+        ),
         Reason.ETAG_MISMATCH: CatalogEntry(Code.ABORTED, "The resource changed since it was read."),
         Reason.MODEL_TOO_LARGE: CatalogEntry(
             Code.RESOURCE_EXHAUSTED, "The model has more parameters than this server allows."
         ),
-        Reason.DATA_TOO_LARGE: CatalogEntry(Code.RESOURCE_EXHAUSTED, "The data is larger than this server allows."),
+        Reason.DATA_TOO_LARGE: CatalogEntry(
+            Code.RESOURCE_EXHAUSTED, "The data is larger than this server allows."
+        ),
         Reason.MESSAGE_TOO_LARGE: CatalogEntry(
             Code.RESOURCE_EXHAUSTED, "The answer is larger than one message; use the streaming call."
         ),
         Reason.QUEUE_FULL: CatalogEntry(Code.RESOURCE_EXHAUSTED, "Too many runs are queued.", 1.0),
-        Reason.DIGEST_MISMATCH: CatalogEntry(Code.DATA_LOSS, "The uploaded bytes do not have the announced digest."),
+        Reason.DIGEST_MISMATCH: CatalogEntry(
+            Code.DATA_LOSS, "The uploaded bytes do not have the announced digest."
+        ),
         Reason.ARTIFACT_CORRUPT: CatalogEntry(Code.DATA_LOSS, "A stored artifact is damaged."),
         Reason.SERVER_STOPPING: CatalogEntry(Code.UNAVAILABLE, "The server is stopping.", 1.0),
-        Reason.STORAGE_UNAVAILABLE: CatalogEntry(Code.UNAVAILABLE, "The server's storage does not answer.", 1.0),
+        Reason.STORAGE_UNAVAILABLE: CatalogEntry(
+            Code.UNAVAILABLE, "The server's storage does not answer.", 1.0
+        ),
         Reason.INTERNAL: CatalogEntry(Code.INTERNAL, "Internal error. The server's log has the details."),
     }
 )

@@ -1,0 +1,50 @@
+# One task runner; CI calls `make check`. Needs Python 3.11+ and make.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test serve check lint types proto proto-check bench compose-test node-example chaos clean
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || { echo "→ making $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "→ installing the dependencies pinned in constraints.txt (the first time takes a minute or two)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch -e '.[server,dev]'
+	@touch $@
+
+test: $(STAMP) ## every test
+	$(BIN)/python -m pytest
+
+serve: $(STAMP) ## the server on 127.0.0.1:50051, state under ./.epochd
+	$(BIN)/epochd serve
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+PROTOC = $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=$(1) --grpc_python_out=$(1) \
+	--mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) \
+	--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
+	protos/epochd/v1/*.proto
+
+proto: $(STAMP) ## generate client/epochd/v1 from protos/
+	rm -f client/epochd/v1/*_pb2*.py*
+	$(call PROTOC,client)
+
+proto-check: $(STAMP) ## lint the protos; fail when the generated stubs are stale
+	$(BIN)/buf lint protos
+	@rm -rf build/stubs && mkdir -p build/stubs
+	@$(call PROTOC,build/stubs)
+	@diff -r -x __init__.py -x __pycache__ build/stubs/epochd/v1 client/epochd/v1 \
+		|| { echo "The stubs under client/epochd/v1 are stale: run 'make proto' and commit."; exit 1; }
+
+check: lint types proto-check test
+
+clean:
+	rm -rf $(VENV) build dist

@@ -1,0 +1,1 @@
+"""Protobuf messages to domain values and back."""

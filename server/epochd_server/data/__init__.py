@@ -1,0 +1,1 @@
+"""From tables to the arrays that trainings read."""

@@ -1,0 +1,55 @@
+"""Models, their versions and aliases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from epochd_server.domain.data import Classes
+from epochd_server.domain.runs import Parameters
+from epochd_server.domain.specs import TrainingSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionCard:
+    """What is known of a version besides its weights; see the proto for the meaning of each field."""
+
+    run_id: str
+    spec: TrainingSpec
+    feature_columns: tuple[str, ...]
+    target_columns: tuple[str, ...]
+    classes: Classes | None
+    parameters: int
+    rows: int
+    epochs: int
+    final_loss: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelVersion:
+    """An immutable trained model."""
+
+    model: str
+    version: int
+    create_time: datetime
+    card: VersionCard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainedModel:
+    """What a finished training hands to the registry."""
+
+    card: VersionCard
+    parameters: Parameters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A named series of versions."""
+
+    model: str
+    latest_version: int
+    create_time: datetime
+    update_time: datetime
+    aliases: Mapping[str, int] = field(default_factory=dict)

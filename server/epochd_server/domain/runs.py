@@ -1,0 +1,156 @@
+"""Runs and the entries of their logs."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochd_server.domain.data import Classes
+from epochd_server.domain.specs import TrainingSpec
+
+
+class RunState(enum.Enum):
+    """QUEUED → RUNNING → SUCCEEDED | FAILED | CANCELLED; a queued run may also be cancelled or fail."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the run has ended."""
+        return self in _TERMINAL
+
+
+_TERMINAL = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED})
+
+Parameters = Mapping[str, NDArray[np.floating]]
+"""Parameters by PyTorch's names, in PyTorch's order and shapes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queued:
+    """The run was accepted and is stored."""
+
+    run_id: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """Training began; everything the request left open is resolved.
+
+    Attributes:
+        spec: The training with every size filled in.
+        parameters: Number of trainable parameters.
+        rows: Number of rows trained on.
+        device: Where it runs, such as ``cpu``.
+    """
+
+    spec: TrainingSpec
+    parameters: int
+    rows: int
+    feature_columns: tuple[str, ...]
+    target_columns: tuple[str, ...]
+    classes: Classes | None
+    device: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EpochLog:
+    """One epoch.
+
+    Attributes:
+        epoch: As in ``for epoch in range(epochs)``.
+        loss: Mean loss before the epoch's update; with mini-batches the mean over the batches as they came.
+        lr: The epoch's learning rate.
+        rows_per_second: Rows trained a second since the log before; 0 if not known.
+        parameters: After the epoch's update, if asked for.
+    """
+
+    epoch: int
+    loss: float
+    lr: float
+    rows_per_second: float = 0.0
+    parameters: Parameters | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warned:
+    """Something a user should know of; the run goes on."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Succeeded:
+    """The run ended with a model version."""
+
+    model: str
+    version: int
+    epochs: int
+    final_loss: float
+    training_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a run has no model version; the run's last event.
+
+    Attributes:
+        reason: UPPER_SNAKE, such as ``LOSS_NOT_FINITE``, ``WORKER_DIED``, ``MODULE_FAILED``.
+    """
+
+    reason: str
+    message: str
+    hint: str = ""
+    epoch: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancelled:
+    """The run was cancelled after so many epochs; its last event."""
+
+    epochs: int
+
+
+EventBody = Queued | Started | EpochLog | Warned | Succeeded | Failure | Cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An entry of a run's log.
+
+    Attributes:
+        sequence: 1, 2, 3 … without gaps.
+        time: When it happened, UTC.
+    """
+
+    sequence: int
+    time: datetime
+    body: EventBody
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A run as a client sees it; see the proto for the meaning of each field."""
+
+    run_id: str
+    state: RunState
+    model: str
+    spec: TrainingSpec
+    create_time: datetime
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    version: int | None = None
+    failure: Failure | None = None
+    latest_log: EpochLog | None = None
+    latest_sequence: int = 0

@@ -1,0 +1,80 @@
+"""What the server and its executor say to each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from epochd_server.domain.data import ColumnRoles, TrainingArrays
+from epochd_server.domain.runs import EpochLog, Failure, Parameters
+from epochd_server.domain.specs import TrainingSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetFile:
+    """A stored dataset that the worker reads by itself: an Arrow IPC file that it memory-maps."""
+
+    path: str
+    roles: ColumnRoles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunWork:
+    """A run to be trained. ``spec`` has every size resolved."""
+
+    run_id: str
+    spec: TrainingSpec
+    data: TrainingArrays | DatasetFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CohortWork:
+    """Runs of one signature, trained together."""
+
+    cohort_id: str
+    runs: tuple[RunWork, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunBegan:
+    """Training of a run began."""
+
+    run_id: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RunLogged:
+    """Epochs of a run, in order."""
+
+    run_id: str
+    logs: tuple[EpochLog, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RunTrained:
+    """A run reached its last epoch."""
+
+    run_id: str
+    parameters: Parameters
+    epochs: int
+    final_loss: float
+    training_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFailed:
+    """A run cannot be finished."""
+
+    run_id: str
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStopped:
+    """A run was stopped, as asked."""
+
+    run_id: str
+    epochs: int
+
+
+WorkMessage = RunBegan | RunLogged | RunTrained | RunFailed | RunStopped

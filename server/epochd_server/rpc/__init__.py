@@ -1,0 +1,1 @@
+"""The services: convert, one call, convert. One interceptor holds the only abort."""

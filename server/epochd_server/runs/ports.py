@@ -1,0 +1,171 @@
+"""What the life of runs needs of the world around it; implemented by ``storage`` and ``executor``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from epochd_server.domain.data import TrainingArrays
+from epochd_server.domain.models import TrainedModel
+from epochd_server.domain.runs import Event, Run, RunState, Started
+from epochd_server.domain.specs import TrainingSpec
+from epochd_server.domain.work import CohortWork, DatasetFile, WorkMessage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRun:
+    """A run to be accepted.
+
+    Attributes:
+        run_id: A new ULID.
+        model: The model's id.
+        spec: What is trained, every size resolved.
+        request: The serialised TrainRequest, data included: all that is needed to train it again after a crash.
+        request_id: The client's id for this request, or None.
+        fingerprint: SHA-256 of what the client sent (without request_id): a repeated request_id must match it.
+        client: Whose share of the workers it takes.
+        dataset: Digest of the dataset it reads, or None.
+    """
+
+    run_id: str
+    model: str
+    spec: TrainingSpec
+    request: bytes
+    request_id: str | None
+    fingerprint: bytes
+    client: str
+    create_time: datetime
+    dataset: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRun:
+    """A run as stored, with what only the server needs."""
+
+    run: Run
+    request: bytes
+    client: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The answer to a NewRun: the run's id, and whether it is new or the one that had the request_id before."""
+
+    run_id: str
+    created: bool
+
+
+class RunStore(Protocol):
+    """Runs and their logs. Every write is durable when it returns; concurrent writes share a commit."""
+
+    async def accept(self, new: NewRun, first: Event) -> Accepted:
+        """Stores a run with its first event, or finds the run with the same request_id.
+
+        Raises:
+            EpochdError: REQUEST_ID_REUSED where the fingerprints differ.
+        """
+
+    async def append(self, run_id: str, events: Sequence[Event], *, state: RunState | None = None) -> None:
+        """Adds events whose sequences follow the newest one, and moves the run to ``state`` if given.
+
+        Also keeps the run's latest log, its start time (with RUNNING) and its end time and failure.
+        """
+
+    async def succeed(
+        self, run_id: str, sequence: int, time: datetime, trained: TrainedModel, training_seconds: float
+    ) -> Event:
+        """Atomically makes the next version of the run's model, ends the run and logs Succeeded; returns that event."""
+
+    async def get(self, run_id: str) -> StoredRun | None:
+        """The run, or None."""
+
+    async def find_request(self, request_id: str) -> tuple[str, bytes] | None:
+        """Id and fingerprint of the run that had this request_id, or None."""
+
+    async def events(self, run_id: str, after_sequence: int, limit: int) -> list[Event]:
+        """At most ``limit`` events after a sequence number, in order."""
+
+    async def page(
+        self, *, limit: int, before: str | None, states: Sequence[RunState], model: str | None
+    ) -> list[Run]:
+        """Runs with ids below ``before`` (ULIDs: older), newest first."""
+
+    async def unfinished(self) -> list[StoredRun]:
+        """Runs that have not ended, oldest first: what a restarted server goes on with."""
+
+    async def delete(self, run_id: str) -> bool:
+        """Deletes a run and its log; False where there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Plan:
+    """A request that was found to be good, with everything it left open filled in.
+
+    Attributes:
+        request: The serialised TrainRequest to be stored: with the seed and the model name filled in.
+        fingerprint: SHA-256 of what the client sent, without its request_id.
+        data: The rows, or where the worker finds them.
+        started: What the run's Started event will say.
+        steps: Updates of the parameters in all.
+        memory_bytes: Bytes for data, parameters and optimizer state.
+    """
+
+    request: bytes
+    request_id: str | None
+    model: str | None
+    fingerprint: bytes
+    spec: TrainingSpec
+    data: TrainingArrays | DatasetFile
+    dataset: str | None
+    started: Started
+    steps: int
+    memory_bytes: int
+    validate_only: bool = False
+
+
+class Planner(Protocol):
+    """Turns stored requests back into work; implemented by ``planning``."""
+
+    async def replan(self, request: bytes) -> Plan:
+        """The plan of a request that was accepted before.
+
+        Raises:
+            EpochdError: Where it can no longer be trained: its dataset or its registered module is gone.
+        """
+
+
+class Executor(Protocol):
+    """Where cohorts run."""
+
+    @property
+    def slots(self) -> int:
+        """How many cohorts run at once."""
+
+    async def start(self) -> None:
+        """Returns when every worker is up and warm."""
+
+    def run(self, work: CohortWork) -> AsyncIterator[Sequence[WorkMessage]]:
+        """Trains a cohort; yields messages as they come, and ends when every run of it has ended.
+
+        A worker that dies ends the runs it had not finished with WorkerDied raised from the iterator.
+        """
+
+    def stop_runs(self, run_ids: Sequence[str]) -> None:
+        """Asks that runs stop at their next epoch; each then ends with RunStopped. Unknown ids are ignored."""
+
+    async def close(self) -> None:
+        """Ends the workers, at once."""
+
+
+class WorkerDied(Exception):
+    """A worker process ended while it had a cohort.
+
+    Args:
+        evidence: What is known, such as ``killed by SIGKILL``.
+    """
+
+    def __init__(self, evidence: str) -> None:
+        self.evidence = evidence
+        super().__init__(evidence)

@@ -1,0 +1,1 @@
+"""Resident weights and prediction."""
