@@ -48,3 +48,6 @@ check: lint types proto-check test
 
 clean:
 	rm -rf $(VENV) build dist
+
+compose-test: $(STAMP) ## really build and run the compose stack, and train through it
+	tests/compose/run

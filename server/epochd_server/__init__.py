@@ -2,5 +2,5 @@
 
 The layers, imports pointing one way only:
 
-    rpc  →  runs, serving  →  executor, engine, storage  →  codec  →  domain
+    rpc  →  runs, serving  →  planning  →  executor  →  engine, storage, data  →  codec  →  domain
 """
