@@ -1,0 +1,161 @@
+"""Between the programs that train and the observer who listens: collects, paces, and remembers the results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from epochd_server.engine.chain import Slot, total_size, unpack
+from epochd_server.engine.task import (
+    CohortResult,
+    CohortTask,
+    EndBatch,
+    Floats,
+    Integers,
+    LogBatch,
+    MemberState,
+    Observer,
+)
+
+LOG_INTERVAL = 0.05
+"""Seconds between two calls of :meth:`Observer.logs` while training goes on."""
+POLL_INTERVAL = 0.02
+"""Seconds between two calls of :meth:`Observer.stopped_members`."""
+DIVERGED_MESSAGE = (
+    "the loss or a parameter became NaN or infinite in epoch {}; try a smaller learning rate, scaled features"
+)
+
+
+class Reporter:
+    """Collects what programs report and hands it to the observer in batches.
+
+    Args:
+        task: What is trained.
+        slots: The parameters' places in the flat vectors that programs report.
+        observer: Who is told.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(
+        self, task: CohortTask, slots: tuple[Slot, ...], observer: Observer, clock: Callable[[], float]
+    ) -> None:
+        members = task.members
+        self.clock = clock
+        self._observer = observer
+        self._slots = slots
+        self._lr = task.hyperparameters.lr
+        self._flat = np.zeros((members, total_size(slots)), task.dtype)
+        self._states = np.full(members, MemberState.FAILED, np.int64)
+        self._epochs_done = np.zeros(members, np.int64)
+        self._losses = np.full(members, np.nan)
+        self._messages: list[str | None] = [None] * members
+        self._points: list[tuple[Integers, Integers, Floats, Floats]] = []
+        self._snapshots: list[list[Floats | None] | None] = []
+        self._ended: list[Integers] = []
+        self._stopped: frozenset[int] = frozenset()
+        self._polled_at = -np.inf
+        self._flushed_at = clock()
+
+    def log(
+        self,
+        members: Integers,
+        epochs: Integers,
+        losses: Floats,
+        rows_per_second: Floats,
+        snapshots: list[Floats | None] | None = None,
+    ) -> None:
+        """Takes log points, [M] each; ``snapshots`` are flat parameter vectors [P] where they are wanted."""
+        if len(members):
+            self._points.append((members, epochs, losses, rows_per_second))
+            self._snapshots.append(snapshots)
+
+    def end(
+        self,
+        members: Integers,
+        states: Integers,
+        epochs_done: Integers,
+        losses: Floats,
+        flat: Floats,
+        message: str | None = None,
+    ) -> None:
+        """Takes members that ended, [M] each, and their parameters [M, P]."""
+        if not len(members):
+            return
+        self._states[members] = states
+        self._epochs_done[members] = epochs_done
+        self._losses[members] = losses
+        self._flat[members] = flat
+        for position in np.flatnonzero(states != MemberState.FINISHED):
+            member = int(members[position])
+            if states[position] == MemberState.DIVERGED:
+                self._messages[member] = DIVERGED_MESSAGE.format(epochs_done[position])
+            elif states[position] == MemberState.FAILED:
+                self._messages[member] = message
+        self._ended.append(members)
+
+    def stopped(self) -> frozenset[int]:
+        """The members that the observer wants stopped, at most :data:`POLL_INTERVAL` old."""
+        now = self.clock()
+        if now - self._polled_at >= POLL_INTERVAL:
+            self._stopped = frozenset(self._observer.stopped_members())
+            self._polled_at = now
+        return self._stopped
+
+    def flush_if_due(self) -> None:
+        """Tells the observer what was collected, unless it was told only just now."""
+        if self.clock() - self._flushed_at >= LOG_INTERVAL:
+            self.flush()
+
+    def flush(self) -> None:
+        """Tells the observer what was collected: logs first, then ends."""
+        if self._points:
+            self._observer.logs(self._log_batch())
+            self._points, self._snapshots = [], []
+        if self._ended:
+            self._observer.ended(self._end_batch())
+            self._ended = []
+        self._flushed_at = self.clock()
+
+    def result(self) -> CohortResult:
+        """What became of every member; all of them have ended."""
+        return CohortResult(
+            parameters=unpack(self._flat, self._slots),
+            states=self._states,
+            epochs_done=self._epochs_done,
+            final_loss=self._losses,
+            messages=self._messages,
+        )
+
+    def _log_batch(self) -> LogBatch:
+        members, epochs, losses, rates = (
+            np.concatenate(column) for column in zip(*self._points, strict=True)
+        )
+        return LogBatch(
+            members=members,
+            epochs=epochs,
+            losses=losses.astype(np.float64),
+            lrs=self._lr[members],
+            rows_per_second=rates,
+            parameters=self._named_snapshots(),
+        )
+
+    def _named_snapshots(self) -> list[dict[str, Floats] | None] | None:
+        if all(snapshots is None for snapshots in self._snapshots):
+            return None
+        named: list[dict[str, Floats] | None] = []
+        for (members, *_), snapshots in zip(self._points, self._snapshots, strict=True):
+            column = [None] * len(members) if snapshots is None else snapshots
+            named.extend(None if flat is None else unpack(flat, self._slots) for flat in column)
+        return named
+
+    def _end_batch(self) -> EndBatch:
+        members = np.concatenate(self._ended)
+        return EndBatch(
+            members=members,
+            states=self._states[members],
+            epochs_done=self._epochs_done[members],
+            final_losses=self._losses[members],
+            parameters=unpack(self._flat[members], self._slots),
+            messages=[self._messages[int(member)] for member in members],
+        )

@@ -1,0 +1,61 @@
+"""Which rows each member of a task trains on, and in which batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochd_server.domain.specs import LossKind
+from epochd_server.engine.task import CohortTask, Floats, Integers
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """The rows of all members, without copies."""
+
+    features: Floats
+    """[N, d], contiguous."""
+    targets: NDArray[np.generic]
+    """[N, t] floats, or int64 [N] class indices."""
+    weights: Floats | None
+    """[N]"""
+    starts: Integers
+    """[K] first row of each member."""
+    counts: Integers
+    """[K]"""
+    batch: Integers
+    """[K] rows of a batch: the task's batch size, or all rows."""
+
+    @property
+    def classes(self) -> bool:
+        """Whether targets are class indices."""
+        return self.targets.ndim == 1
+
+
+def rows_of(task: CohortTask) -> Rows:
+    """The rows of a task's members."""
+    data, members = task.data, task.members
+    if task.shared_data:
+        starts = np.zeros(members, np.int64)
+        counts = np.full(members, len(data.features), np.int64)
+    else:
+        starts = np.asarray(data.offsets[:-1], np.int64)
+        counts = np.asarray(data.offsets[1:], np.int64) - starts
+    batch = counts if task.batch_size is None else np.minimum(counts, task.batch_size)
+    return Rows(
+        features=np.ascontiguousarray(data.features, task.dtype),
+        targets=_targets(task),
+        weights=None if data.weights is None else np.ascontiguousarray(data.weights, task.dtype),
+        starts=starts,
+        counts=counts,
+        batch=batch,
+    )
+
+
+def _targets(task: CohortTask) -> NDArray[np.generic]:
+    targets = task.data.targets
+    if task.loss.kind is LossKind.CROSS_ENTROPY:
+        return np.ascontiguousarray(targets, np.int64)
+    return np.ascontiguousarray(targets.reshape(len(targets), -1), task.dtype)

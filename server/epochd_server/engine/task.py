@@ -1,0 +1,163 @@
+"""What the engine is asked to train and what it hands back, as columns over the members of a cohort.
+
+Shapes: K members, N rows in all, d features, t targets or classes, P parameters of one member.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochd_server.domain.specs import Init, Loss, Model, OptimizerKind, Precision
+
+Floats = NDArray[np.floating]
+Integers = NDArray[np.int64]
+
+DTYPES: Mapping[Precision, type[np.floating]] = {
+    Precision.FLOAT32: np.float32,
+    Precision.FLOAT64: np.float64,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CohortData:
+    """The rows of all members, one member after the other."""
+
+    features: Floats
+    """[N, d], in the precision of the task."""
+    targets: NDArray[np.generic]
+    """[N] or [N, t] in the precision of the task; int64 [N] class indices for cross_entropy."""
+    offsets: Integers
+    """[K + 1]; member k owns the rows ``offsets[k]:offsets[k + 1]``. Ignored when the task shares its data."""
+    weights: Floats | None = None
+    """[N], ≥ 0: how much each row counts. None means 1 each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Hyperparameters:
+    """The optimizer's numbers, float64 [K] each; those that the optimizer's kind does not have are ignored."""
+
+    lr: NDArray[np.float64]
+    weight_decay: NDArray[np.float64]
+    momentum: NDArray[np.float64]
+    dampening: NDArray[np.float64]
+    beta1: NDArray[np.float64]
+    beta2: NDArray[np.float64]
+    eps: NDArray[np.float64]
+    nesterov: bool = False
+    """One for the whole cohort: it is part of the signature."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CohortTask:
+    """K trainings of one signature. Everything in it is validated and resolved: no size is None."""
+
+    model: Model
+    loss: Loss
+    optimizer_kind: OptimizerKind
+    batch_size: int | None
+    """Rows per mini-batch; None is full batch."""
+    shuffle: bool
+    accumulation_steps: int
+    init: Init
+    precision: Precision
+    data: CohortData
+    shared_data: bool = False
+    """Every member trains on all rows (a sweep)."""
+    epochs: Integers
+    """[K], ≥ 1."""
+    seeds: Integers
+    """[K]"""
+    hyperparameters: Hyperparameters
+    log_every: Integers
+    """[K], ≥ 1: epochs 0, every, 2·every … and the last one are logged."""
+    log_parameters: NDArray[np.bool_]
+    """[K]"""
+    initial: Mapping[str, Floats] | None = None
+    """Start values by parameter name, [K, …] each; overrides ``init`` for all parameters."""
+
+    @property
+    def members(self) -> int:
+        """K."""
+        return len(self.epochs)
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        """The numpy dtype of parameters, data and arithmetic."""
+        return np.dtype(DTYPES[self.precision])
+
+
+class MemberState(enum.IntEnum):
+    """How a member's training ended."""
+
+    FINISHED = 0
+    DIVERGED = 1
+    """Its loss or its parameters became NaN or infinite."""
+    STOPPED = 2
+    """As :meth:`Observer.stopped_members` asked."""
+    FAILED = 3
+    """Its module raised an error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LogBatch:
+    """Log points of any members, M in all; those of one member are in the order of its epochs."""
+
+    members: Integers
+    epochs: Integers
+    """Counted from 0, as in ``for epoch in range(epochs)``."""
+    losses: NDArray[np.float64]
+    """The loss before that epoch's update; for mini-batches the row-weighted mean as the epoch went along."""
+    lrs: NDArray[np.float64]
+    rows_per_second: NDArray[np.float64]
+    parameters: list[dict[str, Floats] | None] | None
+    """After the epoch's update, for members that log them; None when none of them does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EndBatch:
+    """Members whose training ended, M in all."""
+
+    members: Integers
+    states: Integers
+    """:class:`MemberState` values."""
+    epochs_done: Integers
+    final_losses: NDArray[np.float64]
+    parameters: dict[str, Floats]
+    """Name → [M, …], as they were at the end."""
+    messages: list[str | None]
+    """Why a member FAILED or DIVERGED, for its owner to read."""
+
+
+class Observer(Protocol):
+    """Is told how a cohort goes on, on the thread that trains; what it does there delays the training."""
+
+    def logs(self, batch: LogBatch) -> None:
+        """New log points; called about every 50 ms at most, and before the end of a member is told."""
+
+    def ended(self, batch: EndBatch) -> None:
+        """Members that are done, each exactly once."""
+
+    def stopped_members(self) -> Collection[int]:
+        """Members that shall stop at their next epoch; asked about every 20 ms. May name ended members."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CohortResult:
+    """What became of every member."""
+
+    parameters: dict[str, Floats]
+    """PyTorch's names (``linear.weight``, ``0.bias`` …) → [K, …]."""
+    states: Integers
+    """[K] :class:`MemberState` values."""
+    epochs_done: Integers
+    """[K] epochs whose update was made; for a diverged member the epoch in which it diverged."""
+    final_loss: NDArray[np.float64]
+    """[K] the last epoch's loss, so before its update; NaN or infinite where that is why a member diverged."""
+    messages: list[str | None]
+    """[K] why a member FAILED or DIVERGED."""

@@ -1,0 +1,263 @@
+"""What the engine's tests share: tasks made in a line, an observer that remembers, PyTorch's own loop as the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from epochd_server.domain.specs import (
+    ActivationLayer,
+    Init,
+    LinearLayer,
+    LinearModel,
+    Loss,
+    LossKind,
+    OptimizerKind,
+    Precision,
+    SequentialModel,
+)
+from epochd_server.engine.cohort import (
+    CohortData,
+    CohortResult,
+    CohortTask,
+    EndBatch,
+    Hyperparameters,
+    LogBatch,
+    train_cohort,
+)
+from epochd_server.engine.shuffling import epoch_permutation
+from torch import nn
+
+HYPERPARAMETERS = {
+    "lr": 0.01,
+    "weight_decay": 0.0,
+    "momentum": 0.0,
+    "dampening": 0.0,
+    "beta1": 0.9,
+    "beta2": 0.999,
+    "eps": 1e-8,
+}
+
+
+class Recorder:
+    """An observer that keeps everything; ``stop_when`` decides who shall stop from what was logged so far."""
+
+    def __init__(self, stop_when: Callable[[Recorder], Collection[int]] | None = None) -> None:
+        self.batches: list[LogBatch] = []
+        self.ends: list[EndBatch] = []
+        self._stop_when = stop_when
+
+    def logs(self, batch: LogBatch) -> None:
+        self.batches.append(batch)
+
+    def ended(self, batch: EndBatch) -> None:
+        self.ends.append(batch)
+
+    def stopped_members(self) -> Collection[int]:
+        return self._stop_when(self) if self._stop_when else ()
+
+    def points(self, member: int) -> list[tuple[int, float, dict[str, Any] | None]]:
+        """(epoch, loss, parameters) of every log point of a member."""
+        return [
+            (int(batch.epochs[i]), float(batch.losses[i]), batch.parameters[i] if batch.parameters else None)
+            for batch in self.batches
+            for i in np.flatnonzero(batch.members == member)
+        ]
+
+
+def hyperparameters(members: int, nesterov: bool = False, **values: Any) -> Hyperparameters:
+    columns = {
+        name: np.broadcast_to(np.asarray(values.pop(name, default), np.float64), (members,)).copy()
+        for name, default in HYPERPARAMETERS.items()
+    }
+    assert not values, values
+    return Hyperparameters(nesterov=nesterov, **columns)
+
+
+def make_task(
+    features: Any,
+    targets: Any,
+    *,
+    model: Any = None,
+    sizes: Any = None,
+    loss: LossKind | Loss = LossKind.MSE,
+    optimizer: OptimizerKind = OptimizerKind.SGD,
+    epochs: Any = 10,
+    seeds: Any = 0,
+    log_every: Any = 1,
+    log_parameters: Any = False,
+    precision: Precision = Precision.FLOAT32,
+    init: Init = Init.DEFAULT,
+    batch_size: int | None = None,
+    shuffle: bool = True,
+    accumulation_steps: int = 1,
+    weights: Any = None,
+    shared_members: int | None = None,
+    initial: Mapping[str, Any] | None = None,
+    **optimizer_values: Any,
+) -> CohortTask:
+    """A task from concatenated rows and the row counts of its members (``sizes``; one member by default)."""
+    dtype = np.float32 if precision is Precision.FLOAT32 else np.float64
+    loss = loss if isinstance(loss, Loss) else Loss(kind=loss)
+    features = np.asarray(features, dtype)
+    targets = np.asarray(targets)
+    targets = targets.astype(np.int64 if loss.kind is LossKind.CROSS_ENTROPY else dtype)
+    sizes = [len(features)] if sizes is None else sizes
+    members = shared_members or len(sizes)
+
+    def column(value: Any, kind: Any) -> Any:
+        return np.broadcast_to(np.asarray(value, kind), (members,)).copy()
+
+    outputs = 1 if targets.ndim == 1 else targets.shape[1]
+    return CohortTask(
+        model=model or LinearModel(in_features=features.shape[1], out_features=outputs),
+        loss=loss,
+        optimizer_kind=optimizer,
+        batch_size=batch_size,
+        shuffle=shuffle,
+        accumulation_steps=accumulation_steps,
+        init=init,
+        precision=precision,
+        data=CohortData(
+            features=features,
+            targets=targets,
+            offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+            weights=None if weights is None else np.asarray(weights, dtype),
+        ),
+        shared_data=shared_members is not None,
+        epochs=column(epochs, np.int64),
+        seeds=column(seeds, np.int64),
+        hyperparameters=hyperparameters(members, **optimizer_values),
+        log_every=column(log_every, np.int64),
+        log_parameters=column(log_parameters, np.bool_),
+        initial=initial,
+    )
+
+
+def run(task: CohortTask, **recorder: Any) -> tuple[CohortResult, Recorder]:
+    observer = Recorder(**recorder)
+    return train_cohort(task, observer), observer
+
+
+def mlp(*widths: int, activation: str = "relu", **arguments: float) -> SequentialModel:
+    """Linear layers of these widths with an activation between them."""
+    layers: list[Any] = []
+    for i in range(len(widths) - 1):
+        if i:
+            layers.append(ActivationLayer(function=activation, parameters=arguments))
+        layers.append(LinearLayer(in_features=widths[i], out_features=widths[i + 1]))
+    return SequentialModel(layers=tuple(layers))
+
+
+def torch_loss(loss: Loss) -> nn.Module:
+    return {
+        LossKind.MSE: nn.MSELoss,
+        LossKind.L1: nn.L1Loss,
+        LossKind.HUBER: lambda: nn.HuberLoss(delta=loss.delta),
+        LossKind.BCE_WITH_LOGITS: nn.BCEWithLogitsLoss,
+        LossKind.CROSS_ENTROPY: nn.CrossEntropyLoss,
+    }[loss.kind]()
+
+
+def torch_optimizer(task: CohortTask, parameters: Any, member: int = 0) -> torch.optim.Optimizer:
+    values = task.hyperparameters
+    lr, decay = float(values.lr[member]), float(values.weight_decay[member])
+    if task.optimizer_kind is OptimizerKind.SGD:
+        momentum, dampening = float(values.momentum[member]), float(values.dampening[member])
+        return torch.optim.SGD(
+            parameters,
+            lr,
+            momentum=momentum,
+            dampening=dampening,
+            weight_decay=decay,
+            nesterov=values.nesterov,
+        )
+    kind = torch.optim.Adam if task.optimizer_kind is OptimizerKind.ADAM else torch.optim.AdamW
+    betas = (float(values.beta1[member]), float(values.beta2[member]))
+    return kind(parameters, lr, betas=betas, eps=float(values.eps[member]), weight_decay=decay)
+
+
+def torch_module(task: CohortTask, member: int = 0) -> nn.Module:
+    """The member's network as a user of PyTorch would write it, under the member's seed."""
+    dtype = torch.float32 if task.precision is Precision.FLOAT32 else torch.float64
+    torch.manual_seed(int(task.seeds[member]))
+    if isinstance(task.model, LinearModel):
+        module = nn.Module()
+        module.linear = nn.Linear(
+            task.model.in_features, task.model.out_features, task.model.bias, dtype=dtype
+        )
+        module.forward = module.linear.forward
+    else:
+        module = nn.Sequential(*(_torch_layer(layer, dtype) for layer in task.model.layers))
+    if task.init is Init.ZEROS:
+        for parameter in module.parameters():
+            nn.init.zeros_(parameter)
+    return module
+
+
+def _torch_layer(layer: Any, dtype: torch.dtype) -> nn.Module:
+    if isinstance(layer, LinearLayer):
+        return nn.Linear(layer.in_features, layer.out_features, layer.bias, dtype=dtype)
+    names = {
+        "relu": nn.ReLU, "relu6": nn.ReLU6, "leaky_relu": nn.LeakyReLU, "elu": nn.ELU, "selu": nn.SELU,
+        "celu": nn.CELU, "gelu": nn.GELU, "silu": nn.SiLU, "mish": nn.Mish, "softplus": nn.Softplus,
+        "softsign": nn.Softsign, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "log_sigmoid": nn.LogSigmoid,
+        "hardtanh": nn.Hardtanh, "hardsigmoid": nn.Hardsigmoid, "hardswish": nn.Hardswish,
+        "identity": nn.Identity,
+    }  # fmt: skip
+    extra = {"approximate": layer.approximate} if layer.function == "gelu" else {}
+    return names[layer.function](**dict(layer.parameters), **extra)
+
+
+def plain_loop(
+    task: CohortTask, member: int = 0, module: nn.Module | None = None
+) -> tuple[dict[str, Any], list[float]]:
+    """The loop everybody writes: parameters by name and each epoch's loss, for one member."""
+    data = task.data
+    begin, end = (0, len(data.features)) if task.shared_data else data.offsets[member : member + 2]
+    x, y = torch.from_numpy(data.features[begin:end]), torch.from_numpy(data.targets[begin:end])
+    if y.dtype != torch.int64:
+        y = y.reshape(len(y), -1)
+    module = module or torch_module(task, member)
+    criterion, optimizer = torch_loss(task.loss), torch_optimizer(task, module.parameters(), member)
+    batch, losses = task.batch_size or len(x), []
+    for epoch in range(int(task.epochs[member])):
+        order = torch.arange(len(x))
+        if task.shuffle and batch < len(x):
+            order = torch.from_numpy(epoch_permutation(int(task.seeds[member]), epoch, len(x)))
+        pieces, total = order.split(batch), 0.0
+        for first in range(0, len(pieces), task.accumulation_steps):
+            group = pieces[first : first + task.accumulation_steps]
+            optimizer.zero_grad()
+            for piece in group:
+                loss = criterion(module(x[piece]), y[piece])
+                (loss / len(group)).backward()
+                total += loss.item() * len(piece)
+            optimizer.step()
+        losses.append(total / len(x))
+    return {name: value.detach().numpy().copy() for name, value in module.named_parameters()}, losses
+
+
+def distance(actual: Any, expected: Any) -> float:
+    """‖actual − expected‖∞ / ‖expected‖∞ over all arrays of two mappings (or two arrays)."""
+    if isinstance(expected, Mapping):
+        actual = np.concatenate([np.ravel(actual[name]) for name in expected])
+        expected = np.concatenate([np.ravel(value) for value in expected.values()])
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    return float(np.abs(actual - expected).max() / max(np.abs(expected).max(), 1e-300))
+
+
+@pytest.fixture(scope="session")
+def lab() -> Any:
+    """The helpers of this file, as attributes."""
+    helpers = (make_task, run, mlp, plain_loop, torch_module, torch_optimizer, distance, hyperparameters)
+
+    class Lab:
+        pass
+
+    for helper in (*helpers, Recorder):
+        setattr(Lab, helper.__name__, staticmethod(helper))
+    return Lab
