@@ -111,6 +111,8 @@ class ModelVersion(_message.Message):
     EPOCHS_FIELD_NUMBER: _builtins.int
     FINAL_LOSS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    GRADIENT_FIELD_NUMBER: _builtins.int
+    LOGGING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `models/{model}/versions/{version}`."""
     run: _builtins.str
@@ -151,6 +153,14 @@ class ModelVersion(_message.Message):
     def classes(self) -> _tensor_pb2.ClassLabels:
         """Classes in the order of the outputs; unset for regression."""
 
+    @_builtins.property
+    def gradient(self) -> _spec_pb2.GradientFit:
+        """How it was fitted."""
+
+    @_builtins.property
+    def logging(self) -> _spec_pb2.Logging:
+        """What was logged."""
+
     def __init__(
         self,
         *,
@@ -168,10 +178,12 @@ class ModelVersion(_message.Message):
         epochs: _builtins.int = ...,
         final_loss: _builtins.float = ...,
         seed: _builtins.int = ...,
+        gradient: _spec_pb2.GradientFit | None = ...,
+        logging: _spec_pb2.Logging | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "create_time", b"create_time", "loss", b"loss", "model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "create_time", b"create_time", "gradient", b"gradient", "logging", b"logging", "loss", b"loss", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "create_time", b"create_time", "dtype", b"dtype", "epochs", b"epochs", "feature_columns", b"feature_columns", "final_loss", b"final_loss", "loss", b"loss", "model", b"model", "name", b"name", "parameters", b"parameters", "rows", b"rows", "run", b"run", "seed", b"seed", "target_columns", b"target_columns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "create_time", b"create_time", "dtype", b"dtype", "epochs", b"epochs", "feature_columns", b"feature_columns", "final_loss", b"final_loss", "gradient", b"gradient", "logging", b"logging", "loss", b"loss", "model", b"model", "name", b"name", "parameters", b"parameters", "rows", b"rows", "run", b"run", "seed", b"seed", "target_columns", b"target_columns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

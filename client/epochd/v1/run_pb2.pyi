@@ -80,6 +80,7 @@ class Run(_message.Message):
     GRADIENT_FIELD_NUMBER: _builtins.int
     DTYPE_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    LOGGING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `runs/{run}`."""
     state: Global___RunState.ValueType
@@ -128,6 +129,10 @@ class Run(_message.Message):
     def gradient(self) -> _spec_pb2.GradientFit:
         """How it is fitted."""
 
+    @_builtins.property
+    def logging(self) -> _spec_pb2.Logging:
+        """What is logged."""
+
     def __init__(
         self,
         *,
@@ -147,10 +152,11 @@ class Run(_message.Message):
         gradient: _spec_pb2.GradientFit | None = ...,
         dtype: _tensor_pb2.DataType.ValueType = ...,
         seed: _builtins.int = ...,
+        logging: _spec_pb2.Logging | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "gradient", b"gradient", "latest_log", b"latest_log", "loss", b"loss", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "gradient", b"gradient", "latest_log", b"latest_log", "logging", b"logging", "loss", b"loss", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dtype", b"dtype", "end_time", b"end_time", "epochs", b"epochs", "failure", b"failure", "gradient", b"gradient", "latest_log", b"latest_log", "latest_sequence", b"latest_sequence", "loss", b"loss", "model", b"model", "model_version", b"model_version", "name", b"name", "seed", b"seed", "spec", b"spec", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dtype", b"dtype", "end_time", b"end_time", "epochs", b"epochs", "failure", b"failure", "gradient", b"gradient", "latest_log", b"latest_log", "latest_sequence", b"latest_sequence", "logging", b"logging", "loss", b"loss", "model", b"model", "model_version", b"model_version", "name", b"name", "seed", b"seed", "spec", b"spec", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -271,6 +277,9 @@ class Started(_message.Message):
     DTYPE_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     EPOCHS_FIELD_NUMBER: _builtins.int
+    LOSS_FIELD_NUMBER: _builtins.int
+    GRADIENT_FIELD_NUMBER: _builtins.int
+    LOGGING_FIELD_NUMBER: _builtins.int
     parameters: _builtins.int
     """Number of trainable parameters."""
     rows: _builtins.int
@@ -301,6 +310,18 @@ class Started(_message.Message):
     def classes(self) -> _tensor_pb2.ClassLabels:
         """Classes in the order of the model's outputs; unset for regression."""
 
+    @_builtins.property
+    def loss(self) -> _spec_pb2.Loss:
+        """The loss."""
+
+    @_builtins.property
+    def gradient(self) -> _spec_pb2.GradientFit:
+        """How it is fitted."""
+
+    @_builtins.property
+    def logging(self) -> _spec_pb2.Logging:
+        """What is logged."""
+
     def __init__(
         self,
         *,
@@ -315,10 +336,13 @@ class Started(_message.Message):
         dtype: _tensor_pb2.DataType.ValueType = ...,
         batch_size: _builtins.int = ...,
         epochs: _builtins.int = ...,
+        loss: _spec_pb2.Loss | None = ...,
+        gradient: _spec_pb2.GradientFit | None = ...,
+        logging: _spec_pb2.Logging | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "gradient", b"gradient", "logging", b"logging", "loss", b"loss", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "classes", b"classes", "device", b"device", "dtype", b"dtype", "epochs", b"epochs", "feature_columns", b"feature_columns", "model", b"model", "parameters", b"parameters", "rows", b"rows", "seed", b"seed", "target_columns", b"target_columns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "classes", b"classes", "device", b"device", "dtype", b"dtype", "epochs", b"epochs", "feature_columns", b"feature_columns", "gradient", b"gradient", "logging", b"logging", "loss", b"loss", "model", b"model", "parameters", b"parameters", "rows", b"rows", "seed", b"seed", "target_columns", b"target_columns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
