@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from epochd.v1 import tensor_pb2 as epochd_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x65pochd/v1/differentiate.proto\x12\tepochd.v1\x1a\x16\x65pochd/v1/tensor.proto\"\x9f\x01\n\x14\x44ifferentiateRequest\x12\x12\n\nexpression\x18\x01 \x01(\t\x12)\n\tvariables\x18\x02 \x03(\x0b\x32\x16.epochd.v1.NamedTensor\x12\x14\n\x0cgradients_of\x18\x03 \x03(\t\x12\x13\n\x06repeat\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\naccumulate\x18\x05 \x01(\x08\x42\t\n\x07_repeat\"\x8b\x01\n\x15\x44ifferentiateResponse\x12 \n\x05value\x18\x01 \x01(\x0b\x32\x11.epochd.v1.Tensor\x12)\n\tgradients\x18\x02 \x03(\x0b\x32\x16.epochd.v1.NamedTensor\x12%\n\x07history\x18\x03 \x03(\x0b\x32\x14.epochd.v1.Gradients\"6\n\tGradients\x12)\n\tgradients\x18\x01 \x03(\x0b\x32\x16.epochd.v1.NamedTensorb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x65pochd/v1/differentiate.proto\x12\tepochd.v1\x1a\x16\x65pochd/v1/tensor.proto\"\x9f\x01\n\x14\x44ifferentiateRequest\x12\x12\n\nexpression\x18\x01 \x01(\t\x12)\n\tvariables\x18\x02 \x03(\x0b\x32\x16.epochd.v1.NamedTensor\x12\x14\n\x0cgradients_of\x18\x03 \x03(\t\x12\x13\n\x06repeat\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\naccumulate\x18\x05 \x01(\x08\x42\t\n\x07_repeat\"\xba\x01\n\x15\x44ifferentiateResponse\x12 \n\x05value\x18\x01 \x01(\x0b\x32\x11.epochd.v1.Tensor\x12)\n\tgradients\x18\x02 \x03(\x0b\x32\x16.epochd.v1.NamedTensor\x12%\n\x07history\x18\x03 \x03(\x0b\x32\x14.epochd.v1.Gradients\x12-\n\rintermediates\x18\x04 \x03(\x0b\x32\x16.epochd.v1.NamedTensor\"6\n\tGradients\x12)\n\tgradients\x18\x01 \x03(\x0b\x32\x16.epochd.v1.NamedTensorb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,7 +35,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DIFFERENTIATEREQUEST']._serialized_start=69
   _globals['_DIFFERENTIATEREQUEST']._serialized_end=228
   _globals['_DIFFERENTIATERESPONSE']._serialized_start=231
-  _globals['_DIFFERENTIATERESPONSE']._serialized_end=370
-  _globals['_GRADIENTS']._serialized_start=372
-  _globals['_GRADIENTS']._serialized_end=426
+  _globals['_DIFFERENTIATERESPONSE']._serialized_end=417
+  _globals['_GRADIENTS']._serialized_start=419
+  _globals['_GRADIENTS']._serialized_end=473
 # @@protoc_insertion_point(module_scope)

@@ -77,6 +77,7 @@ class DifferentiateResponse(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     GRADIENTS_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
+    INTERMEDIATES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def value(self) -> _tensor_pb2.Tensor:
         """The output's value."""
@@ -89,16 +90,21 @@ class DifferentiateResponse(_message.Message):
     def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___Gradients]:
         """The gradients after each backward pass; one entry a repetition."""
 
+    @_builtins.property
+    def intermediates(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.NamedTensor]:
+        """The values of the named intermediate results, in the order of the statements."""
+
     def __init__(
         self,
         *,
         value: _tensor_pb2.Tensor | None = ...,
         gradients: _abc.Iterable[_tensor_pb2.NamedTensor] | None = ...,
         history: _abc.Iterable[Global___Gradients] | None = ...,
+        intermediates: _abc.Iterable[_tensor_pb2.NamedTensor] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gradients", b"gradients", "history", b"history", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gradients", b"gradients", "history", b"history", "intermediates", b"intermediates", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
