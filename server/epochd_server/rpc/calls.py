@@ -1,0 +1,41 @@
+"""What is known of a call besides its request: an id for the logs and whose it is."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import Any, Final, TypeAlias
+
+import grpc
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+"""A call as grpc.aio hands it to a handler."""
+
+REQUEST_ID_KEY: Final = "x-request-id"
+"""Metadata in which a client (or a proxy) may name its request; an unusable value is replaced."""
+
+CLIENT_KEY: Final = "epochd-client"
+"""Metadata in which a client may say whose share of the workers its runs take; unset, its host is taken."""
+
+_TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@/-]{0,127}")
+
+
+def request_id_of(context: Context) -> str:
+    """The id under which this call is logged: the client's own, or 16 random hex digits."""
+    return _token(context, REQUEST_ID_KEY) or secrets.token_hex(8)
+
+
+def client_of(context: Context) -> str:
+    """Who calls, for sharing the workers fairly: what the client says, or else the host it calls from."""
+    given = _token(context, CLIENT_KEY)
+    if given is not None:
+        return given
+    peer = context.peer()
+    return peer.rpartition(":")[0] or peer
+
+
+def _token(context: Context, key: str) -> str | None:
+    for found, value in context.invocation_metadata() or ():
+        if found == key:
+            return value if isinstance(value, str) and _TOKEN.fullmatch(value) else None
+    return None

@@ -1,0 +1,181 @@
+"""What happens around every call, of all four shapes: decoding, admission, errors, logs and counts.
+
+The only place that aborts a call. Handlers are wrapped once, when they are registered, rather than by a chain
+of interceptors at every call: a small Predict costs little more than what gRPC itself takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from contextlib import aclosing
+from typing import Any, Final, NoReturn, TypeAlias
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError, Message
+
+from epochd_server.domain.errors import Code, EpochdError, FieldViolation, InvalidInput, Reason
+from epochd_server.rpc.calls import Context, request_id_of
+from epochd_server.rpc.errors import DETAILS_TRAILER, STATUS_CODES, internal, to_status
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+"""gRPC's default limit, which every client keeps: nothing larger is sent, and nothing larger is taken."""
+
+ADMITTED_WHILE_STOPPING: Final = ("Get", "List", "Watch", "Cancel", "Export")
+"""Beginnings of the methods that a stopping server still answers: they read, or make the end come sooner."""
+
+QUIET: Final = frozenset({"Predict", "ActivationTransform", "Differentiate"})
+"""Methods so frequent that only their failures are logged above the level debug."""
+
+_MALFORMED = FieldViolation("", "is not a well-formed message of the method's request type")
+
+_log = structlog.get_logger()
+
+
+class Guard:
+    """Stands between gRPC and the handlers, which raise what they please and know nothing of status codes.
+
+    Attributes:
+        stopping: Set when the server begins to stop; from then on only some methods are admitted.
+        calls: Finished calls by method and code.
+    """
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self.calls: Counter[tuple[str, str]] = Counter()
+
+    def wrap(self, method: str, handler: Handler) -> Handler:
+        """A handler of bytes around one of messages.
+
+        Args:
+            method: The method's name, such as ``Predict``.
+            handler: As generated code makes it.
+        """
+        return _Method(self, method, handler).handler()
+
+    def finished(self, method: str, code: str, started: float) -> None:
+        """Counts a call and logs its one line."""
+        self.calls[method, code] += 1
+        quiet = code == "OK" and method in QUIET
+        log = _log.debug if quiet else _log.info
+        log("call", method=method, code=code, ms=round((time.perf_counter() - started) * 1000, 2))
+
+
+class Registrar:
+    """A server as generated ``add_…Servicer_to_server`` functions see it: registers every handler wrapped.
+
+    Args:
+        server: The server that gets the handlers.
+        guard: Wraps them.
+    """
+
+    def __init__(self, server: grpc.aio.Server, guard: Guard) -> None:
+        self._server = server
+        self._guard = guard
+        self.services: list[str] = []
+        """Full names of the services registered so far."""
+
+    def add_generic_rpc_handlers(self, handlers: Iterable[object]) -> None:
+        """Passes over what generated code registers a second time, for servers without registered methods."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """Registers a service."""
+        wrapped = {name: self._guard.wrap(name, handler) for name, handler in handlers.items()}
+        self._server.add_registered_method_handlers(service, wrapped)
+        self.services.append(service)
+
+
+class _Method:
+    """One method of a service, and what is done around each call of it."""
+
+    def __init__(self, guard: Guard, name: str, handler: Handler) -> None:
+        self._guard = guard
+        self._name = name
+        self._shape = (bool(handler.request_streaming), bool(handler.response_streaming))
+        self._decode: Callable[[bytes], Any] = handler.request_deserializer or bytes
+        self._open: Callable[[Any], Any] = self._requests if self._shape[0] else self._request
+        self._admitted_while_stopping = name.startswith(ADMITTED_WHILE_STOPPING)
+        self._behaviour: Any = (
+            handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+        )
+
+    def handler(self) -> Handler:
+        """The handler to be registered."""
+        make: Any = {
+            (False, False): grpc.unary_unary_rpc_method_handler,
+            (False, True): grpc.unary_stream_rpc_method_handler,
+            (True, False): grpc.stream_unary_rpc_method_handler,
+            (True, True): grpc.stream_stream_rpc_method_handler,
+        }[self._shape]
+        made: Handler = make(self._many if self._shape[1] else self._one)
+        return made
+
+    async def _one(self, incoming: Any, context: Context) -> bytes:
+        """A call with one response."""
+        started = time.perf_counter()
+        try:
+            self._admit(context)
+            response = _encode(await self._behaviour(self._open(incoming), context))
+        except BaseException as error:
+            await self._fail(error, context, started)
+        self._guard.finished(self._name, "OK", started)
+        return response
+
+    async def _many(self, incoming: Any, context: Context) -> AsyncIterator[bytes]:
+        """A call with a stream of responses."""
+        started = time.perf_counter()
+        try:
+            self._admit(context)
+            async with aclosing(self._behaviour(self._open(incoming), context)) as responses:
+                async for response in responses:
+                    yield _encode(response)
+        except BaseException as error:
+            await self._fail(error, context, started)
+        self._guard.finished(self._name, "OK", started)
+
+    def _admit(self, context: Context) -> None:
+        """Names the call in the logs; refuses new work while the server stops."""
+        structlog.contextvars.bind_contextvars(request_id=request_id_of(context))
+        if self._guard.stopping and not self._admitted_while_stopping:
+            raise EpochdError(Reason.SERVER_STOPPING)
+
+    def _request(self, data: bytes) -> Any:
+        try:
+            return self._decode(data)
+        except DecodeError:
+            raise InvalidInput([_MALFORMED]) from None
+
+    async def _requests(self, requests: AsyncIterable[bytes]) -> AsyncIterator[Any]:
+        async for data in requests:
+            yield self._request(data)
+
+    async def _fail(self, error: BaseException, context: Context, started: float) -> NoReturn:
+        """Ends a call that raised ``error``: the client gets a status, the log what happened."""
+        if not isinstance(error, Exception) or context.cancelled():
+            self._guard.finished(self._name, Code.CANCELLED.value, started)
+            if isinstance(error, Exception):
+                raise asyncio.CancelledError from error
+            raise error
+        if isinstance(error, EpochdError):
+            known = error
+            _log.info("refused", method=self._name, reason=known.reason.value, message=known.message)
+        else:
+            known = internal()
+            _log.error("bug", method=self._name, exc_info=error)
+        self._guard.finished(self._name, known.code.value, started)
+        request_id = str(structlog.contextvars.get_contextvars().get("request_id", ""))
+        status = to_status(known, request_id)
+        trailer = ((DETAILS_TRAILER, status.SerializeToString()),)
+        await context.abort(STATUS_CODES[known.code], status.message, trailer)
+
+
+def _encode(response: Message) -> bytes:
+    data = response.SerializeToString()
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise EpochdError(Reason.MESSAGE_TOO_LARGE)
+    return data
