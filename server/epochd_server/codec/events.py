@@ -1,0 +1,205 @@
+"""Events of runs: as sent to clients, and as stored; both are the same message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from epochd.v1 import run_pb2 as pb
+from epochd_server.codec.fits import encode_gradient_fit, encode_logging
+from epochd_server.codec.labels import decode_labels, encode_labels
+from epochd_server.codec.names import stored_model, stored_run, stored_version
+from epochd_server.codec.parameters import decode_parameters, encode_parameters
+from epochd_server.codec.specs import encode_loss, encode_model, encode_precision, join_spec
+from epochd_server.codec.times import decode_time, encode_time
+from epochd_server.domain.errors import EpochdError, Reason
+from epochd_server.domain.resources import model_name, run_name, version_name
+from epochd_server.domain.runs import (
+    Cancelled,
+    EpochLog,
+    Event,
+    EventBody,
+    Failure,
+    Queued,
+    Started,
+    Succeeded,
+    Warned,
+)
+
+
+def encode(event: Event) -> bytes:
+    """An event for storage: the bytes of its message."""
+    return to_message(event).SerializeToString()
+
+
+def decode(data: bytes) -> Event:
+    """The event that :func:`encode` stored.
+
+    Raises:
+        EpochdError: ARTIFACT_CORRUPT.
+    """
+    try:
+        return from_message(pb.Event.FromString(data))
+    except DecodeError:
+        raise EpochdError(Reason.ARTIFACT_CORRUPT) from None
+
+
+def to_message(event: Event) -> pb.Event:
+    """The message of an event."""
+    time = encode_time(event.time)
+    field, convert = _ENCODERS[type(event.body)]
+    return pb.Event(sequence=event.sequence, time=time, **{field: convert(event.body)})
+
+
+def from_message(message: pb.Event) -> Event:
+    """The event of a message that this server made.
+
+    Raises:
+        EpochdError: ARTIFACT_CORRUPT.
+    """
+    kind = message.WhichOneof("kind")
+    if kind is None:
+        raise EpochdError(Reason.ARTIFACT_CORRUPT)
+    body = _DECODERS[kind](getattr(message, kind))
+    return Event(message.sequence, decode_time(message.time), body)
+
+
+def encode_epoch_log(log: EpochLog) -> pb.EpochLog:
+    """The message of an epoch log."""
+    message = pb.EpochLog(epoch=log.epoch, loss=log.loss, lr=log.lr, rows_per_second=log.rows_per_second)
+    if log.parameters:
+        message.parameters.extend(encode_parameters(log.parameters))
+    return message
+
+
+def decode_epoch_log(message: pb.EpochLog) -> EpochLog:
+    """The epoch log of a message that this server made."""
+    return EpochLog(
+        epoch=message.epoch,
+        loss=message.loss,
+        lr=message.lr,
+        rows_per_second=message.rows_per_second,
+        parameters=decode_parameters(message.parameters),
+    )
+
+
+def encode_failure(failure: Failure) -> pb.Failure:
+    """The message of a failure."""
+    return pb.Failure(reason=failure.reason, message=failure.message, hint=failure.hint, epoch=failure.epoch)
+
+
+def decode_failure(message: pb.Failure) -> Failure:
+    """The failure of a message that this server made."""
+    return Failure(
+        reason=message.reason,
+        message=message.message,
+        hint=message.hint,
+        epoch=message.epoch if message.HasField("epoch") else None,
+    )
+
+
+def encode_started(started: Started) -> pb.Started:
+    """The message of a run's start."""
+    spec = started.spec
+    return pb.Started(
+        model=encode_model(spec.model, spec.init),
+        parameters=started.parameters,
+        rows=started.rows,
+        feature_columns=started.feature_columns,
+        target_columns=started.target_columns,
+        classes=encode_labels(started.classes),
+        device=started.device,
+        seed=spec.seed,
+        dtype=encode_precision(spec.precision),
+        batch_size=started.rows if spec.fit.batch_size is None else spec.fit.batch_size,
+        epochs=spec.fit.epochs,
+        loss=encode_loss(spec.loss),
+        gradient=encode_gradient_fit(spec.fit),
+        logging=encode_logging(spec.logging),
+    )
+
+
+def decode_started(message: pb.Started) -> Started:
+    """The start of a message that this server made."""
+    return Started(
+        spec=join_spec(
+            message.model, message.loss, message.gradient, message.dtype, message.seed, message.logging
+        ),
+        parameters=message.parameters,
+        rows=message.rows,
+        feature_columns=tuple(message.feature_columns),
+        target_columns=tuple(message.target_columns),
+        classes=decode_labels(message.classes),
+        device=message.device,
+    )
+
+
+def _encode_queued(body: Queued) -> pb.Queued:
+    return pb.Queued(run=run_name(body.run_id), model=model_name(body.model))
+
+
+def _decode_queued(message: pb.Queued) -> Queued:
+    return Queued(run_id=stored_run(message.run), model=stored_model(message.model))
+
+
+def _encode_warning(body: Warned) -> pb.Warning:
+    return pb.Warning(reason=body.reason, message=body.message)
+
+
+def _decode_warning(message: pb.Warning) -> Warned:
+    return Warned(reason=message.reason, message=message.message)
+
+
+def _encode_succeeded(body: Succeeded) -> pb.Succeeded:
+    return pb.Succeeded(
+        model_version=version_name(body.model, body.version),
+        epochs=body.epochs,
+        final_loss=body.final_loss,
+        training_seconds=body.training_seconds,
+    )
+
+
+def _decode_succeeded(message: pb.Succeeded) -> Succeeded:
+    model, version = stored_version(message.model_version)
+    return Succeeded(
+        model=model,
+        version=version,
+        epochs=message.epochs,
+        final_loss=message.final_loss,
+        training_seconds=message.training_seconds,
+    )
+
+
+def _encode_cancelled(body: Cancelled) -> pb.Cancelled:
+    return pb.Cancelled(epochs=body.epochs)
+
+
+def _decode_cancelled(message: pb.Cancelled) -> Cancelled:
+    return Cancelled(epochs=message.epochs)
+
+
+_ENCODERS: Mapping[type[EventBody], tuple[str, Callable[[Any], Any]]] = MappingProxyType(
+    {
+        Queued: ("queued", _encode_queued),
+        Started: ("started", encode_started),
+        EpochLog: ("epoch_log", encode_epoch_log),
+        Warned: ("warning", _encode_warning),
+        Succeeded: ("succeeded", _encode_succeeded),
+        Failure: ("failed", encode_failure),
+        Cancelled: ("cancelled", _encode_cancelled),
+    }
+)
+_DECODERS: Mapping[str, Callable[[Any], EventBody]] = MappingProxyType(
+    {
+        "queued": _decode_queued,
+        "started": decode_started,
+        "epoch_log": decode_epoch_log,
+        "warning": _decode_warning,
+        "succeeded": _decode_succeeded,
+        "failed": decode_failure,
+        "cancelled": _decode_cancelled,
+    }
+)

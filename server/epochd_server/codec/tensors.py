@@ -1,0 +1,215 @@
+"""Tensors as they are on the wire ↔ numpy arrays and raw bytes.
+
+Everything a tensor claims is checked before anything of its size is allocated. Elements are little-endian on
+the wire whatever this machine is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochd.v1 import tensor_pb2 as pb
+from epochd_server.domain.errors import Violations
+
+MAX_DIMENSIONS = 16
+_MAX_BYTES = 2**63 - 1
+_WIDEST = 8
+_FEW = 64
+"""Up to so many numbers np.fromiter is faster than the conversion of the whole container."""
+
+BFLOAT16 = "bfloat16"
+NAMES = MappingProxyType(
+    {
+        int(value): name.removeprefix("DATA_TYPE_").lower()
+        for name, value in pb.DataType.items()
+        if value != pb.DATA_TYPE_UNSPECIFIED
+    }
+)
+"""DataType number → name in PyTorch and NumPy, such as ``float32``."""
+NUMBERS = MappingProxyType({name: pb.DataType.ValueType(number) for number, name in NAMES.items()})
+"""Name in PyTorch and NumPy → DataType number."""
+_WIRE = MappingProxyType(
+    {name: np.dtype(np.uint16 if name == BFLOAT16 else name).newbyteorder("<") for name in NAMES.values()}
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawTensor:
+    """A tensor as bytes, for whoever has a tensor library that knows bfloat16.
+
+    Attributes:
+        dtype: Name in PyTorch and NumPy, such as ``bfloat16``.
+        shape: Size of each dimension.
+        data: Little-endian row-major elements, exactly as many as the shape says. Read-only.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: memoryview
+
+
+def decode_dtype(number: int, violations: Violations, field: str = "dtype") -> str | None:
+    """The name of a DataType; None, and a violation, where it is unset or unknown."""
+    name = NAMES.get(number)
+    if name is None:
+        violations.add(field, "must be set" if number == 0 else f"{number} is no known DataType")
+    return name
+
+
+def decode_raw(message: pb.Tensor, violations: Violations) -> RawTensor | None:
+    """A tensor's checked type, shape and bytes; the bytes are the message's own unless it holds plain numbers.
+
+    Returns:
+        None, and everything wrong in ``violations``, where the tensor is malformed.
+    """
+    kind = message.WhichOneof("elements")
+    dtype = _dtype(message, kind, violations)
+    shape = decode_shape(message.shape, violations)
+    if shape is None or dtype is None:
+        return None
+    count = math.prod(shape)
+    if kind == "numbers":
+        array = _numbers(message.numbers, dtype, count, violations)
+        return None if array is None else RawTensor(dtype, shape, memoryview(array.tobytes()))
+    if kind is None and count:
+        violations.add("elements", f"must be set: data or numbers, {count} of them")
+        return None
+    data = message.data  # every access makes a copy
+    if not _length_fits(data, dtype, count, violations):
+        return None
+    return RawTensor(dtype, shape, memoryview(data))
+
+
+def decode_tensor(message: pb.Tensor, violations: Violations) -> NDArray[np.generic] | None:
+    """The tensor as a read-only array over the message's own bytes, where those can be used as they are.
+
+    bfloat16 becomes float32, which holds every bfloat16 exactly.
+
+    Returns:
+        None, and everything wrong in ``violations``, where the tensor is malformed.
+    """
+    raw = decode_raw(message, violations)
+    if raw is None:
+        return None
+    array: NDArray[np.generic] = np.frombuffer(raw.data, dtype=_WIRE[raw.dtype]).reshape(raw.shape)
+    if raw.dtype == BFLOAT16:
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def decode_shape(
+    sizes: Sequence[int], violations: Violations, field: str = "shape"
+) -> tuple[int, ...] | None:
+    """A shape that every tensor library can address; None, and a violation, where it is not one."""
+    if len(sizes) > MAX_DIMENSIONS:
+        violations.add(field, f"has {len(sizes)} dimensions, at most {MAX_DIMENSIONS} are allowed")
+        return None
+    shape = tuple(sizes)
+    sound = True
+    for axis, size in enumerate(shape):
+        if size < 0:
+            violations.add(f"{field}[{axis}]", f"must be >= 0, is {size}")
+            sound = False
+    # Libraries refuse a huge stride even where another dimension is 0.
+    if sound and math.prod(max(size, 1) for size in shape) * _WIDEST > _MAX_BYTES:
+        violations.add(field, "is too large: the product of the dimensions overflows 64 bits")
+        sound = False
+    return shape if sound else None
+
+
+def encode_tensor(array: NDArray[np.generic]) -> pb.Tensor:
+    """The message of an array of any type that DataType has and numpy knows.
+
+    Raises:
+        KeyError: The array's type has no DataType.
+    """
+    name = array.dtype.name
+    return pb.Tensor(
+        dtype=NUMBERS[name], shape=array.shape, data=array.astype(_WIRE[name], copy=False).tobytes()
+    )
+
+
+def encode_raw(dtype: str, shape: Sequence[int], data: bytes) -> pb.Tensor:
+    """The message of little-endian row-major bytes of a type named as in PyTorch."""
+    return pb.Tensor(dtype=NUMBERS[dtype], shape=shape, data=data)
+
+
+def decode_numbers(message: pb.Numbers) -> NDArray[np.float64]:
+    """Plain numbers as float64."""
+    values = message.values
+    if len(values) <= _FEW:
+        return np.fromiter(values, np.float64, len(values))
+    return np.array(values, np.float64)
+
+
+def item_size(dtype: str) -> int:
+    """Bytes an element of a type named as in PyTorch."""
+    return _WIRE[dtype].itemsize
+
+
+def _dtype(message: pb.Tensor, kind: str | None, violations: Violations) -> str | None:
+    if message.dtype == pb.DATA_TYPE_UNSPECIFIED and kind != "data":
+        return "float64"
+    return decode_dtype(message.dtype, violations)
+
+
+def _length_fits(data: bytes, dtype: str, count: int, violations: Violations) -> bool:
+    expected = count * item_size(dtype)
+    if len(data) != expected:
+        violations.add("data", f"has {len(data)} bytes, but {count} elements of {dtype} are {expected} bytes")
+        return False
+    if dtype == "bool" and np.frombuffer(data, np.uint8).max(initial=0) > 1:
+        violations.add("data", "holds bytes other than 0 and 1, but dtype is bool")
+        return False
+    return True
+
+
+def _numbers(
+    message: pb.Numbers, dtype: str, count: int, violations: Violations
+) -> NDArray[np.generic] | None:
+    """Plain numbers in the wire form of ``dtype``."""
+    if len(message.values) != count:
+        violations.add("numbers", f"has {len(message.values)} numbers, but the shape needs {count}")
+        return None
+    values = decode_numbers(message)
+    wire = _WIRE[dtype]
+    if dtype == BFLOAT16:
+        return _to_bfloat16(values)
+    if wire.kind != "f":
+        return _to_integers(values, dtype, violations)
+    with np.errstate(over="ignore", under="ignore"):
+        return values.astype(wire)
+
+
+def _to_integers(
+    values: NDArray[np.float64], dtype: str, violations: Violations
+) -> NDArray[np.generic] | None:
+    low, high = (0, 1) if dtype == "bool" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    # float(2**63 - 1) is 2**63, which int64 cannot hold; `high + 1` is exact for every type.
+    fits = (values >= float(low)) & (values < float(high + 1)) & (np.floor(values) == values)
+    if not fits.all():
+        index = int(np.argmin(fits))
+        violations.add(f"numbers.values[{index}]", f"{values[index]:g} cannot be held by {dtype}")
+        return None
+    return values.astype(_WIRE[dtype])
+
+
+def _to_bfloat16(values: NDArray[np.float64]) -> NDArray[np.uint16]:
+    """Rounds to the nearest bfloat16, ties to even, by way of float32 rounded to odd.
+
+    Rounding to odd first makes the double rounding exact (S. Boldo and G. Melquiond, 2008).
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        nearest = values.astype(np.float32)
+    too_far = np.abs(nearest.astype(np.float64)) > np.abs(values)
+    truncated = np.where(too_far, np.nextafter(nearest, np.float32(0)), nearest)
+    inexact = (truncated.astype(np.float64) != values) & ~np.isnan(values)
+    bits = truncated.view(np.uint32) | inexact
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(values), np.uint32(0x7FC0), rounded).astype(_WIRE[BFLOAT16])
