@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import grpc
 import pytest
-from epochd.v1 import errors_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from epochd.v1 import errors_pb2
 from epochd_server.domain.errors import CATALOG, Code, EpochdError, FieldViolation, InvalidInput, Reason
 from epochd_server.rpc.errors import STATUS_CODES, internal, shorten, to_status
 

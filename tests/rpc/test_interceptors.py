@@ -9,6 +9,9 @@ import grpc
 import pytest
 import pytest_asyncio
 import structlog
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
 from epochd.v1 import (
     activation_pb2,
     datasets_pb2,
@@ -19,9 +22,6 @@ from epochd.v1 import (
     trainer_pb2,
     trainer_pb2_grpc,
 )
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
-
 from epochd_server.domain.errors import EpochdError, FieldViolation, InvalidInput, Reason
 from epochd_server.rpc.interceptors import MAX_MESSAGE_BYTES, Guard, Registrar
 
