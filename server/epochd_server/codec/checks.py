@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container
 
 from epochd_server.domain.errors import Violations
 
@@ -38,11 +37,3 @@ def fraction(value: float, field: str, violations: Violations) -> float:
         return value
     violations.add(field, f"must be >= 0 and < 1, is {value:g}")
     return 0.0
-
-
-def known(number: int, numbers: Container[int], kind: str, field: str, violations: Violations) -> bool:
-    """Whether an enum number is one of ``numbers``; a violation where it is unset or unknown."""
-    if number in numbers:
-        return True
-    violations.add(field, "must be set" if number == 0 else f"{number} is no known {kind}")
-    return False

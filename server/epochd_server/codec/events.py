@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 
 from epochd.v1 import run_pb2 as pb
 from epochd_server.codec.fits import encode_gradient_fit, encode_logging
-from epochd_server.codec.labels import decode_labels, encode_labels
+from epochd_server.codec.labels import decode_classes, encode_classes
 from epochd_server.codec.names import stored_model, stored_run, stored_version
 from epochd_server.codec.parameters import decode_parameters, encode_parameters
 from epochd_server.codec.specs import encode_loss, encode_model, encode_precision, join_spec
@@ -110,7 +110,7 @@ def encode_started(started: Started) -> pb.Started:
         rows=started.rows,
         feature_columns=started.feature_columns,
         target_columns=started.target_columns,
-        classes=encode_labels(started.classes),
+        classes=encode_classes(started.classes),
         device=started.device,
         seed=spec.seed,
         dtype=encode_precision(spec.precision),
@@ -132,7 +132,7 @@ def decode_started(message: pb.Started) -> Started:
         rows=message.rows,
         feature_columns=tuple(message.feature_columns),
         target_columns=tuple(message.target_columns),
-        classes=decode_labels(message.classes),
+        classes=decode_classes(message.classes),
         device=message.device,
     )
 

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from epochd.v1 import tensor_pb2 as pb
 from epochd_server.domain.data import Classes
 
 
-def encode_labels(labels: Sequence[str] | Sequence[int] | None) -> pb.ClassLabels | None:
-    """The message of labels, all text or all integers; None for None (a regression)."""
-    if labels is None:
+def encode_classes(classes: Classes | None) -> pb.ClassLabels | None:
+    """The message of a classifier's classes; None for None (a regression)."""
+    if classes is None:
         return None
-    if len(labels) and isinstance(labels[0], str):
-        return pb.ClassLabels(strings=pb.Strings(values=labels))  # type: ignore[arg-type]
-    return pb.ClassLabels(integers=pb.IntegerLabels(values=labels))  # type: ignore[arg-type]
+    if isinstance(classes[0], str):
+        return _texts(cast("tuple[str, ...]", classes))
+    return pb.ClassLabels(integers=pb.IntegerLabels(values=cast("tuple[int, ...]", classes)))
 
 
-def decode_labels(message: pb.ClassLabels) -> Classes | None:
-    """The labels, or None where the oneof is unset (a regression)."""
+def encode_label_array(labels: NDArray[np.generic]) -> pb.ClassLabels:
+    """The message of labels: int64, or Python strings (dtype object)."""
+    if labels.dtype == object:
+        return _texts(labels.tolist())
+    return pb.ClassLabels(integers=pb.IntegerLabels(values=labels.tolist()))
+
+
+def decode_classes(message: pb.ClassLabels) -> Classes | None:
+    """The classes, or None where the oneof is unset (a regression)."""
     match message.WhichOneof("labels"):
         case "strings":
             return tuple(message.strings.values)
@@ -26,3 +36,7 @@ def decode_labels(message: pb.ClassLabels) -> Classes | None:
             return tuple(message.integers.values)
         case None:
             return None
+
+
+def _texts(labels: tuple[str, ...] | list[str]) -> pb.ClassLabels:
+    return pb.ClassLabels(strings=pb.Strings(values=labels))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from epochd.v1 import tensor_pb2 as pb
 from epochd_server.domain.errors import Violations
+from epochd_server.domain.tensors import RawTensor
 
 MAX_DIMENSIONS = 16
 _MAX_BYTES = 2**63 - 1
@@ -37,21 +37,6 @@ NUMBERS = MappingProxyType({name: pb.DataType.ValueType(number) for number, name
 _WIRE = MappingProxyType(
     {name: np.dtype(np.uint16 if name == BFLOAT16 else name).newbyteorder("<") for name in NAMES.values()}
 )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RawTensor:
-    """A tensor as bytes, for whoever has a tensor library that knows bfloat16.
-
-    Attributes:
-        dtype: Name in PyTorch and NumPy, such as ``bfloat16``.
-        shape: Size of each dimension.
-        data: Little-endian row-major elements, exactly as many as the shape says. Read-only.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    data: memoryview
 
 
 def decode_dtype(number: int, violations: Violations, field: str = "dtype") -> str | None:
@@ -135,9 +120,9 @@ def encode_tensor(array: NDArray[np.generic]) -> pb.Tensor:
     )
 
 
-def encode_raw(dtype: str, shape: Sequence[int], data: bytes) -> pb.Tensor:
-    """The message of little-endian row-major bytes of a type named as in PyTorch."""
-    return pb.Tensor(dtype=NUMBERS[dtype], shape=shape, data=data)
+def encode_raw(tensor: RawTensor) -> pb.Tensor:
+    """The message of a tensor that is bytes already."""
+    return pb.Tensor(dtype=NUMBERS[tensor.dtype], shape=tensor.shape, data=bytes(tensor.data))
 
 
 def decode_numbers(message: pb.Numbers) -> NDArray[np.float64]:

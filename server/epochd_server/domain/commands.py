@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from epochd_server.domain.activations import ActivationStep
 from epochd_server.domain.data import ColumnRoles, DataSource, Table
 from epochd_server.domain.resources import VersionReference
 from epochd_server.domain.specs import GradientFit, Init, Loss, Model, Precision
+from epochd_server.domain.tensors import RawTensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainCommand:
-    """A TrainRequest; None stands for what the client left open."""
+    """A TrainRequest as far as it could be understood, so that what follows can look for further faults.
+
+    ``source``, ``model`` and ``loss`` are None where the request's are invalid; ``request_id``, ``model_name``,
+    ``seed`` and ``log_every`` are None also where the client left them open. Other invalid values are replaced by
+    harmless ones. That there was any fault is in the Violations that the decoder was given.
+    """
 
     request_id: str | None
     model_name: str | None
-    source: DataSource
+    source: DataSource | None
     roles: ColumnRoles
-    model: Model
-    loss: Loss
+    model: Model | None
+    loss: Loss | None
     fit: GradientFit
     init: Init
     precision: Precision
@@ -39,3 +47,33 @@ class PredictCommand:
     rows: Table | NDArray[np.generic]
     probabilities: bool
     logits: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ActivationCommand:
+    """An ActivationTransformRequest."""
+
+    input: RawTensor
+    chain: tuple[ActivationStep, ...]
+    strict: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ActivationStreamCommand:
+    """The header of an ActivationTransformStream."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    chain: tuple[ActivationStep, ...]
+    strict: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DifferentiateCommand:
+    """A DifferentiateRequest; empty ``gradients_of`` means all variables."""
+
+    expression: str
+    variables: Mapping[str, RawTensor]
+    gradients_of: tuple[str, ...]
+    repeat: int
+    accumulate: bool

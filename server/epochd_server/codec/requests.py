@@ -1,0 +1,122 @@
+"""TrainRequest → TrainCommand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from epochd.v1 import spec_pb2, trainer_pb2
+from epochd_server.codec.fits import decode_gradient_fit, decode_log_every
+from epochd_server.codec.specs import decode_init, decode_loss, decode_model, decode_precision
+from epochd_server.codec.tables import decode_table
+from epochd_server.codec.tensors import decode_tensor
+from epochd_server.domain.commands import TrainCommand
+from epochd_server.domain.data import ColumnRoles, DatasetReference, DataSource, TensorPair
+from epochd_server.domain.errors import Violations
+from epochd_server.domain.resources import (
+    NAME_RULE,
+    REQUEST_ID_RULE,
+    is_name,
+    is_request_id,
+    parse_dataset,
+)
+
+MAX_ROLE_COLUMNS = 10_000
+_SHOWN = 80
+
+
+def decode_train(request: trainer_pb2.TrainRequest, violations: Violations) -> TrainCommand:
+    """The command of a request, as far as it can be understood; everything wrong is in ``violations``."""
+    with violations.within("data"):
+        source = _decode_source(request.data, violations)
+        roles = _decode_roles(request.data, violations)
+    with violations.within("model"):
+        model = decode_model(request.model, violations)
+        init = decode_init(request.model, violations)
+    with violations.within("loss"):
+        loss = decode_loss(request.loss, violations)
+    if request.WhichOneof("fit") is None:
+        violations.add("fit", "must be set: gradient")
+        fit = decode_gradient_fit(request.gradient, Violations())
+    else:
+        with violations.within("gradient"):
+            fit = decode_gradient_fit(request.gradient, violations)
+    with violations.within("logging"):
+        log_every = decode_log_every(request.logging, violations)
+    return TrainCommand(
+        request_id=_request_id(request.request_id, violations),
+        model_name=_model_name(request.model_name, violations),
+        source=source,
+        roles=roles,
+        model=model,
+        loss=loss,
+        fit=fit,
+        init=init,
+        precision=decode_precision(request.dtype, violations),
+        seed=_seed(request, violations),
+        log_every=log_every,
+        log_parameters=request.logging.parameters,
+        validate_only=request.validate_only,
+    )
+
+
+def _decode_source(message: spec_pb2.TrainingData, violations: Violations) -> DataSource | None:
+    match message.WhichOneof("source"):
+        case "table":
+            with violations.within("table"):
+                return decode_table(message.table, violations)
+        case "tensors":
+            with violations.within("tensors"):
+                return _decode_pair(message.tensors, violations)
+        case "dataset":
+            digest = parse_dataset(message.dataset)
+            if digest is None:
+                shown = message.dataset[:_SHOWN]
+                violations.add("dataset", f"must be datasets/ and 64 lower-case hex digits, is {shown!r}")
+            return None if digest is None else DatasetReference(digest)
+        case None:
+            violations.add("source", "must be set: table, tensors or dataset")
+            return None
+
+
+def _decode_pair(message: spec_pb2.TensorData, violations: Violations) -> TensorPair | None:
+    with violations.within("features"):
+        features = decode_tensor(message.features, violations)
+    with violations.within("targets"):
+        targets = decode_tensor(message.targets, violations)
+    return None if features is None or targets is None else TensorPair(features, targets)
+
+
+def _decode_roles(message: spec_pb2.TrainingData, violations: Violations) -> ColumnRoles:
+    return ColumnRoles(
+        features=_columns(message.feature_columns, "feature_columns", violations),
+        targets=_columns(message.target_columns, "target_columns", violations),
+    )
+
+
+def _columns(names: Iterable[str], field: str, violations: Violations) -> tuple[str, ...]:
+    listed = tuple(names)
+    if len(listed) > MAX_ROLE_COLUMNS:
+        violations.add(field, f"has {len(listed):,} names, at most {MAX_ROLE_COLUMNS:,} are allowed")
+        return ()
+    return listed
+
+
+def _request_id(text: str, violations: Violations) -> str | None:
+    if text and not is_request_id(text):
+        violations.add("request_id", f"must be {REQUEST_ID_RULE}, is {text[:_SHOWN]!r}")
+    return text or None
+
+
+def _model_name(text: str, violations: Violations) -> str | None:
+    if text and not is_name(text):
+        violations.add("model_name", f"must be {NAME_RULE}, is {text[:_SHOWN]!r}")
+    return text or None
+
+
+def _seed(request: trainer_pb2.TrainRequest, violations: Violations) -> int | None:
+    if not request.HasField("seed"):
+        return None
+    if request.seed < 0:
+        violations.add("seed", f"must be from 0 to 2^63 - 1, is {request.seed}")
+        return 0
+    return request.seed
