@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -106,8 +106,10 @@ class Executor(Protocol):
     async def start(self) -> None:
         """Returns when every worker is up and warm."""
 
-    def run(self, work: CohortWork) -> AsyncIterator[Sequence[WorkMessage]]:
+    def run(self, work: CohortWork) -> AsyncGenerator[Sequence[WorkMessage], None]:
         """Trains a cohort; yields messages as they come, and ends when every run of it has ended.
+
+        Closing the iterator before its end abandons the cohort.
 
         A worker that dies ends the runs it had not finished with WorkerDied raised from the iterator.
         """

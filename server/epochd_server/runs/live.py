@@ -1,0 +1,79 @@
+"""What the server keeps in memory of a run that has not ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from epochd_server.domain.data import TrainingArrays
+from epochd_server.domain.runs import Started
+from epochd_server.domain.specs import TrainingSpec
+from epochd_server.domain.work import DatasetFile
+from epochd_server.runs.log import RunLog
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class LiveRun:
+    """A run that has not ended.
+
+    Attributes:
+        spec: What is trained, as accepted.
+        started: What its Started event says; None until it is planned again after a restart.
+        begun: Whether Started is in its log.
+        last_epoch: The newest epoch in its log; those up to it are not logged again.
+        deaths: How many workers died while they trained it.
+        interrupted: Why training begins anew, to be told in its log; "" where it does not.
+        training: Whether it is in a cohort.
+        cancelled: Whether its cancellation was asked for.
+        ended: Whether its last event is written, or being written.
+    """
+
+    run_id: str
+    client: str
+    model: str
+    spec: TrainingSpec
+    log: RunLog
+    started: Started | None = None
+    begun: bool = False
+    last_epoch: int = -1
+    deaths: int = 0
+    interrupted: str = ""
+    training: bool = False
+    cancelled: bool = False
+    ended: bool = False
+
+
+class Shelf:
+    """The rows of waiting runs, as far as they fit in memory; what does not fit is decoded again in its turn.
+
+    Args:
+        nbytes: Bytes of rows that are kept.
+    """
+
+    def __init__(self, nbytes: int) -> None:
+        self._limit = nbytes
+        self._used = 0
+        self._kept: dict[str, TrainingArrays | DatasetFile] = {}
+
+    @property
+    def used(self) -> int:
+        """Bytes of rows that are kept now."""
+        return self._used
+
+    def put(self, run_id: str, data: TrainingArrays | DatasetFile) -> None:
+        """Keeps a run's rows if there is room. A dataset's file takes none: the worker reads it."""
+        nbytes = data_bytes(data)
+        if self._used + nbytes <= self._limit:
+            self._used += nbytes
+            self._kept[run_id] = data
+
+    def take(self, run_id: str) -> TrainingArrays | DatasetFile | None:
+        """Takes a run's rows out; None where they were not kept."""
+        data = self._kept.pop(run_id, None)
+        if data is not None:
+            self._used -= data_bytes(data)
+        return data
+
+
+def data_bytes(data: TrainingArrays | DatasetFile) -> int:
+    """Bytes of rows that are in this process's memory."""
+    return data.nbytes if isinstance(data, TrainingArrays) else 0

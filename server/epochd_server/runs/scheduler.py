@@ -1,0 +1,137 @@
+"""When which waiting runs become a cohort.
+
+    submit ─▶ FairQueue ─▶ (a slot is free, and the gather window is over) ─▶ train(cohort) ─▶ slot free again
+
+A lone run on an idle server goes at once. While a worker is busy or several runs wait, the oldest waits for up to
+``gather_seconds``, so that those who come at the same time travel together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from epochd_server.runs.fair_queue import CohortLimits, FairQueue, Ticket
+from epochd_server.runs.settings import RunSettings
+
+_WORTH_SPLITTING_SECONDS = 0.02
+
+_logger = structlog.get_logger(__name__)
+
+
+class Scheduler:
+    """Hands waiting runs to free slots, as cohorts.
+
+    Args:
+        slots: How many cohorts are trained at once.
+        train: Trains the runs of some tickets; returns when all have ended or are submitted anew.
+        settings: Windows and limits.
+    """
+
+    def __init__(
+        self,
+        slots: int,
+        train: Callable[[Sequence[Ticket]], Awaitable[None]],
+        settings: RunSettings,
+    ) -> None:
+        self._slots = slots
+        self._train = train
+        self._settings = settings
+        self._queue = FairQueue()
+        self._running: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._stopped = False
+
+    @property
+    def waiting(self) -> int:
+        """Runs that wait for a slot."""
+        return len(self._queue)
+
+    def now(self) -> float:
+        """The clock of ``Ticket.since``, in seconds."""
+        return self._loop.time()
+
+    def is_waiting(self, run_id: str) -> bool:
+        """Whether this run waits for a slot."""
+        return run_id in self._queue
+
+    def submit(self, ticket: Ticket) -> None:
+        """Lets a run wait for its turn."""
+        self._queue.push(ticket)
+        self._dispatch()
+
+    def withdraw(self, run_id: str) -> bool:
+        """Takes a run out of the queue; False where it does not wait (any more)."""
+        return self._queue.remove(run_id) is not None
+
+    def stop(self) -> None:
+        """Starts no further cohorts."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def finish(self, seconds: float) -> bool:
+        """Waits for running cohorts, at most so long; whether all have ended."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=seconds)
+        return not self._running
+
+    async def close(self) -> None:
+        """Abandons running cohorts."""
+        self.stop()
+        tasks = list(self._running)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _dispatch(self) -> None:
+        while self._queue and not self._stopped and len(self._running) < self._slots:
+            if (seconds := self._seconds_to_gather()) > 0:
+                self._call_later(seconds)
+                return
+            self._launch(self._queue.take(self._limits()))
+
+    def _seconds_to_gather(self) -> float:
+        waiting = len(self._queue)
+        lone = waiting == 1 and not self._running
+        if lone or not self._settings.cohorts or waiting >= self._settings.max_members * self._slots:
+            return 0.0
+        return self._queue.oldest.since + self._settings.gather_seconds - self.now()
+
+    def _limits(self) -> CohortLimits:
+        settings = self._settings
+        members = settings.max_members if settings.cohorts else 1
+        leader = self._queue.leader()
+        company = self._queue.company(leader)
+        if company * leader.seconds > _WORTH_SPLITTING_SECONDS:
+            members = min(members, math.ceil(company / (self._slots - len(self._running))))
+        return CohortLimits(
+            members=members, nbytes=settings.max_cohort_bytes, seconds=settings.max_cohort_seconds
+        )
+
+    def _launch(self, tickets: Sequence[Ticket]) -> None:
+        task = self._loop.create_task(self._guard(tickets))
+        self._running.add(task)
+        task.add_done_callback(self._free)
+
+    async def _guard(self, tickets: Sequence[Ticket]) -> None:
+        try:
+            await self._train(tickets)
+        except Exception:
+            _logger.exception("a cohort was abandoned", runs=[ticket.run_id for ticket in tickets])
+
+    def _free(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._dispatch()
+
+    def _call_later(self, seconds: float) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(seconds, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._dispatch()

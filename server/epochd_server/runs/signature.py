@@ -1,0 +1,63 @@
+"""Which runs may be trained in one tensor program, and how long a run may take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+
+from epochd_server.domain.runs import Started
+from epochd_server.domain.specs import ActivationLayer, Layer, Model, ModuleModel, Precision, SequentialModel
+
+_SECONDS_PER_STEP = 1e-6
+_SECONDS_PER_PARAMETER_AND_ROW = 1e-9
+_EFFORT_STEP = 4.0
+_ITEM_BYTES = {Precision.FLOAT32: 4, Precision.FLOAT64: 8}
+
+
+def estimated_seconds(started: Started) -> float:
+    """Rough seconds of training: the measure of shares and cohorts. Right within a factor of ten or so."""
+    fit = started.spec.fit
+    batches = 1 if fit.batch_size is None else math.ceil(started.rows / fit.batch_size)
+    arithmetic = float(fit.epochs) * started.rows * max(started.parameters, 1)
+    return fit.epochs * batches * _SECONDS_PER_STEP + arithmetic * _SECONDS_PER_PARAMETER_AND_ROW
+
+
+def rows_bytes(started: Started) -> int:
+    """Bytes that a run's rows take in a worker."""
+    columns = len(started.feature_columns) + len(started.target_columns)
+    return started.rows * columns * _ITEM_BYTES[started.spec.precision]
+
+
+def signature(started: Started) -> Hashable:
+    """What runs must have in common to share a cohort.
+
+    Learning rates and the optimizer's other numbers, epochs, seeds and logging may differ. Rows count by the
+    power of two they fit in, and the expected effort by powers of four: a short run must not sit behind a long one.
+    """
+    spec, fit = started.spec, started.spec.fit
+    return (
+        _frozen_model(spec.model),
+        spec.loss,
+        (fit.optimizer.kind, fit.optimizer.nesterov),
+        (fit.batch_size, fit.shuffle, fit.accumulation_steps),
+        (spec.init, spec.precision),
+        (len(started.feature_columns), len(started.target_columns)),
+        None if started.classes is None else len(started.classes),
+        max(started.rows - 1, 0).bit_length(),
+        math.floor(math.log(estimated_seconds(started), _EFFORT_STEP)),
+    )
+
+
+def _frozen_model(model: Model) -> Hashable:
+    if isinstance(model, SequentialModel):
+        return tuple(_frozen_layer(layer) for layer in model.layers)
+    if isinstance(model, ModuleModel):
+        # 1, 1.0 and True are equal in Python but not to a module
+        return (model.name, *((k, type(v), v) for k, v in sorted(model.arguments.items())))
+    return model
+
+
+def _frozen_layer(layer: Layer) -> Hashable:
+    if isinstance(layer, ActivationLayer):
+        return (layer.function, layer.approximate, *sorted(layer.parameters.items()))
+    return layer

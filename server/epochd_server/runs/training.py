@@ -1,0 +1,161 @@
+"""Training a cohort: from tickets to work, from the executor's messages to events in the runs' logs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
+
+import structlog
+
+from epochd_server.domain.data import TrainingArrays
+from epochd_server.domain.errors import EpochdError, Reason
+from epochd_server.domain.runs import Failure
+from epochd_server.domain.work import (
+    CohortWork,
+    DatasetFile,
+    RunBegan,
+    RunWork,
+    WorkMessage,
+)
+from epochd_server.runs.durable import durably
+from epochd_server.runs.fair_queue import Ticket
+from epochd_server.runs.identifiers import RunIds
+from epochd_server.runs.live import LiveRun, Shelf
+from epochd_server.runs.ports import Executor, Planner, RunStore, WorkerDied
+from epochd_server.runs.recording import Recorder
+
+_logger = structlog.get_logger(__name__)
+
+
+class CohortTrainer:
+    """Trains cohorts on an executor, and writes down what becomes of their runs.
+
+    Args:
+        store: Where requests come from.
+        planner: Decodes a stored request again.
+        executor: Where cohorts run.
+        shelf: The rows of waiting runs.
+        recorder: Writes the runs' logs.
+        live: Runs by id.
+        again: Lets a run whose worker died wait for another turn.
+        worker_deaths: At so many deaths of its worker a run fails.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: RunStore,
+        planner: Planner,
+        executor: Executor,
+        shelf: Shelf,
+        recorder: Recorder,
+        live: Mapping[str, LiveRun],
+        again: Callable[[LiveRun], None],
+        worker_deaths: int,
+    ) -> None:
+        self._store = store
+        self._planner = planner
+        self._executor = executor
+        self._shelf = shelf
+        self._recorder = recorder
+        self._live = live
+        self._again = again
+        self._worker_deaths = worker_deaths
+        self._ids = RunIds()
+
+    async def train(self, tickets: Sequence[Ticket]) -> None:
+        """Trains runs together until every one of them has ended, or waits for another turn."""
+        runs = [self._live[ticket.run_id] for ticket in tickets]
+        for run in runs:
+            run.training = True
+        works = [work for work in await asyncio.gather(*map(self._work, runs)) if work is not None]
+        if not works:
+            return
+        unfinished = [self._live[work.run_id] for work in works]
+        try:
+            await self._execute(CohortWork(cohort_id=self._ids.new(), runs=tuple(works)))
+        except WorkerDied as death:
+            await asyncio.gather(*(self._after_death(run, death) for run in unfinished if not run.ended))
+            return
+        except Exception:
+            _logger.exception("a cohort failed", runs=[run.run_id for run in unfinished])
+        left = (run for run in unfinished if not run.ended)
+        await asyncio.gather(*(self._recorder.fail(run, _internal()) for run in left))
+
+    async def plan(self, run: LiveRun) -> TrainingArrays | DatasetFile | None:
+        """A run's rows out of its stored request; None where it can no longer be trained, and has failed."""
+        try:
+            stored = await durably(lambda: self._store.get(run.run_id))
+            if stored is None:
+                raise EpochdError(Reason.RUN_NOT_FOUND)
+            request = stored.request
+            plan = await durably(lambda: self._planner.replan(request))
+        except EpochdError as error:
+            await self._recorder.fail(run, Failure(reason=error.reason.value, message=error.message))
+            return None
+        except Exception:
+            _logger.exception("a stored request could not be planned again", run=run.run_id)
+            await self._recorder.fail(run, _internal())
+            return None
+        run.started = plan.started
+        return plan.data
+
+    async def _work(self, run: LiveRun) -> RunWork | None:
+        data = self._shelf.take(run.run_id)
+        if data is None and not run.cancelled:
+            data = await self.plan(run)
+        if run.cancelled:
+            await self._recorder.cancel(run)
+        if data is None or run.ended:
+            return None
+        return RunWork(run_id=run.run_id, spec=run.spec, data=data)
+
+    async def _execute(self, work: CohortWork) -> None:
+        async with aclosing(self._executor.run(work)) as deliveries:
+            async for delivery in deliveries:
+                await self._deliver(delivery)
+
+    async def _deliver(self, delivery: Sequence[WorkMessage]) -> None:
+        by_run: dict[str, list[WorkMessage]] = {}
+        for message in delivery:
+            by_run.setdefault(message.run_id, []).append(message)
+        await asyncio.gather(
+            *(self._recorder.record(self._live[run_id], messages) for run_id, messages in by_run.items())
+        )
+        late = [run_id for run_id, messages in by_run.items() if self._is_cancelled_late(run_id, messages)]
+        if late:
+            self._executor.stop_runs(late)
+
+    def _is_cancelled_late(self, run_id: str, messages: Sequence[WorkMessage]) -> bool:
+        """Whether the run was cancelled on its way to the worker, when the worker could not know it yet."""
+        run = self._live.get(run_id)
+        return run is not None and run.cancelled and isinstance(messages[0], RunBegan)
+
+    async def _after_death(self, run: LiveRun, death: WorkerDied) -> None:
+        run.deaths += 1
+        _logger.warning("worker died", run=run.run_id, evidence=death.evidence, deaths=run.deaths)
+        if run.cancelled:
+            await self._recorder.cancel(run)
+        elif run.deaths >= self._worker_deaths:
+            await self._recorder.fail(run, _worker_died(death, run.deaths))
+        else:
+            run.training = False
+            run.interrupted = f"Its worker process died ({death.evidence})."
+            self._again(run)
+
+
+def _internal() -> Failure:
+    return Failure(
+        reason=Reason.INTERNAL.value,
+        message="The training failed for a reason that is not yours.",
+        hint="The server's log has the details under this run's id.",
+    )
+
+
+def _worker_died(death: WorkerDied, deaths: int) -> Failure:
+    return Failure(
+        reason="WORKER_DIED",
+        message=f"The worker process that trained this run died {deaths} times, the last time {death.evidence}.",
+        hint="If it was killed for memory, train on fewer rows or a smaller model, or give the server more memory.",
+    )
