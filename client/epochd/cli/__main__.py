@@ -1,0 +1,5 @@
+"""`python -m epochd.cli` is `epochd`."""
+
+from epochd.cli import main
+
+main()

@@ -1,0 +1,183 @@
+"""How a run's events are shown as they come: a live view on a terminal, lines in a pipe, JSON lines on request."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from epochd import events
+from epochd.cli.curve import Trace, plot, sparkline
+from epochd.cli.output import Output, duration, plain
+from epochd.events import short_number
+
+_FRAMES_PER_SECOND = 12
+_SPARK_WIDTH = 24
+_CURVE_HEIGHT = 8
+_CURVE_WIDTH = 76
+_MIN_CURVE_WIDTH = 30
+
+
+class View(Protocol):
+    """Shows events, one by one; used as a context manager."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def show(self, event: events.Event) -> None:
+        """Shows the run's next event."""
+
+
+def view(output: Output) -> View:
+    """The view that fits where the output goes."""
+    if output.as_json:
+        return JsonView(output)
+    return LiveView(output.console) if output.is_terminal else LineView(output)
+
+
+class _View:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+
+class LineView(_View):
+    """One line an event."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def show(self, event: events.Event) -> None:
+        """Writes the event's line, at once."""
+        self._output.line(str(event))
+
+
+class JsonView(_View):
+    """One JSON object an event; ``event`` says of which kind."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def show(self, event: events.Event) -> None:
+        """Writes the event's object, at once."""
+        self._output.json(event_record(event))
+
+
+class LiveView:
+    """Progress, loss and time left while a run trains; its loss curve at the end.
+
+    Args:
+        console: A terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._trace = Trace()
+        self._title = Text("waiting for the server …", "dim")
+        self._numbers = Text("")
+        self._progress = Progress(
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("epochs"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            console=console,
+            expand=True,
+        )
+        self._task: TaskID | None = None
+        self._live = Live(
+            console=console,
+            refresh_per_second=_FRAMES_PER_SECOND,
+            transient=True,
+            get_renderable=self._render,
+        )
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.__exit__(kind, error, trace)
+
+    def show(self, event: events.Event) -> None:
+        """Brings the view up to date."""
+        match event:
+            case events.Queued():
+                self._title = Text.assemble((event.model, "bold"), (f"  {event.run}  queued", "dim"))
+            case events.Started():
+                self._start(event)
+            case events.EpochLog():
+                self._log(event)
+            case events.Warning():
+                self._console.print(Text(f"! {event.message}", "yellow"))
+            case events.Succeeded():
+                self._console.print(Group(*self._summary(event)))
+            case events.Failed():
+                self._console.print(Text(f"✗ {_failure(event)}", "red"))
+            case events.Cancelled():
+                self._console.print(Text(f"■ {event}", "yellow"))
+
+    def _start(self, event: events.Started) -> None:
+        self._console.print(Text(_started(event), "dim"))
+        self._title = Text(f"{event.parameters:,} parameters, {event.rows:,} rows", "bold")
+        self._task = self._progress.add_task("", total=event.epochs)
+
+    def _log(self, log: events.EpochLog) -> None:
+        self._trace.add(log.epoch, log.loss)
+        if self._task is not None:
+            self._progress.update(self._task, completed=log.epoch + 1)
+        spark = sparkline([loss for _, loss in self._trace.points], _SPARK_WIDTH)
+        speed = f"  {short_number(log.rows_per_second)} rows/s" if log.rows_per_second else ""
+        self._numbers = Text.assemble(
+            "loss ", (f"{log.loss:.6g}", "bold"), (f"  lr {log.lr:g}{speed}  ", "dim"), (spark, "cyan")
+        )
+
+    def _render(self) -> RenderableType:
+        return self._title if self._task is None else Group(self._progress, self._numbers)
+
+    def _summary(self, event: events.Succeeded) -> list[RenderableType]:
+        points = self._trace.points
+        first = f"{points[0][1]:.4g} → " if points else ""
+        line = Text.assemble(
+            ("✓ ", "green"),
+            (event.model_version, "bold"),
+            f"  {event.epochs:,} epochs in {duration(event.training_seconds)}, loss {first}{event.final_loss:.4g}",
+        )
+        return [*([loss_curve(points, self._console.width)] if len(points) > 1 else []), line]
+
+
+def loss_curve(points: list[tuple[float, float]], width: int) -> RenderableType:
+    """The panel of a loss curve, for a terminal of that width."""
+    inner = max(_MIN_CURVE_WIDTH, min(_CURVE_WIDTH, width) - 4)
+    lines = plot(points, inner, _CURVE_HEIGHT)
+    return Panel(
+        Text("\n".join(lines), "cyan"), title="loss by epoch", title_align="left", expand=False, style="dim"
+    )
+
+
+def event_record(event: events.Event) -> dict[str, Any]:
+    """An event as a JSON object."""
+    return {"event": type(event).__name__.lower(), **plain(event)}
+
+
+def _started(event: events.Started) -> str:
+    names = ", ".join(event.features[:6]) + (" …" if len(event.features) > 6 else "")
+    return f"{', '.join(event.targets)} from {names} · {event.dtype} on {event.device}, seed {event.seed}"
+
+
+def _failure(event: events.Failed) -> str:
+    where = "" if event.epoch is None else f"epoch {event.epoch:,}: "
+    return f"{where}{event.message}" + (f"\n  {event.hint}" if event.hint else "")
