@@ -51,3 +51,6 @@ clean:
 
 compose-test: $(STAMP) ## really build and run the compose stack, and train through it
 	tests/compose/run
+
+bench: $(STAMP) ## every benchmark, one table of ratios (minutes)
+	$(BIN)/python -m benchmarks

@@ -1,0 +1,65 @@
+"""The alternatives: training loops as a PyTorch user writes them."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+
+def tutorial(epochs: int = 2000) -> None:
+    """The tutorial's loop: three points, one weight, full-batch SGD, the parameters read every 100 epochs."""
+    x = torch.tensor([[1.0], [2.0], [3.0]])
+    y = torch.tensor([[2.0], [4.0], [6.0]])
+    weight = torch.zeros(1, requires_grad=True)
+    bias = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.SGD([weight, bias], lr=0.01)
+    for epoch in range(epochs):
+        cost = torch.mean((x * weight + bias - y) ** 2)
+        optimizer.zero_grad()
+        cost.backward()
+        optimizer.step()
+        if epoch % 100 == 0:
+            f"{epoch:4d} W: {weight.item():.3f}, b: {bias.item():.3f} Cost: {cost.item():.6f}"
+
+
+def full_batch(
+    x: torch.Tensor, y: torch.Tensor, model: nn.Module, loss: nn.Module, lr: float, epochs: int
+) -> nn.Module:
+    """A plain full-batch loop with torch.optim.SGD."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    for _ in range(epochs):
+        optimizer.zero_grad()
+        loss(model(x), y).backward()
+        optimizer.step()
+    return model
+
+
+def mlp(features: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Linear, ReLU, Linear."""
+    return nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+
+
+def sliced_epochs(x: torch.Tensor, y: torch.Tensor, model: nn.Module, batch: int, epochs: int) -> None:
+    """The best loop by hand: one permutation an epoch, sliced tensors, fused Adam."""
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    for _ in range(epochs):
+        order = torch.randperm(len(x))
+        shuffled_x, shuffled_y = x[order], y[order]
+        for start in range(0, len(x), batch):
+            optimizer.zero_grad(set_to_none=True)
+            output = model(shuffled_x[start : start + batch])
+            F.mse_loss(output, shuffled_y[start : start + batch]).backward()
+            optimizer.step()
+
+
+def loader_epochs(x: torch.Tensor, y: torch.Tensor, model: nn.Module, batch: int, epochs: int) -> None:
+    """The usual loop: a shuffling DataLoader over a TensorDataset, Adam."""
+    optimizer = torch.optim.Adam(model.parameters())
+    loader = DataLoader(TensorDataset(x, y), batch_size=batch, shuffle=True)
+    for _ in range(epochs):
+        for features, targets in loader:
+            optimizer.zero_grad()
+            F.mse_loss(model(features), targets).backward()
+            optimizer.step()
