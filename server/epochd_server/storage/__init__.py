@@ -1,1 +1,83 @@
 """What must not be lost: database, artifacts, datasets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from epochd_server.storage.artifacts import Artifacts
+from epochd_server.storage.changes import ModelChanges
+from epochd_server.storage.database import Database
+from epochd_server.storage.datasets import Convert, DatasetStore
+from epochd_server.storage.failures import SequenceConflictError, StorageUnusableError
+from epochd_server.storage.folder import DataFolder
+from epochd_server.storage.models import SqlModelStore
+from epochd_server.storage.runs import SqlRunStore
+
+__all__ = [
+    "Artifacts",
+    "Convert",
+    "DataFolder",
+    "Database",
+    "DatasetStore",
+    "ModelChanges",
+    "SequenceConflictError",
+    "SqlModelStore",
+    "SqlRunStore",
+    "Storage",
+    "StorageUnusableError",
+    "open_storage",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Everything that is stored."""
+
+    folder: DataFolder
+    database: Database
+    runs: SqlRunStore
+    models: SqlModelStore
+    datasets: DatasetStore
+
+    def close(self) -> None:
+        """Commits what waits and lets go of database and folder; blocks until done."""
+        self.database.close()
+        self.folder.close()
+
+
+def open_storage(
+    data_dir: Path, *, convert: Convert, most_dataset_bytes: int, database_url: str | None = None
+) -> Storage:
+    """Opens the storage of a server, and makes or upgrades what is not there; blocks until done.
+
+    Args:
+        data_dir: The data folder; no other live server may use it.
+        convert: Makes Arrow files of uploads.
+        most_dataset_bytes: The largest upload that is taken.
+        database_url: A PostgreSQL database; None: SQLite in the data folder.
+
+    Raises:
+        StorageUnusableError: Folder or database cannot be used; says why in one line.
+    """
+    folder = DataFolder(data_dir)
+    try:
+        database = Database(database_url or folder.database_url)
+    except StorageUnusableError:
+        folder.close()
+        raise
+    artifacts = Artifacts(folder.artifacts)
+    changes = ModelChanges()
+    return Storage(
+        folder=folder,
+        database=database,
+        runs=SqlRunStore(database, artifacts, changes),
+        models=SqlModelStore(database, artifacts, changes),
+        datasets=DatasetStore(
+            database,
+            folder=folder.datasets,
+            uploads=folder.uploads,
+            convert=convert,
+            most_bytes=most_dataset_bytes,
+        ),
+    )

@@ -1,0 +1,78 @@
+"""The database as the rest of the server sees it: asynchronous reads and durable writes."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from epochd_server.domain.errors import EpochdError, Reason
+from epochd_server.storage.engines import make_engine, parse_url
+from epochd_server.storage.failures import translating
+from epochd_server.storage.migrating import migrate
+from epochd_server.storage.writer import GroupWriter, Operation
+
+T = TypeVar("T")
+
+
+class Database:
+    """Opens a database and brings its schema up to date.
+
+    Args:
+        url: ``sqlite:////path/to/file.db`` or ``postgresql://user@host/name``.
+        readers: How many reads run at once.
+        timeout_s: After so long an operation that did not answer fails with STORAGE_UNAVAILABLE.
+
+    Raises:
+        StorageUnusableError: The database cannot be reached, or is of a newer server.
+    """
+
+    def __init__(self, url: str, *, readers: int = 4, timeout_s: float = 8.0) -> None:
+        parsed = parse_url(url)
+        self._timeout_s = timeout_s
+        self._writing = make_engine(parsed, connections=1)
+        migrate(self._writing)
+        self._reading = make_engine(parsed, connections=readers, read_only=True)
+        self._readers = ThreadPoolExecutor(readers, thread_name_prefix="storage-reader")
+        self._writer = GroupWriter(self._writing)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other servers may write to this database too."""
+        return self._writing.dialect.name == "postgresql"
+
+    async def write(self, operation: Operation[T]) -> T:
+        """Runs an operation in a transaction and returns its result once that is on disk.
+
+        After STORAGE_UNAVAILABLE nobody knows whether it was committed, so operations are made to be repeatable.
+
+        Raises:
+            EpochdError: STORAGE_UNAVAILABLE; or whatever the operation raises, its changes undone.
+        """
+        try:
+            return await asyncio.wait_for(self._writer.submit(operation), self._timeout_s)
+        except TimeoutError as error:
+            raise EpochdError(Reason.STORAGE_UNAVAILABLE) from error
+
+    async def read(self, operation: Operation[T]) -> T:
+        """Runs an operation that only reads.
+
+        Raises:
+            EpochdError: STORAGE_UNAVAILABLE; or whatever the operation raises.
+        """
+        loop = asyncio.get_running_loop()
+        with translating():
+            return await asyncio.wait_for(
+                loop.run_in_executor(self._readers, self._read, operation), self._timeout_s
+            )
+
+    def close(self) -> None:
+        """Commits what waits and closes every connection; blocks until done."""
+        self._writer.close()
+        self._readers.shutdown()
+        self._reading.dispose()
+        self._writing.dispose()
+
+    def _read(self, operation: Operation[T]) -> T:
+        with self._reading.begin() as connection:
+            return operation(connection)

@@ -1,0 +1,72 @@
+"""The data folder: where everything lies, and that only one live server uses it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from epochd_server.storage.failures import StorageUnusableError
+
+
+class DataFolder:
+    """Makes a data folder if it is not there, and keeps other servers out of it until closed.
+
+    The lock is the kernel's: it goes with the process, however that ends.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        StorageUnusableError: It cannot be written to, or a live server uses it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        try:
+            for folder in (self.artifacts, self.datasets, self.uploads):
+                folder.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(
+                self.path / "epochd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
+            )
+        except OSError as error:
+            raise StorageUnusableError(
+                f"the data folder {self.path} cannot be written to: {error.strerror}"
+            ) from error
+        self._lock()
+
+    @property
+    def database_url(self) -> str:
+        """The SQLite database that is used where no other is configured."""
+        return f"sqlite:///{self.path / 'epochd.db'}"
+
+    @property
+    def artifacts(self) -> Path:
+        """Large weights."""
+        return self.path / "artifacts"
+
+    @property
+    def datasets(self) -> Path:
+        """Uploaded tables as Arrow files."""
+        return self.path / "datasets"
+
+    @property
+    def uploads(self) -> Path:
+        """Uploads that are not complete."""
+        return self.path / "uploads"
+
+    def close(self) -> None:
+        """Lets the next server in."""
+        os.close(self._descriptor)
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._descriptor, 32, 0).decode().strip() or "unknown"
+            os.close(self._descriptor)
+            raise StorageUnusableError(
+                f"the data folder {self.path} is in use by another epochd server (process {holder})"
+            ) from None
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)

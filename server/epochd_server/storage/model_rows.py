@@ -1,0 +1,133 @@
+"""Models, versions and aliases as rows, and the errors where they are missing.
+
+A model is there while it has versions. The row of one whose versions were all deleted stays, so that their numbers
+are not given again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, exists, func, select
+
+from epochd_server.codec import models as model_codec
+from epochd_server.domain.errors import EpochdError, Reason
+from epochd_server.domain.models import Model, ModelVersion
+from epochd_server.domain.resources import VersionReference, model_name, version_name
+from epochd_server.storage.schema import aliases, from_micros, models, version_weights, versions
+from epochd_server.storage.statements import AnyRow, AnySelect
+
+VERSION: AnySelect = select(versions.c.model, versions.c.version, versions.c.create_time, versions.c.card)
+_WEIGHTS: AnySelect = select(
+    versions.c.weights_digest, versions.c.weights_artifact, version_weights.c.data
+).outerjoin_from(
+    versions,
+    version_weights,
+    (version_weights.c.model == versions.c.model) & (version_weights.c.version == versions.c.version),
+)
+_NEWEST = select(func.max(versions.c.version)).where(versions.c.model == models.c.model).scalar_subquery()
+_HAS_VERSIONS = exists().where(versions.c.model == models.c.model)
+_MODEL = select(
+    models.c.model, models.c.create_time, models.c.update_time, _NEWEST.label("latest_version")
+).where(_HAS_VERSIONS)
+
+
+def to_version(row: AnyRow) -> ModelVersion:
+    """The version of a row of VERSION."""
+    return ModelVersion(
+        model=row.model,
+        version=row.version,
+        create_time=from_micros(row.create_time),
+        card=model_codec.decode_card(row.card),
+    )
+
+
+def meant(reference: VersionReference) -> AnySelect:
+    """Selects the one version that a reference means, as VERSION does."""
+    found = VERSION.where(versions.c.model == reference.model)
+    if reference.version is not None:
+        return found.where(versions.c.version == reference.version)
+    if reference.alias is None:
+        return found.order_by(versions.c.version.desc()).limit(1)
+    same = (aliases.c.model == versions.c.model) & (aliases.c.version == versions.c.version)
+    return found.join(aliases, same).where(aliases.c.alias == reference.alias)
+
+
+def missing(connection: Connection, reference: VersionReference) -> EpochdError:
+    """Why a reference means nothing: the model is not there, or the alias, or the version."""
+    if not _is_model(connection, reference.model):
+        return no_model(reference.model)
+    reason = Reason.VERSION_NOT_FOUND if reference.alias is None else Reason.ALIAS_NOT_FOUND
+    return EpochdError(reason, metadata={"name": str(reference)})
+
+
+def no_model(model: str) -> EpochdError:
+    """MODEL_NOT_FOUND, naming it."""
+    return EpochdError(Reason.MODEL_NOT_FOUND, metadata={"name": model_name(model)})
+
+
+def require_model(connection: Connection, model: str, *, lock: bool = False) -> None:
+    """Raises MODEL_NOT_FOUND, or, with ``lock``, keeps other writers from the model until the commit."""
+    if not _is_model(connection, model, lock=lock):
+        raise no_model(model)
+
+
+def find_models(connection: Connection, names: Sequence[str]) -> list[Model]:
+    """The models of these names, by name, with their aliases."""
+    rows = connection.execute(_MODEL.where(models.c.model.in_(names)).order_by(models.c.model)).all()
+    pointing: dict[str, dict[str, int]] = {name: {} for name in names}
+    ordered = select(aliases).where(aliases.c.model.in_(names)).order_by(aliases.c.alias)
+    for alias in connection.execute(ordered):
+        pointing[alias.model][alias.alias] = alias.version
+    return [
+        Model(
+            model=row.model,
+            latest_version=row.latest_version,
+            create_time=from_micros(row.create_time),
+            update_time=from_micros(row.update_time),
+            aliases=pointing[row.model],
+        )
+        for row in rows
+    ]
+
+
+def lock_version(connection: Connection, model: str, version: int) -> AnyRow:
+    """The version's ``weights_artifact``; keeps the model as it is until the commit.
+
+    Raises:
+        EpochdError: MODEL_NOT_FOUND, VERSION_NOT_FOUND.
+    """
+    require_model(connection, model, lock=True)
+    one: AnySelect = select(versions.c.weights_artifact).where(
+        versions.c.model == model, versions.c.version == version
+    )
+    row = connection.execute(one).one_or_none()
+    if row is None:
+        raise EpochdError(Reason.VERSION_NOT_FOUND, metadata={"name": version_name(model, version)})
+    return row
+
+
+def weights_row(connection: Connection, model: str, version: int) -> AnyRow:
+    """``weights_digest``, and ``data`` or ``weights_artifact``, of a version.
+
+    Raises:
+        EpochdError: MODEL_NOT_FOUND, VERSION_NOT_FOUND.
+    """
+    one = _WEIGHTS.where(versions.c.model == model, versions.c.version == version)
+    row = connection.execute(one).one_or_none()
+    if row is None:
+        raise missing(connection, VersionReference(model, version))
+    return row
+
+
+def page_of_names(limit: int, after: str | None) -> AnySelect:
+    """Selects the names of at most ``limit`` models that come after ``after``, by name."""
+    page: AnySelect = select(models.c.model).where(_HAS_VERSIONS).order_by(models.c.model).limit(limit)
+    return page if after is None else page.where(models.c.model > after)
+
+
+def _is_model(connection: Connection, model: str, *, lock: bool = False) -> bool:
+    statement = select(models.c.model).where(models.c.model == model, _HAS_VERSIONS)
+    if lock:
+        statement = statement.with_for_update()
+    return connection.scalar(statement) is not None

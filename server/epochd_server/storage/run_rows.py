@@ -1,0 +1,118 @@
+"""Runs as rows, and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func
+
+from epochd_server.codec import specs as spec_codec
+from epochd_server.domain.records import NewRun
+from epochd_server.domain.runs import EpochLog, Event, Failure, Run, RunState
+from epochd_server.storage.schema import from_micros, runs, to_micros
+from epochd_server.storage.statements import AnyRow
+
+RUN_COLUMNS = [column for column in runs.c if column.name not in {"request_id", "fingerprint", "dataset"}]
+
+
+def new_row(new: NewRun, first: Event) -> dict[str, Any]:
+    """The row of a run that was just accepted."""
+    return {
+        "run_id": new.run_id,
+        "state": RunState.QUEUED.value,
+        "model": new.model,
+        "client": new.client,
+        "request_id": new.request_id,
+        "fingerprint": new.fingerprint,
+        "dataset": new.dataset,
+        "spec": spec_codec.encode_spec(new.spec),
+        "create_time": to_micros(new.create_time),
+        "latest_sequence": first.sequence,
+    }
+
+
+def changes(events: Sequence[Event], state: RunState | None) -> dict[str, Any]:
+    """What newly logged events and a new state change in a run's row."""
+    changed: dict[str, Any] = {}
+    if events:
+        changed["latest_sequence"] = events[-1].sequence
+        changed |= _log_changes(events)
+    if state is not None:
+        changed["state"] = state.value
+    if state is RunState.RUNNING and events:
+        changed["start_time"] = func.coalesce(runs.c.start_time, to_micros(events[0].time))
+    if state is not None and state.is_terminal and events:
+        changed["end_time"] = to_micros(events[-1].time)
+        changed |= _failure_changes(events[-1])
+    return changed
+
+
+def _log_changes(events: Sequence[Event]) -> dict[str, Any]:
+    for event in reversed(events):
+        log = event.body
+        if isinstance(log, EpochLog):
+            return {
+                "log_epoch": log.epoch,
+                "log_loss": None if math.isnan(log.loss) else log.loss,
+                "log_lr": log.lr,
+                "log_rows_per_second": log.rows_per_second,
+            }
+    return {}
+
+
+def _failure_changes(event: Event) -> dict[str, Any]:
+    if not isinstance(event.body, Failure):
+        return {}
+    failure = event.body
+    return {
+        "failure_reason": failure.reason,
+        "failure_message": failure.message,
+        "failure_hint": failure.hint,
+        "failure_epoch": failure.epoch,
+    }
+
+
+def to_run(row: AnyRow) -> Run:
+    """The run of a row that has RUN_COLUMNS."""
+    return Run(
+        run_id=row.run_id,
+        state=RunState(row.state),
+        model=row.model,
+        spec=spec_codec.decode_spec(row.spec),
+        create_time=from_micros(row.create_time),
+        start_time=_time(row.start_time),
+        end_time=_time(row.end_time),
+        version=row.version,
+        failure=_failure(row),
+        latest_log=_latest_log(row),
+        latest_sequence=row.latest_sequence,
+    )
+
+
+def _time(micros: int | None) -> datetime | None:
+    return None if micros is None else from_micros(micros)
+
+
+def _failure(row: AnyRow) -> Failure | None:
+    if row.failure_reason is None:
+        return None
+    return Failure(
+        reason=row.failure_reason,
+        message=row.failure_message,
+        hint=row.failure_hint,
+        epoch=row.failure_epoch,
+    )
+
+
+def _latest_log(row: AnyRow) -> EpochLog | None:
+    if row.log_epoch is None:
+        return None
+    return EpochLog(
+        epoch=row.log_epoch,
+        loss=math.nan if row.log_loss is None else row.log_loss,
+        lr=row.log_lr,
+        rows_per_second=row.log_rows_per_second,
+    )

@@ -1,0 +1,162 @@
+"""The tables. What is searched or sorted by is a column; what is only carried along is a codec's bytes.
+
+Times are microseconds since 1970 in UTC, the same on every database. Text keys compare by byte, so that ULIDs
+sort by age everywhere. Changes here need a migration: a test holds this file against ``migrations/``.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+HEAD = "0001"
+"""The newest migration."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def to_micros(time: datetime) -> int:
+    """Microseconds since 1970 of an aware time."""
+    return (time - _EPOCH) // _MICROSECOND
+
+
+def from_micros(micros: int) -> datetime:
+    """The UTC time of so many microseconds since 1970."""
+    return _EPOCH + micros * _MICROSECOND
+
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(referred_table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+_KEY = String().with_variant(String(collation="C"), "postgresql")
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", _KEY, primary_key=True),
+    Column("state", _KEY, nullable=False),
+    Column("model", _KEY, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("request_id", _KEY, unique=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("dataset", _KEY),
+    Column("spec", LargeBinary, nullable=False),
+    Column("create_time", BigInteger, nullable=False),
+    Column("start_time", BigInteger),
+    Column("end_time", BigInteger),
+    Column("version", Integer),
+    Column("latest_sequence", BigInteger, nullable=False),
+    # The newest epoch log without its parameters: lists of runs stay small. A loss that is NaN is NULL.
+    Column("log_epoch", BigInteger),
+    Column("log_loss", Double),
+    Column("log_lr", Double),
+    Column("log_rows_per_second", Double),
+    Column("failure_reason", Text),
+    Column("failure_message", Text),
+    Column("failure_hint", Text),
+    Column("failure_epoch", BigInteger),
+    Index("ix_runs_state_run_id", "state", "run_id"),
+    Index("ix_runs_model_run_id", "model", "run_id"),
+    Index(
+        "ix_runs_dataset",
+        "dataset",
+        sqlite_where=text("dataset IS NOT NULL"),
+        postgresql_where=text("dataset IS NOT NULL"),
+    ),
+)
+
+# The requests as they came, data included: apart, so that runs stay quick to scan.
+run_requests = Table(
+    "run_requests",
+    metadata,
+    Column("run_id", _KEY, ForeignKey("runs.run_id", ondelete="CASCADE"), primary_key=True),
+    Column("request", LargeBinary, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("run_id", _KEY, ForeignKey("runs.run_id", ondelete="CASCADE"), primary_key=True),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("event", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("model", _KEY, primary_key=True),
+    # The highest number ever given: none is given twice.
+    Column("last_version", Integer, nullable=False),
+    Column("create_time", BigInteger, nullable=False),
+    Column("update_time", BigInteger, nullable=False),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("model", _KEY, ForeignKey("models.model", ondelete="CASCADE"), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("run_id", _KEY, nullable=False, unique=True),
+    Column("create_time", BigInteger, nullable=False),
+    Column("card", LargeBinary, nullable=False),
+    # SHA-256 of the safetensors bytes, in hex.
+    Column("weights_digest", _KEY, nullable=False),
+    Column("weights_size", BigInteger, nullable=False),
+    # The artifact that holds them; NULL: they are in version_weights.
+    Column("weights_artifact", Text),
+)
+
+version_weights = Table(
+    "version_weights",
+    metadata,
+    Column("model", _KEY, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("data", LargeBinary, nullable=False),
+    ForeignKeyConstraint(["model", "version"], ["versions.model", "versions.version"], ondelete="CASCADE"),
+)
+
+aliases = Table(
+    "aliases",
+    metadata,
+    Column("model", _KEY, primary_key=True),
+    Column("alias", _KEY, primary_key=True),
+    Column("version", Integer, nullable=False),
+    ForeignKeyConstraint(["model", "version"], ["versions.model", "versions.version"]),
+    Index("ix_aliases_model_version", "model", "version"),
+)
+
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("digest", _KEY, primary_key=True),
+    Column("format", _KEY, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    # JSON: a list of [name, dtype or null].
+    Column("columns", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("create_time", BigInteger, nullable=False),
+    Index("ix_datasets_create_time_digest", "create_time", "digest"),
+)

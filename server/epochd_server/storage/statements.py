@@ -1,0 +1,27 @@
+"""What SQLite and PostgreSQL spell alike but SQLAlchemy keeps apart, and short names for its types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, Table
+from sqlalchemy.dialects import postgresql, sqlite
+
+AnyRow = Row[*tuple[Any, ...]]
+AnySelect = Select[*tuple[Any, ...]]
+Insert = sqlite.Insert | postgresql.Insert
+
+
+def insert_into(connection: Connection, table: Table) -> Insert:
+    """An INSERT with ``on_conflict_do_nothing`` and ``on_conflict_do_update``."""
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)
+
+
+def is_inserted(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
+    """Inserts a row; False where a unique key of it is taken."""
+    statement = insert_into(connection, table).on_conflict_do_nothing()
+    counted = connection.execute(statement, row, execution_options={"preserve_rowcount": True})
+    return counted.rowcount == 1

@@ -1,0 +1,97 @@
+"""Uploads that are not complete: one file each, written at offsets and resumed where it ends."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from epochd_server.domain.errors import EpochdError, FieldViolation, InvalidInput, Reason
+from epochd_server.domain.resources import dataset_name
+from epochd_server.storage.artifacts import sync_path
+
+
+class PartialFile:
+    """The bytes of an upload that have arrived. Blocking; meant for a thread.
+
+    Args:
+        folder: Where the file is.
+        digest: SHA-256 that the whole must have, in hex.
+        size: Bytes of the whole.
+    """
+
+    def __init__(self, folder: Path, digest: str, size: int) -> None:
+        self.path = folder / f"{digest}.partial"
+        self._digest = digest
+        self._size = size
+
+    def committed(self) -> int:
+        """How many bytes are on disk and need not be sent again."""
+        try:
+            length = self.path.stat().st_size
+        except FileNotFoundError:
+            return 0
+        if length > self._size:  # of another announcement, with a wrong size
+            self.discard()
+            return 0
+        sync_path(self.path)
+        return length
+
+    def check_offset(self, offset: int) -> None:
+        """Raises InvalidInput where bytes before ``offset`` are missing."""
+        committed = self.committed()
+        if offset > committed:
+            raise InvalidInput([FieldViolation("header.offset", f"must be <= {committed}, is {offset}")])
+
+    def write(self, offset: int, data: bytes) -> int:
+        """Writes ``data`` at ``offset`` and returns the offset after it.
+
+        Opens the file anew each time: a descriptor that outlives a cancelled call could be closed, and used for
+        another file, while a thread still writes.
+
+        Raises:
+            InvalidInput: The upload is longer than announced.
+            EpochdError: STORAGE_UNAVAILABLE where the disk is full or fails.
+        """
+        end = offset + len(data)
+        if end > self._size:
+            raise InvalidInput([FieldViolation("data", f"more than the {self._size} bytes announced")])
+        try:
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                _write_all(descriptor, offset, data)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise EpochdError(Reason.STORAGE_UNAVAILABLE) from error
+        return end
+
+    def verify(self) -> None:
+        """Checks that the file is whole; one with another digest is thrown away.
+
+        Raises:
+            InvalidInput: Bytes are missing.
+            EpochdError: DIGEST_MISMATCH.
+        """
+        committed = self.committed()
+        if committed < self._size:
+            message = f"the upload ends after {committed} of {self._size} bytes; go on from there"
+            raise InvalidInput([FieldViolation("data", message)])
+        with self.path.open("rb", buffering=0) as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != self._digest:
+            self.discard()
+            metadata = {"name": dataset_name(self._digest), "sha256": found}
+            raise EpochdError(Reason.DIGEST_MISMATCH, metadata=metadata)
+
+    def discard(self) -> None:
+        """Deletes the file."""
+        self.path.unlink(missing_ok=True)
+
+
+def _write_all(descriptor: int, offset: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        offset += written
+        view = view[written:]

@@ -1,0 +1,173 @@
+"""Every kind of database, and runs and models to put there."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import create_engine, text
+
+from epochd_server.domain.datasets import DatasetColumn, DatasetFormat, DatasetSummary
+from epochd_server.domain.models import TrainedModel, VersionCard
+from epochd_server.domain.records import NewRun
+from epochd_server.domain.runs import Event, EventBody, Parameters, Queued
+from epochd_server.domain.specs import (
+    GradientFit,
+    Init,
+    LinearModel,
+    Logging,
+    Loss,
+    LossKind,
+    Optimizer,
+    OptimizerKind,
+    Precision,
+    TrainingSpec,
+)
+from epochd_server.storage import Storage, open_storage
+from epochd_server.storage.engines import parse_url
+from epochd_server.storage.schema import metadata
+
+START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+SPEC = TrainingSpec(
+    model=LinearModel(in_features=4, out_features=1),
+    loss=Loss(kind=LossKind.MSE),
+    fit=GradientFit(optimizer=Optimizer(kind=OptimizerKind.SGD, lr=0.01), epochs=2000),
+    init=Init.DEFAULT,
+    precision=Precision.FLOAT32,
+    seed=7,
+    logging=Logging(every=100),
+)
+
+
+@dataclass(slots=True)
+class Maker:
+    """Makes runs, events and models, each run newer than the one before."""
+
+    made: int = field(default=0)
+
+    def run_id(self) -> str:
+        """A ULID larger than all before."""
+        self.made += 1
+        digits, rest = "", self.made
+        for _ in range(6):
+            digits, rest = ALPHABET[rest % 32] + digits, rest // 32
+        return "01J" + "0" * 17 + digits
+
+    def run(self, **changed: object) -> NewRun:
+        """A run to be accepted."""
+        values: dict[str, object] = {
+            "run_id": self.run_id(),
+            "model": "house-price",
+            "spec": SPEC,
+            "request": b"request",
+            "request_id": None,
+            "fingerprint": bytes(32),
+            "client": "tests",
+            "create_time": START + timedelta(seconds=self.made),
+        }
+        return NewRun(**(values | changed))  # type: ignore[arg-type]
+
+    def event(self, sequence: int, body: EventBody) -> Event:
+        """An event, as many seconds after START as its sequence says."""
+        return Event(sequence, START + timedelta(seconds=sequence), body)
+
+    def queued(self, run: NewRun) -> Event:
+        """A run's first event."""
+        return self.event(1, Queued(run_id=run.run_id, model=run.model))
+
+    def trained(self, run_id: str, parameters: Parameters | None = None) -> TrainedModel:
+        """What a training hands over."""
+        card = VersionCard(
+            run_id=run_id,
+            spec=SPEC,
+            feature_columns=("a", "b", "c", "d"),
+            target_columns=("y",),
+            classes=None,
+            parameters=5,
+            rows=3,
+            epochs=2000,
+            final_loss=8e-06,
+        )
+        small = {
+            "linear.weight": np.arange(4, dtype=np.float32).reshape(1, 4),
+            "linear.bias": np.array([0.5], dtype=np.float32),
+        }
+        return TrainedModel(card=card, parameters=parameters if parameters is not None else small)
+
+
+@pytest.fixture
+def make() -> Maker:
+    """Makes runs and models."""
+    return Maker()
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """An empty database of a real PostgreSQL server of this test process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pgserver's dependency complains about XDG_RUNTIME_DIR
+        import pgserver
+    folder = Path(tempfile.mkdtemp(prefix="epochd-postgres-"))
+    server = pgserver.get_server(folder / "data", cleanup_mode="delete")
+    try:
+        server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf();")
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _emptied(url: str) -> str:
+    engine = create_engine(parse_url(url))
+    with engine.begin() as connection:
+        names = ", ".join(metadata.tables)
+        if connection.scalar(text("SELECT to_regclass('runs')")) is not None:
+            connection.execute(text(f"TRUNCATE {names}"))
+    engine.dispose()
+    return url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'epochd.db'}"
+    return _emptied(request.getfixturevalue("postgres_url"))
+
+
+def convert(source: Path, format_: DatasetFormat, destination: Path) -> DatasetSummary:
+    """Stands for the conversion to Arrow, which has tests of its own."""
+    shutil.copyfile(source, destination)
+    columns = (DatasetColumn("x", "float64"), DatasetColumn("city", None))
+    return DatasetSummary(rows=source.stat().st_size, columns=columns)
+
+
+@pytest.fixture
+def open_at(tmp_path: Path, database_url: str) -> Iterator[Callable[[str], Storage]]:
+    """Opens a storage with a data folder of that name, all on the same database."""
+    opened: list[Storage] = []
+
+    def open_one(name: str) -> Storage:
+        storage = open_storage(
+            tmp_path / name, convert=convert, most_dataset_bytes=1 << 20, database_url=database_url
+        )
+        opened.append(storage)
+        return storage
+
+    yield open_one
+    for storage in opened:
+        storage.close()
+
+
+@pytest.fixture
+def storage(open_at: Callable[[str], Storage]) -> Storage:
+    """An empty storage on each kind of database."""
+    return open_at("data")
