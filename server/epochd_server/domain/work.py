@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from epochd_server.domain.data import ColumnRoles, TrainingArrays
+from epochd_server.domain.data import Classes, ColumnRoles, TrainingArrays
 from epochd_server.domain.runs import EpochLog, Failure, Parameters
 from epochd_server.domain.specs import TrainingSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetFile:
-    """A stored dataset that the worker reads by itself: an Arrow IPC file that it memory-maps."""
+    """A stored dataset that the worker reads by itself: an Arrow IPC file that it memory-maps.
+
+    Attributes:
+        path: The file.
+        roles: The columns to learn from and to predict, all named.
+        classes: The classes that planning found; None for a regression.
+    """
 
     path: str
     roles: ColumnRoles
+    classes: Classes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,3 +85,15 @@ class RunStopped:
 
 
 WorkMessage = RunBegan | RunLogged | RunTrained | RunFailed | RunStopped
+
+
+class WorkerDied(Exception):
+    """A worker process ended while it had a cohort.
+
+    Args:
+        evidence: What is known, such as ``killed by SIGKILL``.
+    """
+
+    def __init__(self, evidence: str) -> None:
+        self.evidence = evidence
+        super().__init__(evidence)

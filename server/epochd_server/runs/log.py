@@ -98,29 +98,16 @@ class RunLog:
     async def append(self, bodies: Sequence[EventBody], state: RunState | None = None) -> None:
         """Stores events and the state they bring, then shows them."""
         events = self.next_events(bodies)
-        last = events[-1].sequence
-
-        async def write() -> bool:
-            await self._store.append(self._run_id, events, state=state)
-            return True
-
-        async def landed() -> bool | None:
-            return True if await self._store.events(self._run_id, last - 1, 1) else None
-
-        await durably(write, landed)
+        await durably(lambda: self._store.append(self._run_id, events, state=state))
         self.publish(events)
 
     async def succeed(self, trained: TrainedModel, training_seconds: float) -> None:
         """Stores the model version and the run's success, then shows its last event."""
         sequence, now = self._newest + 1, datetime.now(UTC)
-
-        async def write() -> Event:
-            return await self._store.succeed(self._run_id, sequence, now, trained, training_seconds)
-
-        async def landed() -> Event | None:
-            return next(iter(await self._store.events(self._run_id, sequence - 1, 1)), None)
-
-        self.publish([await durably(write, landed)])
+        event = await durably(
+            lambda: self._store.succeed(self._run_id, sequence, now, trained, training_seconds)
+        )
+        self.publish([event])
 
     def publish(self, events: Sequence[Event]) -> None:
         """Shows events that are in the store."""

@@ -15,10 +15,15 @@ from epochd_server.domain.records import StoredRun as StoredRun
 from epochd_server.domain.runs import Event, Run, RunState, Started
 from epochd_server.domain.specs import TrainingSpec
 from epochd_server.domain.work import CohortWork, DatasetFile, WorkMessage
+from epochd_server.domain.work import WorkerDied as WorkerDied
 
 
 class RunStore(Protocol):
-    """Runs and their logs. Every write is durable when it returns; concurrent writes share a commit."""
+    """Runs and their logs. Every write is durable when it returns; concurrent writes share a commit.
+
+    A write may be repeated with the same arguments, and then changes nothing: after STORAGE_UNAVAILABLE nobody knows
+    whether it was made.
+    """
 
     async def accept(self, new: NewRun, first: Event) -> Accepted:
         """Stores a run with its first event, or finds the run with the same request_id.
@@ -119,15 +124,3 @@ class Executor(Protocol):
 
     async def close(self) -> None:
         """Ends the workers, at once."""
-
-
-class WorkerDied(Exception):
-    """A worker process ended while it had a cohort.
-
-    Args:
-        evidence: What is known, such as ``killed by SIGKILL``.
-    """
-
-    def __init__(self, evidence: str) -> None:
-        self.evidence = evidence
-        super().__init__(evidence)

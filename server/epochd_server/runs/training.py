@@ -16,13 +16,14 @@ from epochd_server.domain.work import (
     DatasetFile,
     RunBegan,
     RunWork,
+    WorkerDied,
     WorkMessage,
 )
 from epochd_server.runs.durable import durably
 from epochd_server.runs.fair_queue import Ticket
 from epochd_server.runs.identifiers import RunIds
 from epochd_server.runs.live import LiveRun, Shelf
-from epochd_server.runs.ports import Executor, Planner, RunStore, WorkerDied
+from epochd_server.runs.ports import Executor, Planner, RunStore
 from epochd_server.runs.recording import Recorder
 
 _logger = structlog.get_logger(__name__)

@@ -1,0 +1,107 @@
+"""The engine's observer in a worker: passes on what it is told, and tells whom to stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochd_server.engine.cohort import EndBatch, LogBatch, MemberState
+from epochd_server.executor.outbox import Outbox
+from epochd_server.executor.stops import StopRequests
+from epochd_server.executor.wire import EndColumns, LogColumns, Outcome, Problem, Stacked
+
+LOG_SECONDS = 0.02
+END_SECONDS = 0.005
+_OUTCOMES = {
+    MemberState.FINISHED: Outcome.FINISHED,
+    MemberState.DIVERGED: Outcome.DIVERGED,
+    MemberState.STOPPED: Outcome.STOPPED,
+}
+
+
+class Forwarder:
+    """Observes the training of a cohort, or of some of its members.
+
+    Args:
+        run_ids: The cohort's runs.
+        members: Positions in ``run_ids`` of the members that the engine was given, in its order.
+        outbox: Where reports go.
+        stops: Who shall stop.
+    """
+
+    def __init__(
+        self, run_ids: Sequence[str], members: NDArray[np.int64], outbox: Outbox, stops: StopRequests
+    ) -> None:
+        self._run_ids = run_ids
+        self._members = members
+        self._outbox = outbox
+        self._stops = stops
+        self._seen_stops: frozenset[str] = frozenset()
+        self._stopped: frozenset[int] = frozenset()
+        self._began = time.monotonic()
+        self._place = {run_ids[member]: place for place, member in enumerate(members.tolist())}
+        self.unfinished: dict[int, None] = dict.fromkeys(members.tolist())
+        self.failed: list[int] = []
+
+    def logs(self, batch: LogBatch) -> None:
+        """Passes new log points on."""
+        with_parameters, parameters = _stack(batch.parameters)
+        columns = LogColumns(
+            members=self._members[batch.members],
+            epochs=batch.epochs,
+            losses=batch.losses,
+            lrs=batch.lrs,
+            rows_per_second=batch.rows_per_second,
+            with_parameters=with_parameters,
+            parameters=parameters,
+        )
+        self._outbox.put(columns, LOG_SECONDS, columns.nbytes)
+
+    def ended(self, batch: EndBatch) -> None:
+        """Passes ends on; those whose module failed are kept in ``failed``."""
+        members = self._members[batch.members]
+        for position, member in enumerate(members.tolist()):
+            del self.unfinished[member]
+            if batch.states[position] == MemberState.FAILED:
+                self.failed.append(member)
+                self._note(member, batch.messages[position] or "")
+        good = np.flatnonzero(batch.states != MemberState.FAILED)
+        if not len(good):
+            return
+        columns = EndColumns(
+            members=members[good],
+            outcomes=np.array([_OUTCOMES[MemberState(state)] for state in batch.states[good].tolist()]),
+            epochs=batch.epochs_done[good],
+            final_losses=batch.final_losses[good],
+            parameters={name: array[good] for name, array in batch.parameters.items()},
+            seconds=time.monotonic() - self._began,
+        )
+        self._outbox.put(columns, END_SECONDS, columns.nbytes)
+
+    def stopped_members(self) -> Collection[int]:
+        """Members that shall stop, as the engine numbers them."""
+        run_ids = self._stops.run_ids
+        if run_ids is not self._seen_stops:
+            self._seen_stops = run_ids
+            self._stopped = frozenset(self._place[run] for run in run_ids if run in self._place)
+        return self._stopped
+
+    def _note(self, member: int, detail: str) -> None:
+        run_ids = (self._run_ids[member],)
+        self._outbox.put(Problem(event="training failed", run_ids=run_ids, detail=detail), END_SECONDS)
+
+
+def _stack(
+    logged: Sequence[dict[str, NDArray[np.floating]] | None] | None,
+) -> tuple[NDArray[np.int64] | None, Stacked]:
+    """Positions of the points that carry parameters, and these by name [M', …]."""
+    if logged is None:
+        return None, {}
+    positions = [position for position, parameters in enumerate(logged) if parameters is not None]
+    present = [parameters for parameters in logged if parameters is not None]
+    names = present[0] if present else {}
+    stacked = {name: np.stack([parameters[name] for parameters in present]) for name in names}
+    return np.array(positions, np.int64), stacked

@@ -1,0 +1,160 @@
+"""The executor of one machine: spawned worker processes, each training one cohort at a time on one core."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+import structlog
+
+from epochd_server.domain.work import CohortWork, WorkMessage
+from epochd_server.executor.process import WorkerProcess, WorkerStartError
+
+_FIRST_DELAY_SECONDS = 0.1
+_LONGEST_DELAY_SECONDS = 5.0
+
+_logger = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Assignment:
+    """A cohort on its way to a worker, or with one."""
+
+    worker: WorkerProcess | None = None
+    early_stops: list[str] = field(default_factory=list)
+
+    def stop(self, run_id: str) -> None:
+        if self.worker is None:
+            self.early_stops.append(run_id)
+        else:
+            self.worker.stop_runs([run_id])
+
+    def give_to(self, worker: WorkerProcess) -> None:
+        self.worker = worker
+        worker.stop_runs(self.early_stops)
+
+
+class LocalExecutor:
+    """Trains cohorts in worker processes of this machine; implements :class:`epochd_server.runs.ports.Executor`.
+
+    A worker that dies costs its own cohort only and is replaced.
+
+    Args:
+        workers: How many processes.
+        modules: Where registered modules come from, as for ``--modules``.
+        nice: Added to the workers' niceness, so that Predict keeps its latency while they train.
+    """
+
+    def __init__(self, workers: int, modules: Sequence[str] = (), *, nice: int = 10) -> None:
+        self._count = workers
+        self._modules = tuple(modules)
+        self._nice = nice
+        self._workers: set[WorkerProcess] = set()
+        self._idle: asyncio.Queue[WorkerProcess] = asyncio.Queue()
+        self._keepers: set[asyncio.Task[None]] = set()
+        self._assignments: dict[str, _Assignment] = {}
+        self._closed = False
+
+    @property
+    def slots(self) -> int:
+        """How many cohorts run at once."""
+        return self._count
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """Process ids of the workers that live now."""
+        return [worker.pid for worker in self._workers]
+
+    async def start(self) -> None:
+        """Returns when every worker is up and warm.
+
+        Raises:
+            WorkerStartError: A worker cannot start.
+        """
+        starts = [asyncio.create_task(self._add_worker()) for _ in range(self._count)]
+        try:
+            await asyncio.gather(*starts)
+        except BaseException:
+            for start in starts:
+                start.cancel()
+            await asyncio.gather(*starts, return_exceptions=True)
+            await self.close()
+            raise
+
+    async def run(self, work: CohortWork) -> AsyncGenerator[Sequence[WorkMessage], None]:
+        """Trains a cohort; yields messages as they come, and ends when every run of it has ended.
+
+        Closing the iterator before its end ends the worker: there is no gentler way to be sure that it stops.
+
+        Raises:
+            WorkerDied: The worker's process ended before.
+        """
+        assignment = _Assignment()
+        self._assignments.update((run.run_id, assignment) for run in work.runs)
+        worker: WorkerProcess | None = None
+        finished = False
+        try:
+            worker = await self._idle_worker()
+            assignment.give_to(worker)
+            async with aclosing(worker.train(work)) as deliveries:
+                async for messages in deliveries:
+                    yield messages
+            finished = True
+        finally:
+            for run in work.runs:
+                self._assignments.pop(run.run_id, None)
+            if worker is not None:
+                self._take_back(worker, finished=finished)
+
+    def stop_runs(self, run_ids: Sequence[str]) -> None:
+        """Asks that runs stop at their next epoch; unknown ids are ignored."""
+        for run_id in run_ids:
+            if run_id in self._assignments:
+                self._assignments[run_id].stop(run_id)
+
+    async def close(self) -> None:
+        """Ends the workers, at once."""
+        self._closed = True
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+        await asyncio.gather(*(worker.kill() for worker in self._workers))
+        self._workers.clear()
+
+    async def _idle_worker(self) -> WorkerProcess:
+        while True:
+            worker = await self._idle.get()
+            if worker.alive:
+                return worker
+
+    def _take_back(self, worker: WorkerProcess, *, finished: bool) -> None:
+        if finished:
+            self._idle.put_nowait(worker)
+        else:
+            worker.abandon()
+
+    async def _add_worker(self) -> None:
+        worker = await WorkerProcess.start(self._modules, self._nice)
+        self._workers.add(worker)
+        self._idle.put_nowait(worker)
+        keeper = asyncio.create_task(self._keep(worker))
+        self._keepers.add(keeper)
+        keeper.add_done_callback(self._keepers.discard)
+
+    async def _keep(self, worker: WorkerProcess) -> None:
+        """Replaces a worker when it has ended."""
+        evidence = await worker.exited()
+        self._workers.discard(worker)
+        _logger.warning("a worker process ended; starting another", worker=worker.pid, evidence=evidence)
+        await worker.kill()
+        delay = _FIRST_DELAY_SECONDS
+        while not self._closed:
+            try:
+                await self._add_worker()
+                return
+            except (WorkerStartError, OSError) as error:
+                _logger.exception("a worker process could not be replaced", problem=str(error))
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, _LONGEST_DELAY_SECONDS)

@@ -1,0 +1,160 @@
+"""The server's end of the wire: from a cohort's runs to columns, and from a worker's columns to runs' messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochd_server.domain.runs import EpochLog, Failure, Parameters
+from epochd_server.domain.specs import TrainingSpec
+from epochd_server.domain.work import (
+    CohortWork,
+    DatasetFile,
+    RunBegan,
+    RunFailed,
+    RunLogged,
+    RunStopped,
+    RunTrained,
+    RunWork,
+    WorkMessage,
+)
+from epochd_server.executor.wire import (
+    CohortBegan,
+    EndColumns,
+    LogColumns,
+    MembersFailed,
+    Outcome,
+    Report,
+    Rows,
+    Stacked,
+    TrainCohort,
+)
+
+OPTIMIZER_COLUMNS = ("lr", "weight_decay", "momentum", "dampening", "beta1", "beta2", "eps")
+
+
+def pack(work: CohortWork) -> TrainCohort:
+    """The message that has a worker train these runs."""
+    return TrainCohort(
+        run_ids=tuple(run.run_id for run in work.runs),
+        lead=work.runs[0].spec,
+        columns=_columns([run.spec for run in work.runs]),
+        data=tuple(_rows(run) for run in work.runs),
+    )
+
+
+def _columns(specs: Sequence[TrainingSpec]) -> Mapping[str, NDArray[np.generic]]:
+    columns: dict[str, NDArray[np.generic]] = {
+        "epochs": np.array([spec.fit.epochs for spec in specs], np.int64),
+        "seeds": np.array([spec.seed for spec in specs], np.int64),
+        "log_every": np.array([spec.logging.every for spec in specs], np.int64),
+        "log_parameters": np.array([spec.logging.parameters for spec in specs], np.bool_),
+    }
+    for name in OPTIMIZER_COLUMNS:
+        columns[name] = np.array([getattr(spec.fit.optimizer, name) for spec in specs], np.float64)
+    return columns
+
+
+def _rows(run: RunWork) -> Rows | DatasetFile:
+    if isinstance(run.data, DatasetFile):
+        return run.data
+    return run.data.features, run.data.targets
+
+
+class Unpacker:
+    """Turns the reports on one cohort into messages of its runs.
+
+    Args:
+        run_ids: The cohort's runs, in its order.
+    """
+
+    def __init__(self, run_ids: Sequence[str]) -> None:
+        self._run_ids = run_ids
+
+    def messages(self, reports: Sequence[Report]) -> list[WorkMessage]:
+        """Messages in order; those for the server's log and the cohort's end are passed over."""
+        messages: list[WorkMessage] = []
+        for report in reports:
+            if isinstance(report, LogColumns):
+                messages += self._logged(report)
+            elif isinstance(report, EndColumns):
+                messages += self._ended(report)
+            elif isinstance(report, CohortBegan):
+                messages += [RunBegan(run_id=run_id, device=report.device) for run_id in self._run_ids]
+            elif isinstance(report, MembersFailed):
+                messages += self._failed(report)
+        return messages
+
+    def _logged(self, columns: LogColumns) -> list[WorkMessage]:
+        by_member: dict[int, list[EpochLog]] = {}
+        parameters = _parameters_by_position(columns)
+        points = zip(
+            columns.members.tolist(),
+            columns.epochs.tolist(),
+            columns.losses.tolist(),
+            columns.lrs.tolist(),
+            columns.rows_per_second.tolist(),
+            strict=True,
+        )
+        for position, (member, epoch, loss, lr, rate) in enumerate(points):
+            log = EpochLog(
+                epoch=epoch, loss=loss, lr=lr, rows_per_second=rate, parameters=parameters.get(position)
+            )
+            by_member.setdefault(member, []).append(log)
+        return [
+            RunLogged(run_id=self._run_ids[member], logs=tuple(logs)) for member, logs in by_member.items()
+        ]
+
+    def _ended(self, columns: EndColumns) -> list[WorkMessage]:
+        rows = zip(
+            columns.members.tolist(),
+            columns.outcomes.tolist(),
+            columns.epochs.tolist(),
+            columns.final_losses.tolist(),
+            strict=True,
+        )
+        messages: list[WorkMessage] = []
+        for position, (member, outcome, epochs, final_loss) in enumerate(rows):
+            run_id = self._run_ids[member]
+            if outcome == Outcome.STOPPED:
+                messages.append(RunStopped(run_id=run_id, epochs=epochs))
+            elif outcome == Outcome.DIVERGED:
+                messages.append(RunFailed(run_id=run_id, failure=_diverged(epochs)))
+            else:
+                trained = RunTrained(
+                    run_id=run_id,
+                    parameters=_one(columns.parameters, position),
+                    epochs=epochs,
+                    final_loss=final_loss,
+                    training_seconds=columns.seconds,
+                )
+                messages.append(trained)
+        return messages
+
+    def _failed(self, report: MembersFailed) -> list[WorkMessage]:
+        failure = Failure(reason=report.reason, message=report.message, hint=report.hint)
+        return [RunFailed(run_id=self._run_ids[member], failure=failure) for member in report.members]
+
+
+def _parameters_by_position(columns: LogColumns) -> dict[int, Parameters]:
+    if columns.with_parameters is None:
+        return {}
+    return {
+        position: _one(columns.parameters, index)
+        for index, position in enumerate(columns.with_parameters.tolist())
+    }
+
+
+def _one(stacked: Stacked, index: int) -> Parameters:
+    return {name: array[index] for name, array in stacked.items()}
+
+
+def _diverged(epoch: int) -> Failure:
+    return Failure(
+        reason="LOSS_NOT_FINITE",
+        message=f"The loss or a parameter became NaN or infinite in epoch {epoch}.",
+        hint="Try a smaller learning rate, and bring the features to a common scale, such as mean 0 and deviation 1.",
+        epoch=epoch,
+    )

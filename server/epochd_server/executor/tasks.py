@@ -1,0 +1,74 @@
+"""From a cohort's message to the engine's task: joins the rows and columns of its members."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochd_server.domain.specs import TrainingSpec
+from epochd_server.domain.work import DatasetFile
+from epochd_server.engine.cohort import CohortData, CohortTask, Hyperparameters
+from epochd_server.executor.packing import OPTIMIZER_COLUMNS
+from epochd_server.executor.wire import Rows, TrainCohort
+
+Number = TypeVar("Number", bound=np.generic)
+
+
+def cohort_task(work: TrainCohort, members: NDArray[np.int64]) -> CohortTask:
+    """The engine's task for some members of a cohort.
+
+    Args:
+        work: The cohort.
+        members: Positions of the members, [K].
+
+    Raises:
+        EpochdError: A dataset cannot be read any more.
+    """
+    spec, column = work.lead, {name: values[members] for name, values in work.columns.items()}
+    fit = spec.fit
+    return CohortTask(
+        model=spec.model,
+        loss=spec.loss,
+        optimizer_kind=fit.optimizer.kind,
+        batch_size=fit.batch_size,
+        shuffle=fit.shuffle,
+        accumulation_steps=fit.accumulation_steps,
+        init=spec.init,
+        precision=spec.precision,
+        data=_joined([_loaded(work.data[member], spec) for member in members.tolist()]),
+        epochs=column["epochs"].astype(np.int64),
+        seeds=column["seeds"].astype(np.int64),
+        hyperparameters=Hyperparameters(
+            **{name: column[name].astype(np.float64) for name in OPTIMIZER_COLUMNS},
+            nesterov=fit.optimizer.nesterov,
+        ),
+        log_every=column["log_every"].astype(np.int64),
+        log_parameters=column["log_parameters"].astype(np.bool_),
+    )
+
+
+def _loaded(data: Rows | DatasetFile, spec: TrainingSpec) -> Rows:
+    if not isinstance(data, DatasetFile):
+        return data
+    # imported here: it brings in pyarrow, which a run with inline rows does without
+    from epochd_server.data.loading import load_training_arrays
+
+    arrays = load_training_arrays(data.path, data.roles, spec, data.classes)
+    return arrays.features, arrays.targets
+
+
+def _joined(rows: Sequence[Rows]) -> CohortData:
+    sizes = [len(features) for features, _ in rows]
+    return CohortData(
+        features=_concatenated([features for features, _ in rows]),
+        targets=_concatenated([targets for _, targets in rows]),
+        offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+    )
+
+
+def _concatenated(arrays: Sequence[NDArray[Number]]) -> NDArray[Number]:
+    """One array after the other; writable, as PyTorch wants it."""
+    return np.require(arrays[0], requirements=["C", "W"]) if len(arrays) == 1 else np.concatenate(arrays)

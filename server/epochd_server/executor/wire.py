@@ -1,0 +1,166 @@
+"""What the server and a worker say to each other.
+
+    server → worker   WorkerConfig, then TrainCohort and StopRuns
+    worker → server   Ready or StartFailed, then bundles (tuples) of reports; CohortDone is a cohort's last
+
+Reports are columns over the members of a cohort (M of them), which are numbered as the cohort's runs are: a
+thousand members cost hardly more than one.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochd_server.domain.specs import TrainingSpec
+from epochd_server.domain.work import DatasetFile
+
+Rows = tuple[NDArray[np.floating], NDArray[np.generic]]
+"""Features [N, d] and targets of one run, as in TrainingArrays."""
+
+Stacked = Mapping[str, NDArray[np.floating]]
+"""Parameters by name, [M, …] each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerConfig:
+    """How a worker is to be.
+
+    Attributes:
+        modules: Where registered modules come from.
+        nice: Added to its niceness, so that serving comes before training.
+        server_pid: The process it serves and must not outlive.
+    """
+
+    modules: tuple[str, ...]
+    nice: int
+    server_pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The worker is warm and waits for work."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartFailed:
+    """The worker cannot start."""
+
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainCohort:
+    """Runs of one signature to be trained.
+
+    Attributes:
+        run_ids: K of them.
+        lead: The first run's spec; what the signature covers is the same for all.
+        columns: What differs: float64, int64 or bool, [K] each, by the name it has in :mod:`.packing`.
+        data: Rows of each run, or the file they are in.
+    """
+
+    run_ids: tuple[str, ...]
+    lead: TrainingSpec
+    columns: Mapping[str, NDArray[np.generic]]
+    data: tuple[Rows | DatasetFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StopRuns:
+    """These runs shall stop at their next epoch; unknown ones are ignored."""
+
+    run_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CohortBegan:
+    """Training of all members began."""
+
+    device: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LogColumns:
+    """M log points; those of one member are in the order of its epochs.
+
+    Attributes:
+        with_parameters: Positions of the points that carry parameters, [M'], or None.
+        parameters: Theirs, by name [M', …].
+    """
+
+    members: NDArray[np.int64]
+    epochs: NDArray[np.int64]
+    losses: NDArray[np.float64]
+    lrs: NDArray[np.float64]
+    rows_per_second: NDArray[np.float64]
+    with_parameters: NDArray[np.int64] | None
+    parameters: Stacked
+
+    @property
+    def nbytes(self) -> int:
+        """About how much memory it takes."""
+        return 40 * len(self.members) + sum(array.nbytes for array in self.parameters.values())
+
+
+class Outcome(enum.IntEnum):
+    """How a member's training ended."""
+
+    FINISHED = 0
+    DIVERGED = 1
+    STOPPED = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EndColumns:
+    """M members that ended without an error.
+
+    Attributes:
+        outcomes: :class:`Outcome` values.
+        epochs: Epochs done; for one that diverged the epoch in which it did.
+        parameters: Those at the end.
+        seconds: Since the cohort began.
+    """
+
+    members: NDArray[np.int64]
+    outcomes: NDArray[np.int64]
+    epochs: NDArray[np.int64]
+    final_losses: NDArray[np.float64]
+    parameters: Stacked
+    seconds: float
+
+    @property
+    def nbytes(self) -> int:
+        """About how much memory it takes."""
+        return 40 * len(self.members) + sum(array.nbytes for array in self.parameters.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MembersFailed:
+    """Members that an error took out of their cohort; reason, message and hint are for their owners."""
+
+    members: tuple[int, ...]
+    reason: str
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Something for the server's log, not for clients."""
+
+    event: str
+    run_ids: tuple[str, ...]
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class CohortDone:
+    """All members have ended; the worker waits for work."""
+
+
+Report = CohortBegan | LogColumns | EndColumns | MembersFailed | Problem | CohortDone

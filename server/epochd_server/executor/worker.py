@@ -1,0 +1,97 @@
+"""The worker process: started by :mod:`.process`, trains cohorts until the server is gone.
+
+main thread       takes cohorts from a queue and trains them
+listening thread  reads the socket: cohorts go to the queue, requests to stop to a set; ends the process at EOF
+sending thread    bundles reports and writes them to the socket
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from epochd_server.executor import frames
+from epochd_server.executor.outbox import Outbox
+from epochd_server.executor.stops import StopRequests
+from epochd_server.executor.wire import Ready, StartFailed, StopRuns, TrainCohort, WorkerConfig
+
+if TYPE_CHECKING:
+    from epochd_server.executor.training import CohortWorker
+
+_PR_SET_PDEATHSIG = 1
+_OOM_SCORE_ADJUSTMENT = "500"
+
+Inbox = queue.SimpleQueue[TrainCohort]
+
+
+def main(descriptor: int) -> None:
+    """Serves the server at the other end of a socket, and ends with it.
+
+    Args:
+        descriptor: The socket's file descriptor.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the server decides when a worker ends
+    connection = socket.socket(fileno=descriptor)
+    config: WorkerConfig = frames.receive(connection)
+    _settle_in(config)
+    inbox, stops = Inbox(), StopRequests()
+    threading.Thread(target=_listen, args=(connection, inbox, stops), name="inbox", daemon=True).start()
+    try:
+        worker = _warm_worker(config, connection, stops)
+    except Exception as error:
+        frames.send(connection, StartFailed(problem=f"{type(error).__name__}: {error}"))
+        return
+    while True:
+        worker.train(inbox.get())
+
+
+def _listen(connection: socket.socket, inbox: Inbox, stops: StopRequests) -> None:
+    try:
+        while True:
+            message = frames.receive(connection)
+            if isinstance(message, StopRuns):
+                stops.add(message.run_ids)
+            else:
+                inbox.put(message)
+    except (EOFError, OSError):
+        _leave()
+
+
+def _leave() -> None:
+    """Ends the process whatever its other threads do: there is nobody left to train for."""
+    os._exit(0)
+
+
+def _settle_in(config: WorkerConfig) -> None:
+    """Comes after serving at the processor, goes before the server when memory runs out, and ends with it."""
+    os.nice(config.nice)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE_ADJUSTMENT, encoding="ascii")
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != config.server_pid:
+        _leave()
+
+
+def _warm_worker(config: WorkerConfig, connection: socket.socket, stops: StopRequests) -> CohortWorker:
+    """Imports PyTorch and the engine, has them load all that a first training would wait for, and says so."""
+    import torch
+
+    from epochd_server.executor.training import CohortWorker
+
+    torch.set_num_threads(1)
+    frames.send(connection, Ready())
+    return CohortWorker(Outbox(connection, lost=_leave), stops)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
