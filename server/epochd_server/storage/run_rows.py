@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func
+from sqlalchemy import BigInteger, Connection, bindparam, func, update
 
 from epochd_server.codec import specs as spec_codec
 from epochd_server.domain.records import NewRun
@@ -16,6 +16,24 @@ from epochd_server.storage.schema import from_micros, runs, to_micros
 from epochd_server.storage.statements import AnyRow
 
 RUN_COLUMNS = [column for column in runs.c if column.name not in {"request_id", "fingerprint", "dataset"}]
+
+
+_UNFINISHED = [state.value for state in RunState if not state.is_terminal]
+_ADVANCE = update(runs).where(
+    runs.c.run_id == bindparam("of_run"),
+    runs.c.latest_sequence == func.coalesce(bindparam("after", type_=BigInteger), runs.c.latest_sequence),
+    runs.c.state.in_(_UNFINISHED),
+)
+_BEGIN = _ADVANCE.values(start_time=func.coalesce(runs.c.start_time, bindparam("began", type_=BigInteger)))
+
+
+def advance(connection: Connection, run_id: str, after: int | None, changed: Mapping[str, Any]) -> bool:
+    """Applies :func:`changes` to a run that has not ended and whose newest event is ``after`` (None: any).
+
+    False where there is no such run.
+    """
+    statement = _BEGIN if "began" in changed else _ADVANCE
+    return connection.execute(statement, {"of_run": run_id, "after": after, **changed}).rowcount == 1
 
 
 def new_row(new: NewRun, first: Event) -> dict[str, Any]:
@@ -35,7 +53,7 @@ def new_row(new: NewRun, first: Event) -> dict[str, Any]:
 
 
 def changes(events: Sequence[Event], state: RunState | None) -> dict[str, Any]:
-    """What newly logged events and a new state change in a run's row."""
+    """What newly logged events and a new state change in a run's row: column → value, for :func:`advance`."""
     changed: dict[str, Any] = {}
     if events:
         changed["latest_sequence"] = events[-1].sequence
@@ -43,7 +61,7 @@ def changes(events: Sequence[Event], state: RunState | None) -> dict[str, Any]:
     if state is not None:
         changed["state"] = state.value
     if state is RunState.RUNNING and events:
-        changed["start_time"] = func.coalesce(runs.c.start_time, to_micros(events[0].time))
+        changed["began"] = to_micros(events[0].time)
     if state is not None and state.is_terminal and events:
         changed["end_time"] = to_micros(events[-1].time)
         changed |= _failure_changes(events[-1])

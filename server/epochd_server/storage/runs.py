@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypedDict
 
-from sqlalchemy import Connection, delete, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, or_, select
 
 from epochd_server.codec import events as event_codec
 from epochd_server.domain.errors import EpochdError, Reason
@@ -30,6 +30,7 @@ from epochd_server.storage.statements import AnyRow, AnySelect, is_inserted
 from epochd_server.storage.weights import INLINE_BYTES
 
 _UNFINISHED = [state.value for state in RunState if not state.is_terminal]
+_MODEL_AND_STATE = select(runs.c.model, runs.c.state).where(runs.c.run_id == bindparam("of_run"))
 _STORED: AnySelect = (
     select(*run_rows.RUN_COLUMNS, run_requests.c.request)
     .join(run_requests, run_requests.c.run_id == runs.c.run_id)
@@ -111,14 +112,14 @@ class SqlRunStore:
         new = await self._prepare(run_id, time, trained)
 
         def operation(connection: Connection) -> Event:
-            model = connection.scalar(select(runs.c.model).where(runs.c.run_id == run_id))
-            if model is None:
+            run = connection.execute(_MODEL_AND_STATE, {"of_run": run_id}).one_or_none()
+            if run is None:
                 raise _no_run(run_id)
-            if earlier := _succeeded_before(connection, run_id, sequence):
-                return earlier
-            number = versions.add(connection, model, new)
+            if run.state == RunState.SUCCEEDED.value:
+                return _succeeded_before(connection, run_id, sequence)
+            number = versions.add(connection, run.model, new)
             body = Succeeded(
-                model=model,
+                model=run.model,
                 version=number,
                 epochs=card.epochs,
                 final_loss=card.final_loss,
@@ -242,10 +243,8 @@ def _advance(
     connection: Connection, run_id: str, events: Sequence[EventRow], changed: Mapping[str, Any]
 ) -> bool:
     """Changes the run's row if the events follow its newest; False where they are stored already."""
-    unfinished = update(runs).where(runs.c.run_id == run_id, runs.c.state.in_(_UNFINISHED))
-    if events:
-        unfinished = unfinished.where(runs.c.latest_sequence == events[0]["sequence"] - 1)
-    if connection.execute(unfinished.values(changed)).rowcount:
+    after = events[0]["sequence"] - 1 if events else None
+    if run_rows.advance(connection, run_id, after, changed):
         return True
     if connection.scalar(select(runs.c.run_id).where(runs.c.run_id == run_id)) is None:
         raise _no_run(run_id)
@@ -263,11 +262,13 @@ def _are_stored(connection: Connection, run_id: str, events: Sequence[EventRow])
     return [bytes(data) for data in stored] == [row["event"] for row in events]
 
 
-def _succeeded_before(connection: Connection, run_id: str, sequence: int) -> Event | None:
+def _succeeded_before(connection: Connection, run_id: str, sequence: int) -> Event:
     one = select(event_rows.c.event).where(event_rows.c.run_id == run_id, event_rows.c.sequence == sequence)
     data = connection.scalar(one)
     event = None if data is None else event_codec.decode(data)
-    return event if event is not None and isinstance(event.body, Succeeded) else None
+    if event is None or not isinstance(event.body, Succeeded):
+        raise SequenceConflictError(f"run {run_id} has succeeded before, with another event")
+    return event
 
 
 def _no_run(run_id: str) -> EpochdError:

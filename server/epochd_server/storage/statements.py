@@ -15,9 +15,12 @@ Insert = sqlite.Insert | postgresql.Insert
 
 def insert_into(connection: Connection, table: Table) -> Insert:
     """An INSERT with ``on_conflict_do_nothing`` and ``on_conflict_do_update``."""
-    if connection.dialect.name == "postgresql":
-        return postgresql.insert(table)
-    return sqlite.insert(table)
+    return postgresql.insert(table) if is_postgresql(connection) else sqlite.insert(table)
+
+
+def is_postgresql(connection: Connection) -> bool:
+    """Whether the connection is to PostgreSQL; otherwise it is to SQLite."""
+    return connection.dialect.name == "postgresql"
 
 
 def is_inserted(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, insert
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.dml import ReturningInsert
 
 from epochd_server.codec import models as model_codec
 from epochd_server.domain.models import TrainedModel
 from epochd_server.storage import weights
 from epochd_server.storage.schema import models, to_micros, version_weights, versions
-from epochd_server.storage.statements import insert_into
+from epochd_server.storage.statements import Insert, is_postgresql
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +73,16 @@ def add(connection: Connection, model: str, new: NewVersion) -> int:
 
 def _next_number(connection: Connection, model: str, time: int) -> int:
     """Counts on from the highest number ever given; locks the model's row until the commit."""
-    first = insert_into(connection, models).values(
-        model=model, last_version=1, create_time=time, update_time=time
-    )
-    following = {"last_version": models.c.last_version + 1, "update_time": time}
-    counted = first.on_conflict_do_update(index_elements=[models.c.model], set_=following)
-    return int(connection.execute(counted.returning(models.c.last_version)).scalar_one())
+    first = {"model": model, "last_version": 1, "create_time": time, "update_time": time}
+    statement = _COUNT_IN_POSTGRESQL if is_postgresql(connection) else _COUNT_IN_SQLITE
+    return int(connection.execute(statement, first).scalar_one())
+
+
+def _counting(insertion: Insert) -> ReturningInsert[int]:
+    following = {"last_version": models.c.last_version + 1, "update_time": insertion.excluded.update_time}
+    counted = insertion.on_conflict_do_update(index_elements=[models.c.model], set_=following)
+    return counted.returning(models.c.last_version)
+
+
+_COUNT_IN_POSTGRESQL = _counting(postgresql.insert(models))
+_COUNT_IN_SQLITE = _counting(sqlite.insert(models))
