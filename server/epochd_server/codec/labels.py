@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,8 +14,8 @@ def encode_classes(classes: Classes | None) -> pb.ClassLabels | None:
     if classes is None:
         return None
     if isinstance(classes[0], str):
-        return _texts(cast("tuple[str, ...]", classes))
-    return pb.ClassLabels(integers=pb.IntegerLabels(values=cast("tuple[int, ...]", classes)))
+        return _texts(classes)
+    return pb.ClassLabels(integers=pb.IntegerLabels(values=classes))
 
 
 def encode_label_array(labels: NDArray[np.generic]) -> pb.ClassLabels:

@@ -1,0 +1,89 @@
+"""Features: numeric columns → one matrix.
+
+Legend: N rows, d features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochd_server.data.columns import Columns
+from epochd_server.domain.errors import Violations
+from epochd_server.domain.specs import Precision
+
+_MAX_REPORTED = 20
+
+
+def float_type(precision: Precision) -> np.dtype[np.floating]:
+    """The numpy dtype of a precision."""
+    return np.dtype(precision.value)
+
+
+def prepare_features(
+    columns: Columns, indices: Sequence[int], precision: Precision, violations: Violations
+) -> NDArray[np.floating] | None:
+    """The matrix [N, d] of some columns, C-contiguous.
+
+    Returns:
+        None, and every column that is text or has an unusable value in ``violations``.
+    """
+    texts = [index for index in indices if columns.is_text(index)]
+    if texts:
+        numeric = [index for index in indices if index not in set(texts)]
+        _report_texts(columns, texts, violations)
+        check_features(columns, numeric, precision, violations)
+        return None
+    matrix = np.empty((columns.rows, len(indices)), dtype=float_type(precision))
+    with np.errstate(over="ignore"):
+        columns.fill(indices, matrix)
+    if np.isfinite(matrix).all():
+        return matrix
+    check_features(columns, indices, precision, violations)
+    return None
+
+
+def check_features(
+    columns: Columns, indices: Sequence[int], precision: Precision, violations: Violations
+) -> None:
+    """Reports every column that is text or has an unusable value; needs the memory of one column."""
+    _report_texts(columns, [index for index in indices if columns.is_text(index)], violations)
+    reported = 0
+    for index in indices:
+        problem = None if columns.is_text(index) else unusable(columns.values(index), precision)
+        if problem is None:
+            continue
+        reported += 1
+        if reported <= _MAX_REPORTED:
+            violations.add(columns.column_field(index), f"feature {columns.names[index]!r} {problem}")
+    if reported > _MAX_REPORTED:
+        violations.add(columns.field, f"{reported - _MAX_REPORTED} more features have unusable values")
+
+
+def unusable(values: NDArray[np.generic], precision: Precision) -> str | None:
+    """What is wrong with the first value [N] that a training cannot use, or None where all are finite."""
+    with np.errstate(over="ignore"):
+        converted = values.astype(float_type(precision))
+    finite = np.isfinite(converted)
+    if finite.all():
+        return None
+    row = int(np.argmin(finite))
+    value = values[row]
+    if np.isfinite(value):
+        return f"is {value:g} in row {row}, too large for {precision.name}; train with dtype FLOAT64"
+    shown = "missing (NaN)" if np.isnan(value) else "infinite"
+    count = int(np.count_nonzero(~finite))
+    more = f" and {count - 1:,} more" if count > 1 else ""
+    return f"is {shown} in row {row}{more}, counting from 0; every value must be finite"
+
+
+def _report_texts(columns: Columns, texts: Sequence[int], violations: Violations) -> None:
+    for index in texts[:_MAX_REPORTED]:
+        violations.add(
+            columns.column_field(index),
+            f"feature {columns.names[index]!r} is text; features must be numbers: encode it or leave it out",
+        )
+    if len(texts) > _MAX_REPORTED:
+        violations.add(columns.field, f"{len(texts) - _MAX_REPORTED} more features are text")

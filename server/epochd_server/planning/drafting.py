@@ -1,0 +1,265 @@
+"""From a command to a draft: every stage runs as far as the ones before it allow, and reports all it finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochd_server.data.columns import Columns
+from epochd_server.data.features import check_features, prepare_features
+from epochd_server.data.selection import Selection
+from epochd_server.data.targets import Targets, prepare_targets
+from epochd_server.domain.commands import TrainCommand
+from epochd_server.domain.data import (
+    Classes,
+    ColumnRoles,
+    DatasetReference,
+    TensorPair,
+    TrainingArrays,
+)
+from epochd_server.domain.errors import EpochdError, InvalidInput, Reason, Violations
+from epochd_server.domain.specs import LossKind, Model, ModuleModel
+from epochd_server.domain.work import DatasetFile
+from epochd_server.planning.cost import ITEM_BYTES
+from epochd_server.planning.limits import PlanLimits
+from epochd_server.planning.ports import Modules
+from epochd_server.planning.sizes import Needed, count_parameters, given_outputs, resolve_sizes
+from epochd_server.planning.sources import check_no_roles, open_source, select_columns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Draft:
+    """What a command comes to.
+
+    Attributes:
+        model: The model with every size filled in.
+        parameters: Number of its parameters.
+        rows: Number of rows.
+        names: The columns to learn from and to predict, all named.
+        classes: None for regression.
+        data: The rows, or where the worker finds them.
+        data_bytes: Bytes of features and targets in the training's precision.
+    """
+
+    model: Model
+    parameters: int
+    rows: int
+    names: ColumnRoles
+    classes: Classes | None
+    data: TrainingArrays | DatasetFile
+    data_bytes: int
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Found:
+    """What the stages have found so far; None where a fault kept them from it."""
+
+    columns: Columns | None = None
+    selection: Selection | None = None
+    features: NDArray[np.floating] | None = None
+    targets: Targets | None = None
+    model: Model | None = None
+    outputs: int | None = None
+    parameters: int | None = None
+    refusals: list[tuple[str, EpochdError]] = field(default_factory=list)
+
+    @property
+    def feature_count(self) -> int | None:
+        """Number of features, where the roles had no fault."""
+        selection = self.selection
+        return len(selection.features) if selection is not None and selection.complete else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Drafting:
+    """Works out commands.
+
+    Attributes:
+        command: What the client asks for, as far as it could be understood.
+        violations: What is known to be wrong with it already; takes everything else that is.
+        dataset: The file of the stored dataset that it names, if there is one.
+    """
+
+    command: TrainCommand
+    violations: Violations
+    dataset: Path | None
+    modules: Modules
+    limits: PlanLimits
+
+    def draft(self, missing: EpochdError | None = None) -> Draft:
+        """The draft.
+
+        Args:
+            missing: Why the dataset that the command names cannot be read, if so.
+
+        Raises:
+            InvalidInput: Everything that is wrong; what would be refused otherwise too is among it.
+            EpochdError: MODULE_NOT_FOUND, DATASET_NOT_FOUND, MODEL_TOO_LARGE or DATA_TOO_LARGE, where nothing
+                else is wrong.
+        """
+        found = _Found()
+        if missing is not None:
+            found.refusals.append(("data.dataset", missing))
+        self._open(found)
+        self._look_at_model(found)
+        self._read_values(found)
+        self._fit_model(found)
+        self._check_against_data(found)
+        self._raise_if_wrong(found)
+        return self._finish(found)
+
+    def _open(self, found: _Found) -> None:
+        command = self.command
+        if command.source is not None:
+            found.columns = open_source(command.source, self.dataset, self.violations)
+        if found.columns is not None:
+            found.selection = select_columns(found.columns, command.roles, self.violations)
+            if not found.columns.rows:
+                self.violations.add(found.columns.field, "has no rows")
+        elif isinstance(command.source, TensorPair):
+            check_no_roles(command.roles, self.violations)
+
+    def _look_at_model(self, found: _Found) -> None:
+        """Finds the number of outputs that the model has by itself; of a module its parameters too."""
+        model = self.command.model
+        if isinstance(model, ModuleModel):
+            self._inspect_module(model, found)
+        elif model is not None:
+            found.outputs = given_outputs(model)
+
+    def _inspect_module(self, model: ModuleModel, found: _Found) -> None:
+        try:
+            facts = self.modules.inspect(model, found.feature_count)
+        except InvalidInput as error:
+            with self.violations.within("model.module"):
+                for violation in error.violations:
+                    self.violations.add(violation.field, violation.description)
+        except EpochdError as error:
+            found.refusals.append(("model.module.name", error))
+        else:
+            found.model, found.outputs, found.parameters = model, facts.outputs, facts.parameters
+
+    def _read_values(self, found: _Found) -> None:
+        """Reads features and targets, where there are any and they are not too many."""
+        columns, selection, command = found.columns, found.selection, self.command
+        if columns is None or selection is None or not columns.rows:
+            return
+        if self._data_bytes(columns, selection) > self.limits.max_data_bytes:
+            limit = f"{self.limits.max_data_bytes:,} bytes"
+            self._refuse(found, columns.field, Reason.DATA_TOO_LARGE, f"The data takes more than {limit}.")
+            return
+        if isinstance(command.source, DatasetReference):
+            check_features(columns, selection.features, command.precision, self.violations)
+        else:
+            found.features = prepare_features(columns, selection.features, command.precision, self.violations)
+        if command.loss is not None and selection.targets:
+            # A single output is a fault of the model, not of the labels.
+            outputs = None if found.outputs == 1 else found.outputs
+            found.targets = prepare_targets(
+                columns, selection.targets, command.loss, command.precision, outputs, self.violations
+            )
+
+    def _fit_model(self, found: _Found) -> None:
+        """Fills in the model's sizes from the data, and counts its parameters."""
+        model, needed = self.command.model, self._needed(found)
+        if model is None:
+            return
+        with self.violations.within("model"):
+            if not isinstance(model, ModuleModel):
+                resolved = resolve_sizes(model, needed, self.violations)
+                found.model = resolved
+                found.parameters = None if resolved is None else count_parameters(resolved)
+            elif needed.misfit(found.outputs):
+                self.violations.add("module", f"has {found.outputs} outputs, but {needed.why}")
+        self._check_parameters(found)
+
+    def _needed(self, found: _Found) -> Needed:
+        loss, selection, features = self.command.loss, found.selection, found.feature_count
+        if loss is None:
+            return Needed(features=features)
+        if loss.kind is LossKind.BCE_WITH_LOGITS:
+            return Needed(features=features, outputs=1, why="bce_with_logits needs one output")
+        if loss.kind is LossKind.CROSS_ENTROPY:
+            why = "cross_entropy needs an output for each class, two at least"
+            classes = found.targets.classes if found.targets is not None else None
+            return Needed(
+                features=features, outputs=None if classes is None else len(classes), least=2, why=why
+            )
+        if selection is None or not selection.complete:
+            return Needed(features=features)
+        count = len(selection.targets)
+        columns = "there is 1 target column" if count == 1 else f"there are {count} target columns"
+        return Needed(features=features, outputs=count, why=columns)
+
+    def _check_parameters(self, found: _Found) -> None:
+        count, limits = found.parameters, self.limits
+        if count is None:
+            return
+        if count > limits.max_parameters:
+            message = (
+                f"The model has {count:,} parameters; this server allows {limits.max_parameters:,} at most."
+            )
+            self._refuse(found, "model", Reason.MODEL_TOO_LARGE, message)
+        if self.command.log_parameters and count > limits.max_logged_parameters:
+            self.violations.add(
+                "logging.parameters",
+                f"is for models of at most {limits.max_logged_parameters:,} parameters, this one has {count:,}",
+            )
+
+    def _check_against_data(self, found: _Found) -> None:
+        batch_size = self.command.fit.batch_size
+        if found.columns is not None and batch_size is not None and 0 < found.columns.rows < batch_size:
+            self.violations.add(
+                "gradient.batch_size", f"is {batch_size:,}, but there are {found.columns.rows:,} rows"
+            )
+
+    def _raise_if_wrong(self, found: _Found) -> None:
+        if self.violations:
+            for path, refusal in found.refusals:
+                self.violations.add(path, refusal.message)
+            self.violations.raise_if_any()
+        if found.refusals:
+            raise found.refusals[0][1]
+
+    def _finish(self, found: _Found) -> Draft:
+        columns, selection, targets = found.columns, found.selection, found.targets
+        if columns is None or selection is None or targets is None:
+            raise EpochdError(Reason.INTERNAL)
+        if found.model is None or found.parameters is None:
+            raise EpochdError(Reason.INTERNAL)
+        names = ColumnRoles(
+            features=tuple(columns.names[index] for index in selection.features),
+            targets=tuple(columns.names[index] for index in selection.targets),
+        )
+        return Draft(
+            model=found.model,
+            parameters=found.parameters,
+            rows=columns.rows,
+            names=names,
+            classes=targets.classes,
+            data=self._data(found.features, targets, names),
+            data_bytes=self._data_bytes(columns, selection),
+        )
+
+    def _data(
+        self, features: NDArray[np.floating] | None, targets: Targets, names: ColumnRoles
+    ) -> TrainingArrays | DatasetFile:
+        if features is None:
+            return DatasetFile(path=str(self.dataset), roles=names, classes=targets.classes)
+        return TrainingArrays(
+            features=features,
+            targets=targets.values,
+            feature_columns=names.features,
+            target_columns=names.targets,
+            classes=targets.classes,
+        )
+
+    def _data_bytes(self, columns: Columns, selection: Selection) -> int:
+        width = len(selection.features) + len(selection.targets)
+        return columns.rows * width * ITEM_BYTES[self.command.precision]
+
+    def _refuse(self, found: _Found, path: str, reason: Reason, message: str) -> None:
+        found.refusals.append((path, EpochdError(reason, message)))

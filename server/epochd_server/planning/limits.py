@@ -1,0 +1,31 @@
+"""How large a training may be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanLimits:
+    """Bounds of what is accepted; all inclusive.
+
+    Raises:
+        ValueError: A bound is not positive.
+    """
+
+    max_parameters: int = 50_000_000
+    """Trainable parameters of one model."""
+
+    max_data_bytes: int = 8 * 2**30
+    """Bytes of features and targets in the training's precision."""
+
+    max_logged_parameters: int = 10_000
+    """Parameters of a model whose epoch logs may hold them."""
+
+    inline_bytes: int = 256 * 2**10
+    """Requests of at most so many bytes are planned in the event loop, larger ones in a thread."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_parameters", "max_data_bytes", "max_logged_parameters", "inline_bytes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")

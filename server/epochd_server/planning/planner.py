@@ -1,0 +1,146 @@
+"""The planner: from a TrainRequest to a plan in which nothing is left open."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from epochd.v1.trainer_pb2 import TrainRequest
+from epochd_server.codec.requests import decode_train
+from epochd_server.domain.commands import TrainCommand
+from epochd_server.domain.data import DatasetReference
+from epochd_server.domain.errors import EpochdError, Reason, Violations
+from epochd_server.domain.resources import dataset_name, parse_dataset
+from epochd_server.domain.runs import Started
+from epochd_server.domain.specs import Logging, TrainingSpec
+from epochd_server.planning.cost import count_steps, training_bytes
+from epochd_server.planning.drafting import Draft, Drafting
+from epochd_server.planning.limits import PlanLimits
+from epochd_server.planning.ports import Datasets, Modules
+from epochd_server.planning.requests import fingerprint_and_store
+from epochd_server.runs.ports import Plan
+
+_SEED_BITS = 32
+"""Drawn seeds are short enough to be typed, and exact as a float64, which is all that some languages have."""
+_LOGS = 100
+
+
+class RequestPlanner:
+    """Plans requests; implements ``runs.ports.Planner``.
+
+    Args:
+        datasets: The stored datasets.
+        modules: The registered modules.
+        limits: How large a training may be.
+        device: Where runs will be trained, such as ``cpu``.
+    """
+
+    def __init__(
+        self,
+        *,
+        datasets: Datasets,
+        modules: Modules,
+        limits: PlanLimits | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self._datasets = datasets
+        self._modules = modules
+        self._limits = limits or PlanLimits()
+        self._device = device
+
+    async def plan(self, request: TrainRequest) -> Plan:
+        """The plan of a request; whatever takes long is done in a thread.
+
+        Raises:
+            InvalidInput: Everything that is wrong with it.
+            EpochdError: MODULE_NOT_FOUND, DATASET_NOT_FOUND, MODEL_TOO_LARGE or DATA_TOO_LARGE, where nothing
+                else is wrong.
+        """
+        name = request.data.dataset
+        if name:
+            dataset, missing = await self._find(name)
+            return await asyncio.to_thread(self._plan, request, dataset, missing)
+        if request.ByteSize() > self._limits.inline_bytes:
+            return await asyncio.to_thread(self._plan, request)
+        return self._plan(request)
+
+    async def replan(self, request: bytes) -> Plan:
+        """The plan of a request that was accepted before, as it was stored.
+
+        Raises:
+            EpochdError: Where it can no longer be trained: its dataset or its registered module is gone.
+        """
+        try:
+            stored = TrainRequest.FromString(request)
+        except DecodeError:
+            raise EpochdError(Reason.ARTIFACT_CORRUPT) from None
+        return await self.plan(stored)
+
+    async def _find(self, name: str) -> tuple[Path | None, EpochdError | None]:
+        digest = parse_dataset(name)
+        if digest is None:
+            return None, None
+        if await self._datasets.find(digest) is None:
+            metadata = {"name": dataset_name(digest)}
+            return None, EpochdError(Reason.DATASET_NOT_FOUND, metadata=metadata)
+        return self._datasets.path_of(digest), None
+
+    def _plan(
+        self, request: TrainRequest, dataset: Path | None = None, missing: EpochdError | None = None
+    ) -> Plan:
+        violations = Violations()
+        command = decode_train(request, violations)
+        drafting = Drafting(
+            command=command,
+            violations=violations,
+            dataset=dataset,
+            modules=self._modules,
+            limits=self._limits,
+        )
+        return self._complete(request, command, drafting.draft(missing))
+
+    def _complete(self, request: TrainRequest, command: TrainCommand, draft: Draft) -> Plan:
+        seed = secrets.randbits(_SEED_BITS) if command.seed is None else command.seed
+        spec = _spec(command, draft, seed)
+        fingerprint, stored = fingerprint_and_store(request, seed)
+        source = command.source
+        return Plan(
+            request=stored,
+            request_id=command.request_id,
+            model=command.model_name,
+            fingerprint=fingerprint,
+            spec=spec,
+            data=draft.data,
+            dataset=source.digest if isinstance(source, DatasetReference) else None,
+            started=Started(
+                spec=spec,
+                parameters=draft.parameters,
+                rows=draft.rows,
+                feature_columns=draft.names.features,
+                target_columns=draft.names.targets,
+                classes=draft.classes,
+                device=self._device,
+            ),
+            steps=count_steps(spec.fit, draft.rows),
+            memory_bytes=training_bytes(spec.fit, spec.precision, draft.parameters, draft.data_bytes),
+            validate_only=command.validate_only,
+        )
+
+
+def _spec(command: TrainCommand, draft: Draft, seed: int) -> TrainingSpec:
+    if command.loss is None:
+        raise EpochdError(Reason.INTERNAL)
+    epochs = command.fit.epochs
+    every = -(-epochs // _LOGS) if command.log_every is None else command.log_every
+    return TrainingSpec(
+        model=draft.model,
+        loss=command.loss,
+        fit=command.fit,
+        init=command.init,
+        precision=command.precision,
+        seed=seed,
+        logging=Logging(every=every, parameters=command.log_parameters),
+    )

@@ -1,0 +1,46 @@
+"""What planning needs of the world around it; implemented by ``storage`` and over ``engine``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from epochd_server.domain.datasets import Dataset
+from epochd_server.domain.specs import ModuleModel
+
+
+class Datasets(Protocol):
+    """The stored datasets."""
+
+    async def find(self, digest: str) -> Dataset | None:
+        """The dataset, or None."""
+
+    def path_of(self, digest: str) -> Path:
+        """Where a dataset's Arrow IPC file is."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleFacts:
+    """What is known of a registered module with given arguments.
+
+    Attributes:
+        parameters: Number of its trainable parameters.
+        outputs: Size of its output for rows of the features asked about; None where that was not asked.
+    """
+
+    parameters: int
+    outputs: int | None
+
+
+class Modules(Protocol):
+    """The modules that the operator registered."""
+
+    def inspect(self, model: ModuleModel, features: int | None) -> ModuleFacts:
+        """Constructs the module and, where the number of features is known, tries its forward on their shape.
+
+        Raises:
+            EpochdError: MODULE_NOT_FOUND where nothing is registered under this name.
+            InvalidInput: Its constructor refuses the arguments, or its forward the features; field paths are
+                relative to the ModuleSpec.
+        """
