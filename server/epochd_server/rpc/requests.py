@@ -1,0 +1,130 @@
+"""Checks that several services make of a request: names, pages, and that what was decoded is there."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Final, TypeVar
+
+from epochd_server.domain.errors import EpochdError, FieldViolation, InvalidInput, Reason, Violations
+from epochd_server.domain.resources import (
+    VERSION_REFERENCE_RULE,
+    VersionReference,
+    parse_dataset,
+    parse_model,
+    parse_run,
+    parse_version_reference,
+)
+
+DEFAULT_PAGE: Final = 50
+MAX_PAGE: Final = 1_000
+
+_T = TypeVar("_T")
+_SHOWN = 80
+
+
+def required(value: _T | None, violations: Violations) -> _T:
+    """What a decoder gave, once it is sure that it found nothing wrong.
+
+    Raises:
+        InvalidInput: All violations.
+    """
+    violations.raise_if_any()
+    if value is None:
+        raise EpochdError(Reason.INTERNAL)
+    return value
+
+
+def run_id(name: str, field: str = "name") -> str:
+    """The id in ``runs/{run}``.
+
+    Raises:
+        InvalidInput: ``name`` has another form.
+    """
+    return _parsed(parse_run(name), name, field, "must be runs/{run}")
+
+
+def model_id(name: str, field: str = "name") -> str:
+    """The id in ``models/{model}``.
+
+    Raises:
+        InvalidInput: ``name`` has another form.
+    """
+    return _parsed(parse_model(name), name, field, "must be models/{model}")
+
+
+def dataset_digest(name: str, field: str = "name") -> str:
+    """The digest in ``datasets/{dataset}``.
+
+    Raises:
+        InvalidInput: ``name`` has another form.
+    """
+    return _parsed(parse_dataset(name), name, field, "must be datasets/ and 64 lower-case hex digits")
+
+
+def version_reference(name: str, field: str = "name") -> VersionReference:
+    """The version that ``name`` refers to in one of three ways.
+
+    Raises:
+        InvalidInput: ``name`` has none of the three forms.
+    """
+    return _parsed(parse_version_reference(name), name, field, VERSION_REFERENCE_RULE)
+
+
+def exact_version(name: str, field: str = "name") -> tuple[str, int]:
+    """Model and number in ``models/{model}/versions/{version}``.
+
+    Raises:
+        InvalidInput: ``name`` has another form.
+    """
+    reference = parse_version_reference(name)
+    exact = None if reference is None or reference.version is None else (reference.model, reference.version)
+    return _parsed(exact, name, field, "must be models/{model}/versions/{version}")
+
+
+class PageRequest:
+    """A page that a List method was asked for.
+
+    Args:
+        size: ``page_size``; 0 means 50.
+        token: ``page_token``; empty means the first page.
+        violations: Collects what is wrong with both.
+
+    Attributes:
+        size: At most so many entries.
+        after: The last entry of the page before, or None.
+    """
+
+    def __init__(self, size: int, token: str, violations: Violations) -> None:
+        if not 0 <= size <= MAX_PAGE:
+            violations.add("page_size", f"must be from 0 (unset) to {MAX_PAGE:,}, is {size:,}")
+        self.size = size or DEFAULT_PAGE
+        self.after = _decode_token(token, violations) if token else None
+
+    @property
+    def fetch(self) -> int:
+        """One entry more than the page holds, to know whether there is a next one."""
+        return self.size + 1
+
+    def split(self, entries: list[_T]) -> tuple[list[_T], bool]:
+        """The page among the entries fetched, and whether there are more."""
+        return entries[: self.size], len(entries) > self.size
+
+
+def page_token(last: str) -> str:
+    """The token of the page that follows the entry ``last``. Clients should not read it."""
+    return base64.urlsafe_b64encode(last.encode()).decode()
+
+
+def _decode_token(token: str, violations: Violations) -> str | None:
+    try:
+        return base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeError):
+        violations.add("page_token", "must be the next_page_token of the page before")
+        return None
+
+
+def _parsed(value: _T | None, name: str, field: str, rule: str) -> _T:
+    if value is None:
+        raise InvalidInput([FieldViolation(field, f"{rule}, is {name[:_SHOWN]!r}")])
+    return value
