@@ -1,0 +1,276 @@
+"""A real store, a planner over pickled plans, and an executor inside the loop whose every step a test decides."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import pickle
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from epochd_server.domain.data import TrainingArrays
+from epochd_server.domain.errors import EpochdError, Reason
+from epochd_server.domain.runs import EpochLog, Event, Failure, Started
+from epochd_server.domain.specs import (
+    GradientFit,
+    Init,
+    LinearModel,
+    Logging,
+    Loss,
+    LossKind,
+    Optimizer,
+    OptimizerKind,
+    Precision,
+    TrainingSpec,
+)
+from epochd_server.domain.work import (
+    CohortWork,
+    RunBegan,
+    RunFailed,
+    RunLogged,
+    RunStopped,
+    RunTrained,
+    WorkerDied,
+    WorkMessage,
+)
+from epochd_server.runs.ports import Plan
+from epochd_server.runs.service import RunService
+from epochd_server.runs.settings import RunSettings
+from epochd_server.storage import Artifacts, Database, ModelChanges, SqlRunStore
+
+
+def tutorial_spec(**changes: object) -> TrainingSpec:
+    """The three-point tutorial; ``epochs``, ``lr``, ``seed``, ``every`` and ``parameters`` may be changed."""
+    return TrainingSpec(
+        model=LinearModel(in_features=1, out_features=1),
+        loss=Loss(kind=LossKind.MSE),
+        fit=GradientFit(
+            optimizer=Optimizer(kind=OptimizerKind.SGD, lr=changes.get("lr", 0.01)),
+            epochs=changes.get("epochs", 20),
+        ),
+        init=Init.DEFAULT,
+        precision=Precision.FLOAT32,
+        seed=changes.get("seed", 1),
+        logging=Logging(every=changes.get("every", 5), parameters=changes.get("parameters", False)),
+    )
+
+
+def tutorial_rows() -> TrainingArrays:
+    return TrainingArrays(
+        features=np.array([[1], [2], [3]], np.float32),
+        targets=np.array([[2], [4], [6]], np.float32),
+        feature_columns=("x0",),
+        target_columns=("y",),
+    )
+
+
+def plan_of(request_id: str | None = None, model: str | None = "line", **changes: object) -> Plan:
+    spec, data = tutorial_spec(**changes), tutorial_rows()
+    started = Started(
+        spec=spec,
+        parameters=2,
+        rows=data.rows,
+        feature_columns=data.feature_columns,
+        target_columns=data.target_columns,
+        classes=None,
+        device="cpu",
+    )
+    request = pickle.dumps((spec, model))
+    return Plan(
+        request=request,
+        request_id=request_id,
+        model=model,
+        fingerprint=hashlib.sha256(request).digest(),
+        spec=spec,
+        data=data,
+        dataset=None,
+        started=started,
+        steps=spec.fit.epochs,
+        memory_bytes=data.nbytes,
+    )
+
+
+class PicklePlanner:
+    """Plans the requests that :func:`plan_of` made."""
+
+    def __init__(self) -> None:
+        self.replanned = 0
+        self.refusal: EpochdError | None = None
+
+    async def replan(self, request: bytes) -> Plan:
+        self.replanned += 1
+        if self.refusal is not None:
+            raise self.refusal
+        spec, model = pickle.loads(request)
+        return plan_of(
+            model=model,
+            epochs=spec.fit.epochs,
+            seed=spec.seed,
+            every=spec.logging.every,
+            lr=spec.fit.optimizer.lr,
+            parameters=spec.logging.parameters,
+        )
+
+
+@dataclass
+class StepExecutor:
+    """Trains inside the loop by a formula. Cohorts wait for ``go`` before they begin and before they end.
+
+    Seeds in ``deadly`` kill the worker at the epoch of the same number.
+    """
+
+    slots: int = 1
+    begin: asyncio.Event = field(default_factory=asyncio.Event)
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+    cohorts: list[list[str]] = field(default_factory=list)
+    works: list[CohortWork] = field(default_factory=list)
+    stops: set[str] = field(default_factory=set)
+    deadly: dict[int, int] = field(default_factory=dict)
+    error: Exception | None = None
+    closed: bool = False
+
+    async def start(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        self.closed = True
+
+    def stop_runs(self, run_ids: Sequence[str]) -> None:
+        self.stops.update(run_ids)
+
+    async def run(self, work: CohortWork) -> AsyncGenerator[Sequence[WorkMessage], None]:
+        self.works.append(work)
+        self.cohorts.append([run.run_id for run in work.runs])
+        await self.begin.wait()
+        yield [RunBegan(run_id=run.run_id, device="cpu") for run in work.runs]
+        for run in work.runs:
+            for epoch in range(run.spec.fit.epochs):
+                if run.run_id in self.stops:
+                    break
+                if self.deadly.get(run.spec.seed) == epoch:
+                    raise WorkerDied("killed by SIGKILL")
+                if epoch % run.spec.logging.every == 0:
+                    yield [RunLogged(run_id=run.run_id, logs=(formula(run.spec.seed, epoch),))]
+        await self.go.wait()
+        if self.error is not None:
+            raise self.error
+        for run in work.runs:
+            yield [self._end(run.run_id, run.spec)]
+
+    def _end(self, run_id: str, spec: TrainingSpec) -> WorkMessage:
+        if run_id in self.stops:
+            return RunStopped(run_id=run_id, epochs=7)
+        if spec.fit.optimizer.lr > 1e3:
+            return RunFailed(run_id=run_id, failure=Failure(reason="LOSS_NOT_FINITE", message="", epoch=3))
+        weight = np.full((1, 1), math.sin(spec.seed), np.float32)
+        return RunTrained(
+            run_id=run_id,
+            parameters={"linear.weight": weight, "linear.bias": weight[0]},
+            epochs=spec.fit.epochs,
+            final_loss=formula(spec.seed, spec.fit.epochs - 1).loss,
+            training_seconds=0.5,
+        )
+
+
+def formula(seed: int, epoch: int) -> EpochLog:
+    return EpochLog(epoch=epoch, loss=math.cos(seed * 1_000 + epoch) + 2.0, lr=0.01)
+
+
+class FlakyStore(SqlRunStore):
+    """A store that does not answer ``failures`` times; half of the writes that fail are made all the same."""
+
+    failures = 0
+
+    async def append(self, *args: object, **kwargs: object) -> None:
+        await self._maybe_fail(lambda: super(FlakyStore, self).append(*args, **kwargs))
+
+    async def succeed(self, *args: object, **kwargs: object) -> Event:
+        return await self._maybe_fail(lambda: super(FlakyStore, self).succeed(*args, **kwargs))
+
+    async def _maybe_fail(self, write: Callable[[], Awaitable[object]]) -> object:
+        if self.failures:
+            self.failures -= 1
+            if self.failures % 2:
+                await write()
+            raise EpochdError(Reason.STORAGE_UNAVAILABLE)
+        return await write()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(f"sqlite:///{tmp_path / 'runs.db'}")
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def store(database: Database, tmp_path: Path) -> FlakyStore:
+    return FlakyStore(database, Artifacts(tmp_path / "artifacts"), ModelChanges())
+
+
+@pytest.fixture
+def planner() -> PicklePlanner:
+    return PicklePlanner()
+
+
+@pytest.fixture
+async def executor() -> StepExecutor:
+    """One slot; cohorts begin and end by themselves unless a test clears ``begin`` or ``go``."""
+    executor = StepExecutor()
+    executor.begin.set()
+    executor.go.set()
+    return executor
+
+
+@pytest.fixture
+def plan() -> Callable[..., Plan]:
+    return plan_of
+
+
+@pytest.fixture
+def started_of() -> Callable[..., Started]:
+    def started(rows: int = 3, **changes: object) -> Started:
+        return replace(plan_of(**changes).started, rows=rows)
+
+    return started
+
+
+ServiceFactory = Callable[..., Awaitable[RunService]]
+
+
+@pytest.fixture
+async def make_service(
+    store: FlakyStore, planner: PicklePlanner, executor: StepExecutor
+) -> AsyncIterator[ServiceFactory]:
+    """Starts services on the same store, and closes those that a test left open."""
+    services: list[RunService] = []
+
+    async def make(used: object = None, **settings: object) -> RunService:
+        service = RunService(store, planner, used or executor, RunSettings(**settings))
+        services.append(service)
+        await service.start()
+        return service
+
+    yield make
+    for service in services:
+        await service.close()
+
+
+@pytest.fixture
+async def service(make_service: ServiceFactory) -> RunService:
+    return await make_service()
+
+
+@pytest.fixture
+def watch_all() -> Callable[..., Awaitable[list[Event]]]:
+    """Collects a run's events to its end."""
+
+    async def collect(service: RunService, run_id: str, after: int = 0) -> list[Event]:
+        return [event async for page in service.watch(run_id, after) for event in page]
+
+    return collect
