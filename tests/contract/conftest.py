@@ -152,18 +152,19 @@ def convert(source: Path, format_: DatasetFormat, destination: Path) -> DatasetS
 
 @pytest.fixture
 def open_at(tmp_path: Path, database_url: str) -> Iterator[Callable[[str], Storage]]:
-    """Opens a storage with a data folder of that name, all on the same database."""
-    opened: list[Storage] = []
+    """Opens a storage with a data folder of that name, all on the same database; the same name is a restart."""
+    opened: dict[str, Storage] = {}
 
     def open_one(name: str) -> Storage:
-        storage = open_storage(
+        if name in opened:
+            opened.pop(name).close()
+        opened[name] = open_storage(
             tmp_path / name, convert=convert, most_dataset_bytes=1 << 20, database_url=database_url
         )
-        opened.append(storage)
-        return storage
+        return opened[name]
 
     yield open_one
-    for storage in opened:
+    for storage in opened.values():
         storage.close()
 
 

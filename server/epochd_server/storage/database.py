@@ -31,7 +31,11 @@ class Database:
         parsed = parse_url(url)
         self._timeout_s = timeout_s
         self._writing = make_engine(parsed, connections=1)
-        migrate(self._writing)
+        try:
+            migrate(self._writing)
+        except BaseException:
+            self._writing.dispose()
+            raise
         self._reading = make_engine(parsed, connections=readers, read_only=True)
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="storage-reader")
         self._writer = GroupWriter(self._writing)

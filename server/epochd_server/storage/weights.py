@@ -27,7 +27,7 @@ def pack(parameters: Parameters) -> bytes:
 
     The format sorts tensors by its own rules, so that their order is kept in the file's metadata.
     """
-    tensors = {name: np.ascontiguousarray(value) for name, value in parameters.items()}
+    tensors = {name: np.asarray(value, order="C") for name, value in parameters.items()}
     return bytes(save(tensors, metadata={_ORDER: json.dumps(list(parameters))}))
 
 

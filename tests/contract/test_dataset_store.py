@@ -1,0 +1,140 @@
+"""What the DatasetStore does, on every database."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from epochd_server.domain.datasets import DatasetColumn, DatasetFormat
+from epochd_server.domain.errors import EpochdError, InvalidInput, Reason
+from epochd_server.domain.runs import Cancelled, RunState
+
+CSV = DatasetFormat.CSV
+DATA = bytes(range(256)) * 40
+DIGEST = hashlib.sha256(DATA).hexdigest()
+
+
+async def chunks(data: bytes, size: int = 1000, *, breaks: bool = False):
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
+    if breaks:
+        raise ConnectionError("the client is gone")
+
+
+async def upload(storage, data: bytes = DATA, offset: int = 0, digest: str | None = None):
+    digest = digest or hashlib.sha256(data).hexdigest()
+    return await storage.datasets.upload(digest, len(data), CSV, offset, chunks(data[offset:]))
+
+
+async def test_an_upload_becomes_a_dataset(storage):
+    assert await storage.datasets.begin(DIGEST, len(DATA)) == 0
+    dataset = await upload(storage)
+    assert (dataset.digest, dataset.format, dataset.size_bytes) == (DIGEST, CSV, len(DATA))
+    assert dataset.columns == (DatasetColumn("x", "float64"), DatasetColumn("city", None))
+    assert await storage.datasets.get(DIGEST) == dataset
+    assert await storage.datasets.begin(DIGEST, len(DATA)) == dataset
+    assert storage.datasets.path_of(DIGEST).read_bytes() == DATA
+    assert list(storage.folder.uploads.iterdir()) == []
+
+
+async def test_uploading_again_finds_the_same_dataset(storage):
+    assert await upload(storage) == await upload(storage)
+
+
+async def test_a_broken_upload_goes_on_where_it_ended(storage):
+    with pytest.raises(ConnectionError):
+        await storage.datasets.upload(DIGEST, len(DATA), CSV, 0, chunks(DATA[:5000], breaks=True))
+    committed = await storage.datasets.begin(DIGEST, len(DATA))
+    assert committed == 5000
+    assert (await upload(storage, offset=committed)).digest == DIGEST
+
+
+async def test_an_upload_may_begin_before_what_is_there(storage):
+    with pytest.raises(ConnectionError):
+        await storage.datasets.upload(DIGEST, len(DATA), CSV, 0, chunks(DATA[:5000], breaks=True))
+    assert (await upload(storage, offset=3000)).digest == DIGEST
+
+
+async def test_an_offset_that_leaves_a_gap_is_refused(storage):
+    with pytest.raises(InvalidInput) as caught:
+        await upload(storage, offset=1)
+    assert caught.value.violations[0].field == "header.offset"
+
+
+async def test_other_bytes_are_refused_and_thrown_away(storage):
+    with pytest.raises(EpochdError) as caught:
+        await upload(storage, DATA[::-1], digest=DIGEST)
+    assert caught.value.reason is Reason.DIGEST_MISMATCH
+    assert await storage.datasets.begin(DIGEST, len(DATA)) == 0
+
+
+async def test_too_many_bytes_are_refused(storage):
+    with pytest.raises(InvalidInput) as caught:
+        await storage.datasets.upload(DIGEST, 100, CSV, 0, chunks(DATA))
+    assert "100 bytes announced" in caught.value.message
+
+
+async def test_too_few_bytes_are_refused_but_kept(storage):
+    with pytest.raises(InvalidInput) as caught:
+        await storage.datasets.upload(DIGEST, len(DATA), CSV, 0, chunks(DATA[:100]))
+    assert f"ends after 100 of {len(DATA)} bytes" in caught.value.message
+    assert await storage.datasets.begin(DIGEST, len(DATA)) == 100
+
+
+async def test_a_wrong_size_announced_before_does_no_harm(storage):
+    with pytest.raises(ConnectionError):
+        await storage.datasets.upload(DIGEST, 10**6, CSV, 0, chunks(DATA * 2, breaks=True))
+    assert await storage.datasets.begin(DIGEST, len(DATA)) == 0
+    assert (await upload(storage)).digest == DIGEST
+
+
+async def test_announcing_more_than_allowed_is_refused(storage):
+    with pytest.raises(EpochdError) as caught:
+        await storage.datasets.begin(DIGEST, (1 << 20) + 1)
+    assert caught.value.reason is Reason.DATA_TOO_LARGE
+
+
+async def test_uploading_more_than_allowed_is_refused(storage):
+    with pytest.raises(EpochdError) as caught:
+        await storage.datasets.upload(DIGEST, (1 << 20) + 1, CSV, 0, chunks(DATA))
+    assert caught.value.reason is Reason.DATA_TOO_LARGE
+    assert list(storage.folder.uploads.iterdir()) == []
+
+
+async def test_datasets_are_listed_newest_first(storage):
+    made = [await upload(storage, bytes([n])) for n in range(5)]
+    first = await storage.datasets.page(2)
+    before = (first[-1].create_time, first[-1].digest)
+    assert first + await storage.datasets.page(9, before=before) == made[::-1]
+
+
+async def test_a_dataset_can_be_deleted_and_uploaded_again(storage):
+    await upload(storage)
+    await storage.datasets.delete(DIGEST)
+    assert not storage.datasets.path_of(DIGEST).exists()
+    with pytest.raises(EpochdError) as caught:
+        await storage.datasets.get(DIGEST)
+    assert caught.value.reason is Reason.DATASET_NOT_FOUND
+    assert caught.value.metadata["name"] == f"datasets/{DIGEST}"
+    assert (await upload(storage)).digest == DIGEST
+
+
+async def test_deleting_a_missing_one_names_it(storage):
+    with pytest.raises(EpochdError) as caught:
+        await storage.datasets.delete(DIGEST)
+    assert caught.value.reason is Reason.DATASET_NOT_FOUND
+
+
+async def test_a_dataset_stays_while_an_unfinished_run_uses_it(storage, make):
+    await upload(storage)
+    run = make.run(dataset=DIGEST)
+    await storage.runs.accept(run, make.queued(run))
+    with pytest.raises(EpochdError) as caught:
+        await storage.datasets.delete(DIGEST)
+    assert caught.value.reason is Reason.DATASET_IN_USE
+    assert caught.value.metadata["run"] == f"runs/{run.run_id}"
+    assert storage.datasets.path_of(DIGEST).exists()
+    await storage.datasets.get(DIGEST)
+    await storage.runs.append(run.run_id, [make.event(2, Cancelled(epochs=0))], state=RunState.CANCELLED)
+    await storage.datasets.delete(DIGEST)

@@ -1,0 +1,87 @@
+"""The schema: made once, held against the tables' description, and never touched when it is newer."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine, inspect, text
+
+import epochd_server.storage.migrations as migrations
+from epochd_server.storage import Database, StorageUnusableError
+from epochd_server.storage.engines import parse_url
+from epochd_server.storage.migrating import KNOWN
+from epochd_server.storage.schema import HEAD, metadata
+
+
+@pytest.fixture
+def bare_url(database_url):
+    """A database without any table."""
+    engine = create_engine(parse_url(database_url))
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("DROP SCHEMA public CASCADE"))
+            connection.execute(text("CREATE SCHEMA public"))
+    engine.dispose()
+    return database_url
+
+
+def test_makes_exactly_the_tables_that_are_described(bare_url):
+    Database(bare_url).close()
+    engine = create_engine(parse_url(bare_url))
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+        assert context.get_current_revision() == HEAD
+    engine.dispose()
+
+
+def test_knows_every_migration_there_is():
+    scripts = ScriptDirectory(migrations.__path__[0])
+    assert tuple(script.revision for script in scripts.walk_revisions())[::-1] == KNOWN
+    assert KNOWN[-1] == HEAD == scripts.get_current_head()
+
+
+def test_many_servers_may_start_at_once(bare_url):
+    with ThreadPoolExecutor(8) as pool:
+        for database in pool.map(lambda _: Database(bare_url), range(8)):
+            database.close()
+
+
+def test_a_newer_schema_is_refused_in_one_clear_line_and_left_alone(bare_url):
+    Database(bare_url).close()
+    engine = create_engine(parse_url(bare_url))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        before = inspect(connection).get_table_names()
+    with pytest.raises(StorageUnusableError) as caught:
+        Database(bare_url)
+    message = str(caught.value)
+    assert "schema 9999 of a newer epochd" in message
+    assert "Upgrade epochd" in message
+    assert "\n" not in message
+    with engine.begin() as connection:
+        assert inspect(connection).get_table_names() == before
+        connection.execute(text(f"UPDATE alembic_version SET version_num = '{HEAD}'"))
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("nonsense", "cannot be read"),
+        ("mysql://root@localhost/epochd", "neither a SQLite file nor PostgreSQL"),
+        ("sqlite://", "neither a SQLite file nor PostgreSQL"),
+        ("postgresql://epochd:secret@127.0.0.1:1/epochd", "cannot be used: connection"),
+        ("sqlite:////proc/nowhere/epochd.db", "cannot be used: unable to open database file"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_one_clear_line(url, said):
+    with pytest.raises(StorageUnusableError) as caught:
+        Database(url)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
