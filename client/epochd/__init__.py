@@ -1,1 +1,101 @@
-"""Thin Python client of the epochd training server."""
+"""Thin Python client of epochd, the training server. It needs grpcio, protobuf and NumPy, and nothing else.
+
+Example:
+    >>> import epochd
+    >>> def main() -> None:
+    ...     with epochd.connect("127.0.0.1:50051") as client:
+    ...         run = client.train([[1], [2], [3]], [2, 4, 6], model=epochd.Linear(init="zeros"),
+    ...                            optimizer=epochd.SGD(lr=0.01), epochs=2000, log_every=100, name="tutorial")
+    ...         for log in run.logs():
+    ...             print(log)
+    ...         print(run.result().predict([[4.0]]))
+
+:mod:`epochd.aio` has the same names for asyncio; :mod:`epochd.errors` draws the tree of exceptions.
+"""
+
+from epochd import aio, errors, events, losses
+from epochd.activations import Activation
+from epochd.client import Client, connect
+from epochd.errors import (
+    Aborted,
+    AlreadyExists,
+    Cancelled,
+    ConnectionFailed,
+    DataLoss,
+    DeadlineExceeded,
+    EpochdError,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    OutOfRange,
+    PermissionDenied,
+    ResourceExhausted,
+    TrainingCancelled,
+    TrainingFailed,
+    Unavailable,
+    Unimplemented,
+    Violation,
+)
+from epochd.events import EpochLog, Event, State
+from epochd.losses import L1, MSE, BCEWithLogits, CrossEntropy, Huber
+from epochd.model import Model
+from epochd.optimizers import SGD, Adam, AdamW
+from epochd.policy import Retry, Timeout
+from epochd.run import Run
+from epochd.specs import Linear, Module, Sequential
+from epochd.values import Dataset, Derivatives, Estimate, Prediction, RegisteredModel
+from epochd.version import __version__
+
+__all__ = [
+    "L1",
+    "MSE",
+    "SGD",
+    "Aborted",
+    "Activation",
+    "Adam",
+    "AdamW",
+    "AlreadyExists",
+    "BCEWithLogits",
+    "Cancelled",
+    "Client",
+    "ConnectionFailed",
+    "CrossEntropy",
+    "DataLoss",
+    "Dataset",
+    "DeadlineExceeded",
+    "Derivatives",
+    "EpochLog",
+    "EpochdError",
+    "Estimate",
+    "Event",
+    "FailedPrecondition",
+    "Huber",
+    "Internal",
+    "InvalidArgument",
+    "Linear",
+    "Model",
+    "Module",
+    "NotFound",
+    "OutOfRange",
+    "PermissionDenied",
+    "Prediction",
+    "RegisteredModel",
+    "ResourceExhausted",
+    "Retry",
+    "Run",
+    "Sequential",
+    "State",
+    "Timeout",
+    "TrainingCancelled",
+    "TrainingFailed",
+    "Unavailable",
+    "Unimplemented",
+    "Violation",
+    "__version__",
+    "aio",
+    "connect",
+    "errors",
+    "events",
+    "losses",
+]

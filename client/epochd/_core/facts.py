@@ -1,0 +1,124 @@
+"""What a model version says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from numpy.typing import NDArray
+
+from epochd._core.resources import model_name
+from epochd._wire.labels import decode_labels
+from epochd._wire.specs import decode_model
+from epochd._wire.tensors import dtype_name
+from epochd.specs import ModelSpec
+from epochd.v1 import models_pb2
+
+
+class VersionFacts:
+    """What is known of a model version; it never changes."""
+
+    def __init__(self, message: models_pb2.ModelVersion) -> None:
+        self._message = message
+
+    @property
+    def resource_name(self) -> str:
+        """``models/{model}/versions/{version}``."""
+        return self._message.name
+
+    @property
+    def name(self) -> str:
+        """The model's name, such as ``house-price``."""
+        return model_name(self._message.name).removeprefix("models/")
+
+    @property
+    def version(self) -> int:
+        """The version's number: 1, 2, 3 …"""
+        return int(self._message.name.rpartition("/")[2])
+
+    @property
+    def run(self) -> str:
+        """The run that trained it, ``runs/{run}``."""
+        return self._message.run
+
+    @property
+    def create_time(self) -> datetime:
+        """When it was made, in UTC."""
+        return self._message.create_time.ToDatetime(tzinfo=UTC)
+
+    @cached_property
+    def spec(self) -> ModelSpec | None:
+        """The model with every size filled in; None for a kind that this client does not know."""
+        return decode_model(self._message.model)
+
+    @property
+    def loss(self) -> str:
+        """The name of the loss it was trained with."""
+        return self._message.loss.WhichOneof("kind") or ""
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Feature columns in their order."""
+        return tuple(self._message.feature_columns)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Target columns."""
+        return tuple(self._message.target_columns)
+
+    @cached_property
+    def classes(self) -> NDArray[Any] | None:
+        """Classes in the order of the outputs, of str or int64; None for regression."""
+        return decode_labels(self._message.classes)
+
+    @property
+    def dtype(self) -> str:
+        """The type of parameters and arithmetic."""
+        return dtype_name(self._message.dtype)
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of parameters."""
+        return self._message.parameters
+
+    @property
+    def rows(self) -> int:
+        """Rows it was trained on."""
+        return self._message.rows
+
+    @property
+    def epochs(self) -> int:
+        """Epochs it was trained for."""
+        return self._message.epochs
+
+    @property
+    def final_loss(self) -> float:
+        """The loss of the last epoch, before its update."""
+        return self._message.final_loss
+
+    @property
+    def seed(self) -> int:
+        """The seed."""
+        return self._message.seed
+
+    def __str__(self) -> str:
+        lines = {
+            "model": f"{self.spec or 'of a newer kind'}, {self.parameter_count:,} parameters, {self.dtype}",
+            "trained": f"{self.epochs:,} epochs on {self.rows:,} rows, final loss {self.final_loss:.6g} ({self.loss})",
+            "features": _listed(self.features),
+            "target": _listed(self.targets),
+            "classes": "" if self.classes is None else _listed([str(label) for label in self.classes]),
+            "run": f"{self.run}, seed {self.seed}",
+        }
+        shown = [f"  {key:<9} {value}" for key, value in lines.items() if value]
+        return "\n".join([self.resource_name, *shown])
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.resource_name}>"
+
+
+def _listed(names: Sequence[str], most: int = 12) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" … and {more} more" if more > 0 else "")

@@ -1,0 +1,103 @@
+"""The programs of a model version's calls, one a method of both kinds of Model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from epochd._core.calling import call, call_once, retrying
+from epochd._core.effects import Program, open_stream, receive
+from epochd._core.facts import VersionFacts
+from epochd._core.methods import (
+    DELETE_ALIAS,
+    DELETE_VERSION,
+    EXPORT_VERSION,
+    GET_MODEL,
+    GET_PARAMETERS,
+    SET_ALIAS,
+)
+from epochd._core.predicting import Query, predict
+from epochd._core.resources import model_name
+from epochd._wire.events import decode_parameters
+from epochd._wire.safetensors import read_safetensors
+from epochd._wire.values import decode_registered
+from epochd.errors import ResourceExhausted
+from epochd.policy import Policy
+from epochd.v1 import models_pb2
+from epochd.values import Prediction, RegisteredModel
+
+
+class VersionCalls:
+    """Makes the programs of one version."""
+
+    def __init__(self, facts: VersionFacts, policy: Policy) -> None:
+        self._facts = facts
+        self._policy = policy
+
+    def predict(self, data: Any, *, probabilities: bool = False, logits: bool = False) -> Program[Prediction]:
+        """Predicts with this very version."""
+        return predict(self._query(probabilities, logits), data, self._policy)
+
+    def _query(self, probabilities: bool, logits: bool) -> Query:
+        classes = self._facts.classes
+        widest = 0 if classes is None or classes.dtype.kind != "U" else classes.dtype.itemsize // 8
+        return Query(
+            model=self._facts.resource_name,
+            probabilities=probabilities,
+            logits=logits,
+            features=self._facts.features,
+            targets=self._facts.targets,
+            outputs=max(len(self._facts.targets), 0 if classes is None else len(classes)) + widest,
+        )
+
+    def parameters(self) -> Program[dict[str, NDArray[Any]]]:
+        """The parameters by PyTorch's names; as a file where they do not fit one message."""
+        request = models_pb2.GetParametersRequest(name=self._facts.resource_name)
+        try:
+            response = yield from call(GET_PARAMETERS, request, self._policy)
+        except ResourceExhausted as error:
+            if error.reason not in ("", "MESSAGE_TOO_LARGE"):
+                raise
+            return read_safetensors((yield from self.export()))
+        return decode_parameters(response.parameters)
+
+    def export(self) -> Program[bytearray]:
+        """The parameters as the bytes of a safetensors file."""
+        request = models_pb2.ExportVersionRequest(name=self._facts.resource_name)
+
+        def attempt(left: float) -> Program[bytearray]:
+            stream = yield from open_stream(EXPORT_VERSION, request, left)
+            file = bytearray()
+            try:
+                while (message := (yield from receive(EXPORT_VERSION, stream))) is not None:
+                    file += message.data
+            finally:
+                stream.cancel()
+            return file
+
+        return (yield from retrying(attempt, self._policy, self._policy.timeout.transfer))
+
+    def aliases(self) -> Program[list[str]]:
+        """The aliases that point at this version."""
+        request = models_pb2.GetModelRequest(name=model_name(self._facts.resource_name))
+        model = (yield from call(GET_MODEL, request, self._policy)).model
+        return [alias.alias for alias in model.aliases if alias.version == self._facts.resource_name]
+
+    def set_alias(self, alias: str) -> Program[RegisteredModel]:
+        """Points an alias at this version; repeating that is harmless."""
+        request = models_pb2.SetAliasRequest(
+            model=model_name(self._facts.resource_name), alias=alias, version=self._facts.resource_name
+        )
+        return decode_registered((yield from call(SET_ALIAS, request, self._policy)).model)
+
+    def delete_alias(self, alias: str) -> Program[RegisteredModel]:
+        """Deletes an alias of the model."""
+        request = models_pb2.DeleteAliasRequest(model=model_name(self._facts.resource_name), alias=alias)
+        return decode_registered((yield from call_once(DELETE_ALIAS, request, self._policy)).model)
+
+    def delete(self) -> Program[None]:
+        """Deletes this version."""
+        yield from call_once(
+            DELETE_VERSION, models_pb2.DeleteVersionRequest(name=self._facts.resource_name), self._policy
+        )

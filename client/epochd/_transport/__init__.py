@@ -1,0 +1,1 @@
+"""Runs programs over gRPC channels: blocking and asyncio."""

@@ -1,0 +1,1 @@
+"""Between Python values and messages: pure conversions, no I/O."""

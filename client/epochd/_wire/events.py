@@ -1,0 +1,98 @@
+"""Events from their messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from numpy.typing import NDArray
+
+from epochd import events
+from epochd._wire.labels import decode_labels
+from epochd._wire.tensors import decode_tensor, dtype_name
+from epochd.v1 import run_pb2, tensor_pb2
+
+NEVER = datetime.min.replace(tzinfo=UTC)
+"""The time of what has not happened."""
+
+TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
+"""The kinds of event that end a run."""
+
+
+def decode_event(message: run_pb2.Event, epochs: int = 0) -> events.Event | None:
+    """The event of a message; None for a kind that this client does not know.
+
+    Args:
+        message: The message.
+        epochs: Epochs that the run was asked for, if known: an epoch's log shows them.
+    """
+    head: dict[str, Any] = {"sequence": message.sequence, "time": message.time.ToDatetime(tzinfo=UTC)}
+    match message.WhichOneof("kind"):
+        case "queued":
+            return events.Queued(**head, run=message.queued.run, model=message.queued.model)
+        case "started":
+            return decode_started(message.started, **head)
+        case "epoch_log":
+            return _epoch_log(message.epoch_log, epochs, head)
+        case "warning":
+            return events.Warning(**head, reason=message.warning.reason, message=message.warning.message)
+        case "succeeded":
+            return _succeeded(message.succeeded, head)
+        case "failed":
+            return _failed(message.failed, head)
+        case "cancelled":
+            return events.Cancelled(**head, epochs=message.cancelled.epochs)
+    return None
+
+
+def decode_started(message: run_pb2.Started, sequence: int = 0, time: datetime = NEVER) -> events.Started:
+    """The start of a run, real or (in an estimate) as it would be."""
+    return events.Started(
+        sequence=sequence,
+        time=time,
+        parameters=message.parameters,
+        rows=message.rows,
+        features=tuple(message.feature_columns),
+        targets=tuple(message.target_columns),
+        classes=decode_labels(message.classes),
+        device=message.device,
+        seed=message.seed,
+        dtype=dtype_name(message.dtype),
+        batch_size=message.batch_size,
+        epochs=message.epochs,
+    )
+
+
+def decode_parameters(tensors: Iterable[tensor_pb2.NamedTensor]) -> dict[str, NDArray[Any]]:
+    """Arrays by name, in the order they came."""
+    return {named.name: decode_tensor(named.tensor) for named in tensors}
+
+
+def _epoch_log(log: run_pb2.EpochLog, epochs: int, head: dict[str, Any]) -> events.EpochLog:
+    return events.EpochLog(
+        **head,
+        epoch=log.epoch,
+        epochs=epochs,
+        loss=log.loss,
+        lr=log.lr,
+        rows_per_second=log.rows_per_second,
+        parameters=decode_parameters(log.parameters),
+    )
+
+
+def _succeeded(message: run_pb2.Succeeded, head: dict[str, Any]) -> events.Succeeded:
+    return events.Succeeded(
+        **head,
+        model_version=message.model_version,
+        epochs=message.epochs,
+        final_loss=message.final_loss,
+        training_seconds=message.training_seconds,
+    )
+
+
+def _failed(failure: run_pb2.Failure, head: dict[str, Any]) -> events.Failed:
+    epoch = failure.epoch if failure.HasField("epoch") else None
+    return events.Failed(
+        **head, reason=failure.reason, message=failure.message, hint=failure.hint, epoch=epoch
+    )

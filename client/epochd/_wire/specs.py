@@ -1,0 +1,140 @@
+"""Models, losses and optimizers as messages, and models back again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from epochd._wire.steps import function_number, operation_number
+from epochd.activations import Activation
+from epochd.errors import invalid
+from epochd.losses import L1, MSE, BCEWithLogits, CrossEntropy, Huber, Loss
+from epochd.optimizers import SGD, Adam, AdamW, Optimizer
+from epochd.specs import Init, Layer, Linear, ModelSpec, Module, Sequential
+from epochd.v1 import activation_pb2, spec_pb2
+
+_INITS = {"default": spec_pb2.INIT_DEFAULT, "zeros": spec_pb2.INIT_ZEROS}
+
+
+def encode_model(spec: ModelSpec) -> spec_pb2.ModelSpec:
+    """The message of a model.
+
+    Raises:
+        InvalidArgument: When an activation has no such name.
+        TypeError: When it is no model.
+    """
+    init = _INITS[spec.init] if isinstance(spec, Linear | Sequential | Module) else spec_pb2.INIT_UNSPECIFIED
+    match spec:
+        case Linear():
+            return spec_pb2.ModelSpec(linear=_linear(spec), init=init)
+        case Sequential(layers):
+            encoded = [_layer(layer, index) for index, layer in enumerate(layers)]
+            return spec_pb2.ModelSpec(sequential=spec_pb2.SequentialSpec(layers=encoded), init=init)
+        case Module(name):
+            arguments = {key: _argument(value) for key, value in spec.arguments.items()}
+            return spec_pb2.ModelSpec(module=spec_pb2.ModuleSpec(name=name, arguments=arguments), init=init)
+    raise TypeError(f"model must be an epochd.Linear, Sequential or Module, not {spec!r}")
+
+
+def decode_model(message: spec_pb2.ModelSpec) -> ModelSpec | None:
+    """The model of a message; None for a kind that this client does not know."""
+    init: Init = "zeros" if message.init == spec_pb2.INIT_ZEROS else "default"
+    match message.WhichOneof("kind"):
+        case "linear":
+            return _decode_linear(message.linear, init)
+        case "sequential":
+            return Sequential(*(_decode_layer(layer) for layer in message.sequential.layers), init=init)
+        case "module":
+            arguments = {key: _decode_argument(value) for key, value in message.module.arguments.items()}
+            return Module(message.module.name, init=init, **arguments)
+    return None
+
+
+def encode_loss(loss: Loss) -> spec_pb2.Loss:
+    """The message of a loss."""
+    match loss:
+        case MSE():
+            return spec_pb2.Loss(mse=spec_pb2.MseLoss())
+        case L1():
+            return spec_pb2.Loss(l1=spec_pb2.L1Loss())
+        case Huber(delta=delta):
+            return spec_pb2.Loss(huber=spec_pb2.HuberLoss(delta=delta))
+        case BCEWithLogits():
+            return spec_pb2.Loss(bce_with_logits=spec_pb2.BceWithLogitsLoss())
+        case CrossEntropy():
+            return spec_pb2.Loss(cross_entropy=spec_pb2.CrossEntropyLoss())
+    raise TypeError(f"loss must be a name or one of epochd.losses, not {loss!r}")
+
+
+def encode_optimizer(optimizer: Optimizer) -> spec_pb2.Optimizer:
+    """The message of an optimizer."""
+    match optimizer:
+        case SGD():
+            sgd = spec_pb2.Sgd(
+                lr=optimizer.lr,
+                momentum=optimizer.momentum,
+                dampening=optimizer.dampening,
+                weight_decay=optimizer.weight_decay,
+                nesterov=optimizer.nesterov,
+            )
+            return spec_pb2.Optimizer(sgd=sgd)
+        case Adam(lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=decay):
+            return spec_pb2.Optimizer(
+                adam=spec_pb2.Adam(lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=decay)
+            )
+        case AdamW(lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=decay):
+            return spec_pb2.Optimizer(
+                adamw=spec_pb2.AdamW(lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=decay)
+            )
+    raise TypeError(f"optimizer must be an epochd.SGD, Adam or AdamW, not {optimizer!r}")
+
+
+def _linear(spec: Linear) -> spec_pb2.LinearSpec:
+    return spec_pb2.LinearSpec(in_features=spec.in_features, out_features=spec.out_features, bias=spec.bias)
+
+
+def _layer(layer: Layer, index: int) -> spec_pb2.LayerSpec:
+    if isinstance(layer, Linear):
+        return spec_pb2.LayerSpec(linear=_linear(layer))
+    field = f"model.sequential.layers[{index}].activation"
+    if operation_number(layer.op) != activation_pb2.ACTIVATION_OPERATION_FORWARD or layer.axis is not None:
+        raise invalid(field, "a layer has no op and no axis")
+    function = function_number(layer.name, f"{field}.function")
+    return spec_pb2.LayerSpec(
+        activation=spec_pb2.ActivationSpec(
+            function=function, parameters=layer.parameters, approximate=layer.approximate or ""
+        )
+    )
+
+
+def _argument(value: bool | int | float | str) -> spec_pb2.ModuleArgument:
+    if isinstance(value, bool):
+        return spec_pb2.ModuleArgument(flag=value)
+    if isinstance(value, int):
+        return spec_pb2.ModuleArgument(integer=value)
+    if isinstance(value, float):
+        return spec_pb2.ModuleArgument(number=value)
+    return spec_pb2.ModuleArgument(text=value)
+
+
+def _decode_argument(message: spec_pb2.ModuleArgument) -> bool | int | float | str:
+    kind = message.WhichOneof("value")
+    value: bool | int | float | str = getattr(message, kind) if kind else ""
+    return value
+
+
+def _decode_linear(message: spec_pb2.LinearSpec, init: Init = "default") -> Linear:
+    return Linear(
+        message.out_features if message.HasField("out_features") else None,
+        in_features=message.in_features if message.HasField("in_features") else None,
+        bias=message.bias if message.HasField("bias") else True,
+        init=init,
+    )
+
+
+def _decode_layer(message: spec_pb2.LayerSpec) -> Layer:
+    if message.WhichOneof("kind") == "linear":
+        return _decode_linear(message.linear)
+    spec = message.activation
+    name = activation_pb2.ActivationFunction.Name(spec.function).removeprefix("ACTIVATION_FUNCTION_").lower()
+    parameters: dict[str, Any] = dict(spec.parameters)
+    return Activation(name, approximate=spec.approximate or None, **parameters)

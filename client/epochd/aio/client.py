@@ -1,0 +1,191 @@
+"""The asyncio client."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, overload
+
+import grpc
+from numpy.typing import NDArray
+
+from epochd._core.connecting import greet
+from epochd._core.plans import plan_training
+from epochd._core.runs import RunRecord
+from epochd._core.service import Service, differentiate, plan_activation, plan_differentiation
+from epochd._core.signatures import takes
+from epochd._transport.asynchronous import AsyncTransport
+from epochd._transport.options import Connection, Options
+from epochd.aio.model import Model
+from epochd.aio.run import Run
+from epochd.events import State
+from epochd.policy import Retry, Timeout
+from epochd.values import Dataset, Derivatives, Estimate, Prediction, RegisteredModel
+
+
+def connect(
+    address: str = "127.0.0.1:50051",
+    *,
+    wait: float = 0.0,
+    timeout: Timeout | float | None = None,
+    retry: Retry | None = None,
+    credentials: grpc.ChannelCredentials | None = None,
+    client_name: str | None = None,
+    options: Options = (),
+) -> Client:
+    """A client to enter with ``async with``, which makes sure that the server answers.
+
+    The arguments are those of :func:`epochd.connect`.
+    """
+    return Client(Connection.of(address, timeout, retry, credentials, client_name, options), wait)
+
+
+class Client:
+    """A connection to a server; see :class:`epochd.Client`. Belongs to the event loop in which it is entered."""
+
+    def __init__(self, connection: Connection, wait: float = 0.0) -> None:
+        self.address = connection.address
+        self._connection = connection
+        self._policy = connection.policy
+        self._wait = wait
+        self._service = Service(connection.policy)
+        self._entered: AsyncTransport | None = None
+
+    async def __aenter__(self) -> Self:
+        self._entered = AsyncTransport(self._connection)
+        try:
+            await self._entered.run(greet(self._policy, self._wait))
+        except BaseException:
+            await self._entered.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connection. Runs go on."""
+        await self._transport.close()
+
+    @takes(plan_training)
+    async def train(self, *args: Any, **kwargs: Any) -> Run:
+        """Trains a model; see :meth:`epochd.Client.train`.
+
+        {arguments}
+        """
+        plan = plan_training(*args, **kwargs)
+        run = self._run(await self._transport.run(self._service.train(plan)))
+        if plan.progress:
+            await run.wait(progress=True)
+        return run
+
+    @takes(plan_training)
+    async def check(self, *args: Any, **kwargs: Any) -> Estimate:
+        """Has the server check a training and say what it would be, without training.
+
+        {arguments}
+        """
+        return await self._transport.run(self._service.check(plan_training(*args, **kwargs)))
+
+    @overload
+    async def predict(self, model: str, X: Any) -> NDArray[Any]: ...  # noqa: N803
+    @overload
+    async def predict(
+        self,
+        model: str,
+        X: Any,  # noqa: N803
+        *,
+        probabilities: Literal[True],
+        logits: bool = False,
+    ) -> Prediction: ...
+    @overload
+    async def predict(
+        self,
+        model: str,
+        X: Any,  # noqa: N803
+        *,
+        probabilities: bool = False,
+        logits: Literal[True],
+    ) -> Prediction: ...
+    async def predict(
+        self,
+        model: str,
+        X: Any,  # noqa: N803 - as everywhere in this field
+        *,
+        probabilities: bool = False,
+        logits: bool = False,
+    ) -> NDArray[Any] | Prediction:
+        """Predicts with a model by name, in one call; see :meth:`epochd.Client.predict`."""
+        prediction = await self._transport.run(self._service.predict(model, X, probabilities, logits))
+        return prediction if probabilities or logits else prediction.values
+
+    @takes(plan_activation)
+    async def activation(self, *args: Any, **kwargs: Any) -> Any:
+        """Applies activation functions, their inverses, derivatives or antiderivatives.
+
+        {arguments}
+        """
+        return await self._transport.run(plan_activation(*args, **kwargs).run(self._policy))
+
+    @takes(plan_differentiation)
+    async def differentiate(self, *args: Any, **kwargs: Any) -> Derivatives:
+        """Evaluates a small expression and differentiates it by PyTorch's autograd.
+
+        {arguments}
+        """
+        return await self._transport.run(differentiate(plan_differentiation(*args, **kwargs), self._policy))
+
+    async def run(self, name: str) -> Run:
+        """Finds a run by name, wherever it was started."""
+        return self._run(await self._transport.run(self._service.run(name)))
+
+    async def runs(
+        self, *, model: str | None = None, states: Sequence[State | str] = ()
+    ) -> AsyncIterator[Run]:
+        """The runs, newest first, fetched page by page as they are iterated over."""
+        async for message in self._transport.iterate(self._service.runs(model, states)):
+            yield self._run(RunRecord.of_message(message, self._policy))
+
+    async def model(self, name: str) -> Model:
+        """Finds a model: ``house-price`` (the newest version), ``house-price@champion``, ``house-price/versions/3``."""
+        return Model(await self._transport.run(self._service.model(name)), self._transport, self._policy)
+
+    def models(self) -> AsyncIterator[RegisteredModel]:
+        """The models by name, fetched page by page."""
+        return self._transport.iterate(self._service.models())
+
+    async def versions(self, model: str) -> AsyncIterator[Model]:
+        """The versions of a model, newest first, fetched page by page."""
+        async for message in self._transport.iterate(self._service.versions(model)):
+            yield Model(message, self._transport, self._policy)
+
+    async def upload(self, data: Any | str | Path) -> Dataset:
+        """Uploads a table, or a CSV, Parquet or Arrow file; see :meth:`epochd.Client.upload`."""
+        return await self._transport.run(self._service.upload(data))
+
+    def datasets(self) -> AsyncIterator[Dataset]:
+        """The uploaded tables, newest first, fetched page by page."""
+        return self._transport.iterate(self._service.datasets())
+
+    async def delete_model(self, name: str) -> None:
+        """Deletes a model with all its versions and aliases."""
+        await self._transport.run(self._service.delete_model(name))
+
+    async def delete_dataset(self, dataset: str | Dataset) -> None:
+        """Deletes a dataset that no unfinished run uses."""
+        await self._transport.run(self._service.delete_dataset(dataset))
+
+    @property
+    def _transport(self) -> AsyncTransport:
+        if self._entered is None:
+            raise RuntimeError("enter the client first: async with epochd.aio.connect(…) as client")
+        return self._entered
+
+    def _run(self, record: RunRecord) -> Run:
+        return Run(record, self._transport, self._policy)
+
+    def __repr__(self) -> str:
+        return f"<Client of {self.address}>"

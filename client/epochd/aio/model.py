@@ -1,0 +1,74 @@
+"""A model version, as seen by an asyncio client."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from numpy.typing import NDArray
+
+from epochd._core.facts import VersionFacts
+from epochd._core.models import VersionCalls
+from epochd._core.predicting import probability_columns
+from epochd._transport.asynchronous import AsyncTransport
+from epochd.policy import Policy
+from epochd.v1 import models_pb2
+from epochd.values import Prediction, RegisteredModel
+
+
+class Model(VersionFacts):
+    """One version of a model; see :class:`epochd.Model`."""
+
+    def __init__(self, message: models_pb2.ModelVersion, transport: AsyncTransport, policy: Policy) -> None:
+        super().__init__(message)
+        self._transport = transport
+        self._calls = VersionCalls(self, policy)
+
+    @overload
+    async def predict(self, X: Any) -> NDArray[Any]: ...  # noqa: N803
+    @overload
+    async def predict(self, X: Any, *, probabilities: Literal[True], logits: bool = False) -> Prediction: ...  # noqa: N803
+    @overload
+    async def predict(self, X: Any, *, probabilities: bool = False, logits: Literal[True]) -> Prediction: ...  # noqa: N803
+    async def predict(
+        self,
+        X: Any,  # noqa: N803 - as everywhere in this field
+        *,
+        probabilities: bool = False,
+        logits: bool = False,
+    ) -> NDArray[Any] | Prediction:
+        """Predicts; see :meth:`epochd.Model.predict`."""
+        prediction = await self._transport.run(
+            self._calls.predict(X, probabilities=probabilities, logits=logits)
+        )
+        return prediction if probabilities or logits else prediction.values
+
+    async def predict_proba(self, X: Any) -> NDArray[Any]:  # noqa: N803
+        """Probabilities [rows, classes] in the order of ``classes``, as scikit-learn gives them."""
+        return probability_columns(await self._transport.run(self._calls.predict(X, probabilities=True)))
+
+    async def parameters(self) -> dict[str, NDArray[Any]]:
+        """The parameters by PyTorch's names, in PyTorch's order and shapes, of whatever size."""
+        return await self._transport.run(self._calls.parameters())
+
+    async def save(self, path: str | Path) -> None:
+        """Writes the parameters to a safetensors file."""
+        file = await self._transport.run(self._calls.export())
+        await asyncio.to_thread(Path(path).write_bytes, file)
+
+    async def aliases(self) -> list[str]:
+        """The aliases that point at this version."""
+        return await self._transport.run(self._calls.aliases())
+
+    async def set_alias(self, alias: str) -> RegisteredModel:
+        """Points an alias at this version."""
+        return await self._transport.run(self._calls.set_alias(alias))
+
+    async def delete_alias(self, alias: str) -> RegisteredModel:
+        """Deletes an alias of this model."""
+        return await self._transport.run(self._calls.delete_alias(alias))
+
+    async def delete(self) -> None:
+        """Deletes this version, which no alias may point at."""
+        await self._transport.run(self._calls.delete())

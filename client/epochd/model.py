@@ -1,0 +1,95 @@
+"""A model version, as seen by a blocking client."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from numpy.typing import NDArray
+
+from epochd._core.facts import VersionFacts
+from epochd._core.models import VersionCalls
+from epochd._core.predicting import probability_columns
+from epochd._transport.blocking import BlockingTransport
+from epochd.policy import Policy
+from epochd.v1 import models_pb2
+from epochd.values import Prediction, RegisteredModel
+
+
+class Model(VersionFacts):
+    """One version of a model; it never changes.
+
+    Made by ``run.result`` and ``client.model``. ``print(model)`` tells what it is.
+
+    Example:
+        >>> def use(model: Model) -> None:
+        ...     model.predict([[4.0]])                 # a NumPy array
+        ...     model.parameters()                     # {"linear.weight": array, "linear.bias": array}
+        ...     model.set_alias("champion")
+    """
+
+    def __init__(
+        self, message: models_pb2.ModelVersion, transport: BlockingTransport, policy: Policy
+    ) -> None:
+        super().__init__(message)
+        self._transport = transport
+        self._calls = VersionCalls(self, policy)
+
+    @overload
+    def predict(self, X: Any) -> NDArray[Any]: ...  # noqa: N803
+    @overload
+    def predict(self, X: Any, *, probabilities: Literal[True], logits: bool = False) -> Prediction: ...  # noqa: N803
+    @overload
+    def predict(self, X: Any, *, probabilities: bool = False, logits: Literal[True]) -> Prediction: ...  # noqa: N803
+    def predict(
+        self,
+        X: Any,  # noqa: N803 - as everywhere in this field
+        *,
+        probabilities: bool = False,
+        logits: bool = False,
+    ) -> NDArray[Any] | Prediction:
+        """Predicts.
+
+        Args:
+            X: Rows as an array [rows, features] or [features] (with one feature: [rows]), or as a table that has
+                the model's features, in any order; its target columns may stay in.
+            probabilities: Whether to return probabilities, too; classifiers only.
+            logits: Whether to return logits, too; classifiers only.
+
+        Returns:
+            One prediction a row, [rows] or [rows, targets]; labels of str or int64 for classifiers. With
+            ``probabilities`` or ``logits`` a :class:`Prediction` that holds all of it.
+
+        Raises:
+            InvalidArgument: When columns are missing or too many, each named.
+        """
+        prediction = self._transport.run(self._calls.predict(X, probabilities=probabilities, logits=logits))
+        return prediction if probabilities or logits else prediction.values
+
+    def predict_proba(self, X: Any) -> NDArray[Any]:  # noqa: N803
+        """Probabilities [rows, classes] in the order of ``classes``, as scikit-learn gives them."""
+        return probability_columns(self._transport.run(self._calls.predict(X, probabilities=True)))
+
+    def parameters(self) -> dict[str, NDArray[Any]]:
+        """The parameters by PyTorch's names, in PyTorch's order and shapes, of whatever size."""
+        return self._transport.run(self._calls.parameters())
+
+    def save(self, path: str | Path) -> None:
+        """Writes the parameters to a safetensors file."""
+        Path(path).write_bytes(self._transport.run(self._calls.export()))
+
+    def aliases(self) -> list[str]:
+        """The aliases that point at this version."""
+        return self._transport.run(self._calls.aliases())
+
+    def set_alias(self, alias: str) -> RegisteredModel:
+        """Points an alias at this version; ``client.model("NAME@ALIAS")`` finds it then."""
+        return self._transport.run(self._calls.set_alias(alias))
+
+    def delete_alias(self, alias: str) -> RegisteredModel:
+        """Deletes an alias of this model."""
+        return self._transport.run(self._calls.delete_alias(alias))
+
+    def delete(self) -> None:
+        """Deletes this version, which no alias may point at."""
+        self._transport.run(self._calls.delete())
