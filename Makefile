@@ -6,13 +6,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test serve check lint types proto proto-check bench compose-test node-example chaos clean
+.PHONY: demo test serve check lint types proto proto-check docs bench compose-test node-example shell-example chaos clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || { echo "→ making $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "→ installing the dependencies pinned in constraints.txt (the first time takes a minute or two)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch -e '.[server,dev]'
 	@touch $@
+
+demo: $(STAMP) ## a server, two trainings, predictions and activations, in a few seconds
+	@$(BIN)/python examples/demo.py
 
 test: $(STAMP) ## every test
 	$(BIN)/python -m pytest
@@ -48,6 +51,22 @@ check: lint types proto-check test
 
 clean:
 	rm -rf $(VENV) build dist
+
+docs: $(STAMP) ## generate docs/api.md after a change under protos/
+	$(BIN)/python docs/generate_api.py
+
+NODE_STAMP := examples/node/node_modules/.installed
+
+$(NODE_STAMP): examples/node/package.json examples/node/package-lock.json
+	@echo "→ installing @grpc/grpc-js and @grpc/proto-loader for the Node example"
+	@cd examples/node && npm ci --silent --no-audit --no-fund --ignore-scripts
+	@touch $@
+
+node-example: $(STAMP) $(NODE_STAMP) ## train, watch and predict from Node
+	@$(BIN)/python examples/with_server.py node examples/node/train.js
+
+shell-example: $(STAMP) ## a session with a generic gRPC client over reflection
+	@BUF=$(BIN)/buf $(BIN)/python examples/with_server.py examples/shell/session.sh
 
 compose-test: $(STAMP) ## really build and run the compose stack, and train through it
 	tests/compose/run

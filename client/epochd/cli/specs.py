@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, TypeAlias, get_args
+from typing import Any, TypeAlias, TypeVar, get_args
 
 import typer
 
@@ -15,6 +15,7 @@ from epochd import losses, optimizers
 from epochd.activations import Activation, Operation
 from epochd.specs import Init, Linear, Module, Sequential
 
+T = TypeVar("T")
 Argument: TypeAlias = bool | int | float | str
 
 OPEN_SIZE = "out"
@@ -155,7 +156,7 @@ def _with_betas(arguments: dict[str, Any]) -> dict[str, Any]:
     return {**arguments, "betas": betas}
 
 
-def _built(kind: type[Any], arguments: Mapping[str, Any], hint: str) -> Any:
+def _built(kind: type[T], arguments: Mapping[str, Any], hint: str) -> T:
     """An instance, or what is wrong with its arguments."""
     try:
         return kind(**arguments)

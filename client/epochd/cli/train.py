@@ -1,0 +1,136 @@
+"""`epochd train`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+import epochd
+from epochd.cli import specs, tables
+from epochd.cli.following import follow
+from epochd.cli.session import of
+
+_DATA = "Data"
+_MODEL = "Model"
+_FIT = "Fit"
+
+
+def train(
+    context: typer.Context,
+    data: Annotated[str, typer.Argument(metavar="DATA.csv", help="CSV with a header; - for standard input.")],
+    target: Annotated[
+        str,
+        typer.Option(metavar="COLUMNS", help="Column to predict; several by commas.", rich_help_panel=_DATA),
+    ],
+    features: Annotated[
+        str,
+        typer.Option(
+            metavar="COLUMNS", help="Columns to learn from. Default: all others.", rich_help_panel=_DATA
+        ),
+    ] = "",
+    name: Annotated[
+        str,
+        typer.Option(
+            help="Model that gets a new version. Default: named after the run.", rich_help_panel=_MODEL
+        ),
+    ] = "",
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="SPEC",
+            help="linear, or layers: widths and activations, out for a last one as wide as needed: 64,relu,out.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = "linear",
+    module: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="A module registered at the server, instead.", rich_help_panel=_MODEL
+        ),
+    ] = "",
+    arg: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="Argument of the module; may be repeated.", rich_help_panel=_MODEL
+        ),
+    ] = None,
+    init: Annotated[
+        str,
+        typer.Option(metavar="INIT", help="How parameters start: default or zeros.", rich_help_panel=_MODEL),
+    ] = "default",
+    dtype: Annotated[
+        str, typer.Option(metavar="DTYPE", help="float32 or float64.", rich_help_panel=_MODEL)
+    ] = "float32",
+    loss: Annotated[
+        str,
+        typer.Option(
+            metavar="SPEC",
+            help="mse, l1, huber[:delta=1], bce_with_logits or cross_entropy.",
+            rich_help_panel=_FIT,
+        ),
+    ] = "mse",
+    optimizer: Annotated[
+        str,
+        typer.Option(
+            metavar="SPEC",
+            help="sgd, adam or adamw, with PyTorch's arguments: sgd:momentum=0.9:nesterov=true.",
+            rich_help_panel=_FIT,
+        ),
+    ] = "sgd",
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            help="Learning rate. Default: 0.01 for sgd, 0.001 for adam and adamw.", rich_help_panel=_FIT
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the data.", rich_help_panel=_FIT)] = 100,
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="ROWS", help="Default: all rows at once.", rich_help_panel=_FIT)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Default: drawn by the server, and shown.", rich_help_panel=_FIT)
+    ] = None,
+    log_every: Annotated[
+        int | None,
+        typer.Option(metavar="EPOCHS", help="Default: about a hundred logs.", rich_help_panel=_FIT),
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Print the run's name and leave.")] = False,
+) -> None:
+    r"""Train a model on a CSV file, and watch it.
+
+    The run belongs to the server: it goes on when the connection is lost. Ctrl-C asks it to cancel.
+
+    ```
+    epochd train wine.csv --target flavanoids --features hue,total_phenols
+    epochd train wine.csv --target cultivar --loss cross_entropy \
+        --model 32,relu,out --optimizer adam --batch-size 32 --seed 1
+    epochd train data.csv --target y --module Net --arg width=64
+    epochd train data.csv --target y --json | jq .loss
+    ```
+    """
+    session = of(context)
+    arguments: dict[str, Any] = {
+        "target": _names(target),
+        "features": _names(features) or None,
+        "model": specs.module(module, arg or [], init) if module else specs.model(model, init),
+        "loss": specs.loss(loss),
+        "optimizer": specs.optimizer(optimizer, lr),
+        "name": name or None,
+        "dtype": dtype,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "seed": seed,
+        "log_every": log_every,
+    }
+    table = tables.read(data)
+    with session.client() as client:
+        run: epochd.Run = client.train(table, **arguments)
+        if detach:
+            session.output.record({"run": run.name}, {"run": run.name})
+        else:
+            follow(run, session.output, cancels=True)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
