@@ -13,6 +13,7 @@ from epochd_server.codec.requests import decode_train
 from epochd_server.domain.commands import TrainCommand
 from epochd_server.domain.data import DatasetReference
 from epochd_server.domain.errors import EpochdError, Reason, Violations
+from epochd_server.domain.plans import Plan
 from epochd_server.domain.resources import dataset_name, parse_dataset
 from epochd_server.domain.runs import Started
 from epochd_server.domain.specs import Logging, TrainingSpec
@@ -21,7 +22,6 @@ from epochd_server.planning.drafting import Draft, Drafting
 from epochd_server.planning.limits import PlanLimits
 from epochd_server.planning.ports import Datasets, Modules
 from epochd_server.planning.requests import fingerprint_and_store
-from epochd_server.runs.ports import Plan
 
 _SEED_BITS = 32
 """Drawn seeds are short enough to be typed, and exact as a float64, which is all that some languages have."""

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from epochd_server.domain.data import TrainingArrays
 from epochd_server.domain.models import TrainedModel
+from epochd_server.domain.plans import Plan as Plan
 from epochd_server.domain.records import Accepted as Accepted
 from epochd_server.domain.records import NewRun as NewRun
 from epochd_server.domain.records import StoredRun as StoredRun
-from epochd_server.domain.runs import Event, Run, RunState, Started
-from epochd_server.domain.specs import TrainingSpec
-from epochd_server.domain.work import CohortWork, DatasetFile, WorkMessage
+from epochd_server.domain.runs import Event, Run, RunState
+from epochd_server.domain.work import CohortWork, WorkMessage
 from epochd_server.domain.work import WorkerDied as WorkerDied
 
 
@@ -62,32 +60,6 @@ class RunStore(Protocol):
 
     async def delete(self, run_id: str) -> bool:
         """Deletes a run and its log; False where there is none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Plan:
-    """A request that was found to be good, with everything it left open filled in.
-
-    Attributes:
-        request: The serialised TrainRequest to be stored: with the seed and the model name filled in.
-        fingerprint: SHA-256 of what the client sent, without its request_id.
-        data: The rows, or where the worker finds them.
-        started: What the run's Started event will say.
-        steps: Updates of the parameters in all.
-        memory_bytes: Bytes for data, parameters and optimizer state.
-    """
-
-    request: bytes
-    request_id: str | None
-    model: str | None
-    fingerprint: bytes
-    spec: TrainingSpec
-    data: TrainingArrays | DatasetFile
-    dataset: str | None
-    started: Started
-    steps: int
-    memory_bytes: int
-    validate_only: bool = False
 
 
 class Planner(Protocol):

@@ -1,0 +1,36 @@
+"""Requests that were found to be good."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from epochd_server.domain.data import TrainingArrays
+from epochd_server.domain.runs import Started
+from epochd_server.domain.specs import TrainingSpec
+from epochd_server.domain.work import DatasetFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Plan:
+    """A request that was found to be good, with everything it left open filled in.
+
+    Attributes:
+        request: The serialised TrainRequest to be stored: with the seed and the model name filled in.
+        fingerprint: SHA-256 of what the client sent, without its request_id.
+        data: The rows, or where the worker finds them.
+        started: What the run's Started event will say.
+        steps: Updates of the parameters in all.
+        memory_bytes: Bytes for data, parameters and optimizer state.
+    """
+
+    request: bytes
+    request_id: str | None
+    model: str | None
+    fingerprint: bytes
+    spec: TrainingSpec
+    data: TrainingArrays | DatasetFile
+    dataset: str | None
+    started: Started
+    steps: int
+    memory_bytes: int
+    validate_only: bool = False
