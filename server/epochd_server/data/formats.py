@@ -1,0 +1,79 @@
+"""Uploaded bytes → the one Arrow file that a dataset is stored as, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import ipc
+
+from epochd_server.data.arrow_types import numpy_name
+from epochd_server.data.readers import READERS, Batches
+from epochd_server.data.storing import check_names, malformed, too_large
+from epochd_server.domain.datasets import DatasetColumn, DatasetFormat, DatasetSummary
+from epochd_server.domain.errors import EpochdError, Reason
+
+MAX_STORED_BYTES = 64 * 2**30
+_MAX_DETAIL = 300
+
+
+def convert_to_arrow(
+    source: Path, format_: DatasetFormat, destination: Path, max_bytes: int = MAX_STORED_BYTES
+) -> DatasetSummary:
+    """Writes an upload as an uncompressed Arrow IPC file that can be memory-mapped.
+
+    Args:
+        source: The uploaded bytes.
+        format_: What they are.
+        destination: The file to write; left behind unfinished when an error is raised.
+        max_bytes: Bytes that the table may take in memory, however small the upload is.
+
+    Raises:
+        InvalidInput: The bytes are no table that can be stored; says where, if that is known.
+        EpochdError: DATA_TOO_LARGE.
+    """
+    with _complaints_translated(format_):
+        return _write(READERS[format_](source, max_bytes), destination, max_bytes)
+
+
+def _write(batches: Batches, destination: Path, max_bytes: int) -> DatasetSummary:
+    first = next(batches, None)
+    if first is None:
+        raise malformed("the table has no rows")
+    check_names(first.schema.names)
+    rows, size = 0, 0
+    with pa.OSFile(str(destination), "wb") as sink, ipc.new_file(sink, first.schema) as writer:
+        for batch in chain([first], batches):
+            size += batch.nbytes
+            if size > max_bytes:
+                raise too_large(max_bytes)
+            writer.write_batch(batch)
+            rows += batch.num_rows
+    if not rows:
+        raise malformed("the table has no rows")
+    columns = (DatasetColumn(field.name, numpy_name(field.type)) for field in first.schema)
+    return DatasetSummary(rows, tuple(columns))
+
+
+@contextmanager
+def _complaints_translated(format_: DatasetFormat) -> Iterator[None]:
+    """Turns a reader's complaints about the bytes into InvalidInput; those about the disk pass."""
+    try:
+        yield
+    except (pa.ArrowMemoryError, pa.ArrowCapacityError):
+        raise EpochdError(Reason.DATA_TOO_LARGE) from None
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise malformed(_complaint(format_, error)) from None
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise malformed(_complaint(format_, error)) from None
+
+
+def _complaint(format_: DatasetFormat, error: Exception) -> str:
+    """A complaint in one line; pyarrow's describe the bytes and hold no path."""
+    lines = str(error).splitlines() or ["unreadable"]
+    return f"is no valid {format_.value} table: {lines[0][:_MAX_DETAIL]}"
