@@ -75,9 +75,9 @@ def plot(points: Sequence[tuple[float, float]], width: int, height: int) -> list
     cells = [[0] * columns for _ in range(height)]
     for x, y in _line(_pixels([x for x, _ in points], ys, 2 * columns, 4 * height)):
         cells[y // 4][x // 2] |= _DOTS[y % 4][x % 2]
-    gutter = [labels[0], *[""] * (height - 2), labels[1]]
+    gutter = [f"{labels[0]:>{margin}} ┤", *[" " * margin + " │"] * (height - 2), f"{labels[1]:>{margin}} ┤"]
     lines = [
-        f"{label:>{margin}} ┤" + "".join(chr(_BRAILLE + cell) for cell in row)
+        label + "".join(chr(_BRAILLE + cell) for cell in row)
         for label, row in zip(gutter, cells, strict=True)
     ]
     first, last = f"{points[0][0]:,.0f}", f"{points[-1][0]:,.0f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -12,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from epochd import events
-from epochd.cli.curve import Trace, plot, sparkline
+from epochd.cli.curve import Trace, is_log, plot, sparkline
 from epochd.cli.output import Output, duration, plain
 from epochd.events import short_number
 
@@ -21,6 +22,7 @@ _SPARK_WIDTH = 24
 _CURVE_HEIGHT = 8
 _CURVE_WIDTH = 76
 _MIN_CURVE_WIDTH = 30
+_QUIET_SECONDS = 5.0
 
 
 class View(Protocol):
@@ -86,6 +88,7 @@ class LiveView:
         self._console = console
         self._trace = Trace()
         self._title = Text("waiting for the server …", "dim")
+        self._heard = time.monotonic()
         self._numbers = Text("")
         self._progress = Progress(
             BarColumn(bar_width=None),
@@ -114,9 +117,11 @@ class LiveView:
 
     def show(self, event: events.Event) -> None:
         """Brings the view up to date."""
+        self._heard = time.monotonic()
         match event:
             case events.Queued():
-                self._title = Text.assemble((event.model, "bold"), (f"  {event.run}  queued", "dim"))
+                self._console.print(Text(f"{event.run} → {event.model}", "dim"))
+                self._title = Text("waiting for a free worker …", "dim")
             case events.Started():
                 self._start(event)
             case events.EpochLog():
@@ -132,7 +137,6 @@ class LiveView:
 
     def _start(self, event: events.Started) -> None:
         self._console.print(Text(_started(event), "dim"))
-        self._title = Text(f"{event.parameters:,} parameters, {event.rows:,} rows", "bold")
         self._task = self._progress.add_task("", total=event.epochs)
 
     def _log(self, log: events.EpochLog) -> None:
@@ -146,7 +150,9 @@ class LiveView:
         )
 
     def _render(self) -> RenderableType:
-        return self._title if self._task is None else Group(self._progress, self._numbers)
+        quiet = time.monotonic() - self._heard
+        news = Text(f"last news {quiet:.0f} s ago", "yellow") if quiet > _QUIET_SECONDS else Text("")
+        return Group(self._title if self._task is None else Group(self._progress, self._numbers), news)
 
     def _summary(self, event: events.Succeeded) -> list[RenderableType]:
         points = self._trace.points
@@ -162,10 +168,9 @@ class LiveView:
 def loss_curve(points: list[tuple[float, float]], width: int) -> RenderableType:
     """The panel of a loss curve, for a terminal of that width."""
     inner = max(_MIN_CURVE_WIDTH, min(_CURVE_WIDTH, width) - 4)
-    lines = plot(points, inner, _CURVE_HEIGHT)
-    return Panel(
-        Text("\n".join(lines), "cyan"), title="loss by epoch", title_align="left", expand=False, style="dim"
-    )
+    title = "loss by epoch, logarithmic" if is_log([loss for _, loss in points]) else "loss by epoch"
+    curve = Text("\n".join(plot(points, inner, _CURVE_HEIGHT)), "cyan")
+    return Panel(curve, title=title, title_align="left", expand=False, border_style="dim")
 
 
 def event_record(event: events.Event) -> dict[str, Any]:
