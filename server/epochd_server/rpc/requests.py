@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 from epochd_server.domain.errors import EpochdError, FieldViolation, InvalidInput, Reason, Violations
@@ -71,15 +72,19 @@ def version_reference(name: str, field: str = "name") -> VersionReference:
     return _parsed(parse_version_reference(name), name, field, VERSION_REFERENCE_RULE)
 
 
+def parse_exact_version(name: str) -> tuple[str, int] | None:
+    """Model and number in ``models/{model}/versions/{version}``, or None where ``name`` has another form."""
+    reference = parse_version_reference(name)
+    return None if reference is None or reference.version is None else (reference.model, reference.version)
+
+
 def exact_version(name: str, field: str = "name") -> tuple[str, int]:
     """Model and number in ``models/{model}/versions/{version}``.
 
     Raises:
         InvalidInput: ``name`` has another form.
     """
-    reference = parse_version_reference(name)
-    exact = None if reference is None or reference.version is None else (reference.model, reference.version)
-    return _parsed(exact, name, field, "must be models/{model}/versions/{version}")
+    return _parsed(parse_exact_version(name), name, field, "must be models/{model}/versions/{version}")
 
 
 class PageRequest:
@@ -88,23 +93,32 @@ class PageRequest:
     Args:
         size: ``page_size``; 0 means 50.
         token: ``page_token``; empty means the first page.
-        violations: Collects what is wrong with both.
+        violations: Collects what is wrong with the size.
 
     Attributes:
         size: At most so many entries.
-        after: The last entry of the page before, or None.
     """
 
     def __init__(self, size: int, token: str, violations: Violations) -> None:
         if not 0 <= size <= MAX_PAGE:
             violations.add("page_size", f"must be from 0 (unset) to {MAX_PAGE:,}, is {size:,}")
         self.size = size or DEFAULT_PAGE
-        self.after = _decode_token(token, violations) if token else None
+        self._token = token
 
     @property
     def fetch(self) -> int:
         """One entry more than the page holds, to know whether there is a next one."""
         return self.size + 1
+
+    def after_as(self, parse: Callable[[str], _T | None], violations: Violations) -> _T | None:
+        """Where the page before ended, as parsed from the token; None for the first page."""
+        if not self._token:
+            return None
+        text = _decode_token(self._token)
+        last = None if text is None else parse(text)
+        if last is None:
+            violations.add("page_token", "must be the next_page_token of the page before")
+        return last
 
     def split(self, entries: list[_T]) -> tuple[list[_T], bool]:
         """The page among the entries fetched, and whether there are more."""
@@ -116,11 +130,10 @@ def page_token(last: str) -> str:
     return base64.urlsafe_b64encode(last.encode()).decode()
 
 
-def _decode_token(token: str, violations: Violations) -> str | None:
+def _decode_token(token: str) -> str | None:
     try:
         return base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeError):
-        violations.add("page_token", "must be the next_page_token of the page before")
         return None
 
 

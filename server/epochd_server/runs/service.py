@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime
 
 import structlog
@@ -110,7 +110,7 @@ class RunService:
         self._enqueue(run)
         return accepted
 
-    async def watch(self, run_id: str, after_sequence: int = 0) -> AsyncIterator[list[Event]]:
+    async def watch(self, run_id: str, after_sequence: int = 0) -> AsyncGenerator[list[Event], None]:
         """Replays a run's events after a sequence number, then follows it to its end.
 
         Yields:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import TypeVar
 
 from sqlalchemy import Connection, delete, select
@@ -80,7 +80,7 @@ class SqlModelStore:
             return _verified(data, row.weights_digest, model, version)
         return await asyncio.to_thread(_verified, data, row.weights_digest, model, version)
 
-    async def read_safetensors(self, model: str, version: int) -> AsyncIterator[bytes]:
+    async def read_safetensors(self, model: str, version: int) -> AsyncGenerator[bytes, None]:
         """A version's safetensors file in chunks of at most 1 MiB, checked before the first is given.
 
         Raises:

@@ -1,0 +1,116 @@
+"""Datasets: the uploaded tables."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from epochd.v1 import datasets_pb2 as pb
+from epochd.v1 import datasets_pb2_grpc
+from epochd_server.codec.datasets import check_digest, decode_format, encode_dataset
+from epochd_server.domain.datasets import Dataset, DatasetFormat
+from epochd_server.domain.errors import FieldViolation, InvalidInput, Violations
+from epochd_server.rpc.calls import Context
+from epochd_server.rpc.requests import PageRequest, dataset_digest, page_token, required
+from epochd_server.storage.datasets import DatasetStore
+
+MESSAGE_BYTES: Final = 2 * 1024 * 1024
+"""Largest piece of data in a message."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class DatasetsServicer(datasets_pb2_grpc.DatasetsServicer):
+    """The service ``epochd.v1.Datasets``."""
+
+    def __init__(self, store: DatasetStore) -> None:
+        self._store = store
+
+    async def BeginUpload(self, request: pb.BeginUploadRequest, context: Context) -> pb.BeginUploadResponse:
+        """Says whether a dataset is here already, and else where to go on."""
+        violations = Violations()
+        required(_announcement(request, violations), violations)
+        found = await self._store.begin(request.sha256, request.size_bytes)
+        if isinstance(found, Dataset):
+            return pb.BeginUploadResponse(dataset=encode_dataset(found))
+        return pb.BeginUploadResponse(committed_bytes=found)
+
+    async def UploadDataset(
+        self, request_iterator: AsyncIterator[pb.UploadDatasetRequest], context: Context
+    ) -> pb.UploadDatasetResponse:
+        """Takes the bytes of a dataset from an offset on."""
+        message = await anext(request_iterator, None)
+        if message is None or message.WhichOneof("part") != "header":
+            raise InvalidInput([FieldViolation("header", "must be the first message of the stream")])
+        header = message.header
+        violations = Violations()
+        with violations.within("header"):
+            form = _announcement(header, violations)
+            if not 0 <= header.offset <= max(header.size_bytes, 0):
+                violations.add("offset", f"must be from 0 to size_bytes, is {header.offset}")
+        dataset = await self._store.upload(
+            header.sha256,
+            header.size_bytes,
+            required(form, violations),
+            header.offset,
+            _chunks(request_iterator),
+        )
+        return pb.UploadDatasetResponse(dataset=encode_dataset(dataset))
+
+    async def GetDataset(self, request: pb.GetDatasetRequest, context: Context) -> pb.GetDatasetResponse:
+        """Returns a dataset."""
+        dataset = await self._store.get(dataset_digest(request.name))
+        return pb.GetDatasetResponse(dataset=encode_dataset(dataset))
+
+    async def ListDatasets(
+        self, request: pb.ListDatasetsRequest, context: Context
+    ) -> pb.ListDatasetsResponse:
+        """Lists datasets, newest first."""
+        violations = Violations()
+        page = PageRequest(request.page_size, request.page_token, violations)
+        before = page.after_as(_parse_position, violations)
+        violations.raise_if_any()
+        datasets, more = page.split(await self._store.page(page.fetch, before))
+        token = page_token(_position(datasets[-1])) if more else ""
+        return pb.ListDatasetsResponse(datasets=map(encode_dataset, datasets), next_page_token=token)
+
+    async def DeleteDataset(
+        self, request: pb.DeleteDatasetRequest, context: Context
+    ) -> pb.DeleteDatasetResponse:
+        """Deletes a dataset that no unfinished run uses."""
+        await self._store.delete(dataset_digest(request.name))
+        return pb.DeleteDatasetResponse()
+
+
+def _announcement(
+    message: pb.BeginUploadRequest | pb.UploadHeader, violations: Violations
+) -> DatasetFormat | None:
+    """The format of an announced upload, all of which is checked."""
+    check_digest(message.sha256, violations)
+    if message.size_bytes < 1:
+        violations.add("size_bytes", f"must be >= 1, is {message.size_bytes}")
+    return decode_format(message.format, violations)
+
+
+async def _chunks(requests: AsyncIterator[pb.UploadDatasetRequest]) -> AsyncIterator[bytes]:
+    async for message in requests:
+        if message.WhichOneof("part") != "data":
+            raise InvalidInput([FieldViolation("part", "must be data in every message after the first")])
+        data = message.data
+        if not 1 <= len(data) <= MESSAGE_BYTES:
+            rule = f"must be 1 to {MESSAGE_BYTES:,} bytes a message, is {len(data):,}"
+            raise InvalidInput([FieldViolation("data", rule)])
+        yield data
+
+
+def _position(dataset: Dataset) -> str:
+    return f"{(dataset.create_time - _EPOCH) // _MICROSECOND}/{dataset.digest}"
+
+
+def _parse_position(text: str) -> tuple[datetime, str] | None:
+    micros, slash, digest = text.partition("/")
+    if not (slash and micros.isascii() and micros.isdecimal() and len(micros) < 18):
+        return None
+    return _EPOCH + int(micros) * _MICROSECOND, digest

@@ -1,0 +1,64 @@
+"""Runs: the runs of the server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from epochd.v1 import runs_pb2 as pb
+from epochd.v1 import runs_pb2_grpc
+from epochd_server.codec.events import to_message
+from epochd_server.codec.runs import decode_states, encode_run
+from epochd_server.domain.errors import FieldViolation, InvalidInput, Violations
+from epochd_server.domain.resources import parse_model, parse_run, run_name
+from epochd_server.rpc.calls import Context
+from epochd_server.rpc.requests import PageRequest, page_token, run_id
+from epochd_server.runs.service import RunService
+
+
+class RunsServicer(runs_pb2_grpc.RunsServicer):
+    """The service ``epochd.v1.Runs``."""
+
+    def __init__(self, runs: RunService) -> None:
+        self._runs = runs
+
+    async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
+        """Returns a run."""
+        return pb.GetRunResponse(run=encode_run(await self._runs.get(run_id(request.name))))
+
+    async def ListRuns(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsResponse:
+        """Lists runs, newest first."""
+        violations = Violations()
+        page = PageRequest(request.page_size, request.page_token, violations)
+        before = page.after_as(parse_run, violations)
+        states = decode_states(request.states, violations)
+        model = parse_model(request.model)
+        if request.model and model is None:
+            violations.add("model", f"must be models/{{model}}, is {request.model[:80]!r}")
+        violations.raise_if_any()
+        found = await self._runs.page(limit=page.fetch, before=before, states=states, model=model)
+        runs, more = page.split(found)
+        token = page_token(run_name(runs[-1].run_id)) if more else ""
+        return pb.ListRunsResponse(runs=map(encode_run, runs), next_page_token=token)
+
+    async def WatchRun(
+        self, request: pb.WatchRunRequest, context: Context
+    ) -> AsyncIterator[pb.WatchRunResponse]:
+        """Replays a run's events after a sequence number, then follows it to its end."""
+        run = run_id(request.run, "run")
+        if request.after_sequence < 0:
+            raise InvalidInput(
+                [FieldViolation("after_sequence", f"must be >= 0, is {request.after_sequence}")]
+            )
+        async with aclosing(self._runs.watch(run, request.after_sequence)) as pages:
+            async for page in pages:
+                yield pb.WatchRunResponse(events=map(to_message, page))
+
+    async def CancelRun(self, request: pb.CancelRunRequest, context: Context) -> pb.CancelRunResponse:
+        """Cancels a run at its next epoch."""
+        return pb.CancelRunResponse(run=encode_run(await self._runs.cancel(run_id(request.name))))
+
+    async def DeleteRun(self, request: pb.DeleteRunRequest, context: Context) -> pb.DeleteRunResponse:
+        """Deletes a run that has ended."""
+        await self._runs.delete(run_id(request.name))
+        return pb.DeleteRunResponse()
