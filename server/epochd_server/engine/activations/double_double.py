@@ -56,6 +56,18 @@ def finite_error(error: Tensor) -> Tensor:
     return torch.nan_to_num(error, nan=0.0, posinf=0.0, neginf=0.0)
 
 
+def times_pair(a: tuple[Tensor, Tensor], factor: Tensor) -> Tensor:
+    """Returns ``a factor`` as one double; the rounding of ``a`` does not count."""
+    return a[0] * factor + a[1] * factor
+
+
+def over_square_of_sum(numerator: Tensor, a: Tensor | float, b: Tensor) -> Tensor:
+    """Returns ``numerator / (a + b)^2``; the rounding error of the sum, which squaring doubles, is put back."""
+    total, error = two_sum(b, a)
+    value = numerator / (total * total)
+    return value - value * (2.0 * error / total)
+
+
 def square(a: Tensor) -> tuple[Tensor, Tensor]:
     """Returns ``a^2`` as a pair, under the conditions of ``two_product``."""
     return two_product(a, a)

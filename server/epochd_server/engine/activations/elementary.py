@@ -75,8 +75,7 @@ def tanh_inverse(y: Tensor, _: Parameters) -> Tensor:
 def tanh_derivative(x: Tensor, _: Parameters) -> Tensor:
     """Computes 1 / cosh(x)^2 = 4 z / (1 + z)^2 with z = exp(-2 |x|); no 1 - tanh^2, which is 0 from 20 on."""
     z = torch.exp(-2.0 * torch.abs(x))
-    one_plus_z = 1.0 + z
-    return 4.0 * (z / (one_plus_z * one_plus_z))
+    return 4.0 * dd.over_square_of_sum(z, 1.0, z)
 
 
 def tanh_antiderivative(x: Tensor, _: Parameters) -> Tensor:
@@ -104,8 +103,10 @@ def tanhshrink(x: Tensor, _: Parameters) -> Tensor:
 
 
 def _tanhshrink_near_0(x: Tensor) -> Tensor:
-    xx = x * x
-    return x * xx * (polynomial(xx, _TANHSHRINK_NUMERATOR) / torch.cosh(x))
+    xx, xx_error = dd.square(x)
+    cube, cube_error = dd.two_product(x, xx)
+    factor = polynomial(xx, _TANHSHRINK_NUMERATOR) / torch.cosh(x)
+    return dd.times_pair((cube, cube_error + x * xx_error), factor)
 
 
 def tanhshrink_derivative(x: Tensor, _: Parameters) -> Tensor:
@@ -118,12 +119,14 @@ def tanhshrink_antiderivative(x: Tensor, _: Parameters) -> Tensor:
     """Computes x^2 / 2 - log(cosh(x)) = (|x| - 1)^2 / 2 + log(2) - 1/2 - log(1 + exp(-2 |x|)); near 0 by a series."""
     size = torch.abs(x)
     result = half_square(size - 1.0) + ((LN2 - 0.5) + (LN2_LOW - torch.log1p(torch.exp(-2.0 * size))))
-    return patch(result, size < 0.9, _tanhshrink_antiderivative_near_0, x)
+    return patch(result, size < 1.0, _tanhshrink_antiderivative_near_0, x)
 
 
 def _tanhshrink_antiderivative_near_0(x: Tensor) -> Tensor:
-    xx = x * x
-    return xx * xx * polynomial(xx, TANHSHRINK_ANTIDERIVATIVE)
+    xx, xx_error = dd.square(x)
+    fourth, fourth_error = dd.square(xx)
+    power = (fourth, fourth_error + 2.0 * xx * xx_error)
+    return dd.times_pair(power, polynomial(xx, TANHSHRINK_ANTIDERIVATIVE))
 
 
 def arctan(x: Tensor, _: Parameters) -> Tensor:
@@ -180,9 +183,10 @@ def softsign_inverse(y: Tensor, _: Parameters) -> Tensor:
 
 
 def softsign_derivative(x: Tensor, _: Parameters) -> Tensor:
-    """Computes 1 / (1 + |x|)^2, squared last so that it does not overflow on the way."""
-    reciprocal = 1.0 / (1.0 + torch.abs(x))
-    return reciprocal * reciprocal
+    """Computes 1 / (1 + |x|)^2, without an overflow on the way."""
+    size = torch.abs(x)
+    reciprocal = 1.0 / (1.0 + size)
+    return torch.where(size < 1e100, 1.0 / (1.0 + size * (2.0 + size)), reciprocal * reciprocal)
 
 
 def softsign_antiderivative(x: Tensor, _: Parameters) -> Tensor:

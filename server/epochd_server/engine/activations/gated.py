@@ -45,7 +45,7 @@ def silu_derivative(x: Tensor, _: Parameters) -> Tensor:
     z = torch.exp(-torch.abs(x_limited))
     one_plus_z = 1.0 + z
     numerator = torch.where(x > 0.0, one_plus_z + x_limited * z, z * ((1.0 + x_limited) + z))
-    result = numerator / (one_plus_z * one_plus_z)
+    result = dd.over_square_of_sum(numerator, 1.0, z)
     patch(result, x < _FAR_LEFT, _one_plus_x_exp, x)
     return SILU_DERIVATIVE.apply(result, x)
 
@@ -78,8 +78,10 @@ def _mish_slope_right(x: Tensor, z: Tensor) -> Tensor:
 
 
 def _mish_slope_left(x: Tensor, z: Tensor) -> Tensor:
-    d = z * (z + 2.0) + 2.0
-    return z * (4.0 * (1.0 + x) + z * ((6.0 + 4.0 * x) + z * (4.0 + z))) / (d * d)
+    numerator = z * (4.0 * (1.0 + x) + z * ((6.0 + 4.0 * x) + z * (4.0 + z)))
+    d, error = dd.two_sum(2.0 * z, 2.0)
+    d_rest = z * z + error
+    return dd.over_square_of_sum(numerator, d, d_rest)
 
 
 def _x_exp(x: Tensor) -> Tensor:
@@ -114,7 +116,7 @@ def gelu_tanh_derivative(x: Tensor, _: Parameters) -> Tensor:
     z = exp_pair(-torch.abs(w), torch.where(w > 0.0, -w_low, w_low))
     one_plus_z = 1.0 + z
     numerator = torch.where(w > 0.0, one_plus_z + v * z, z * (one_plus_v + z))
-    result = numerator / (one_plus_z * one_plus_z)
+    result = dd.over_square_of_sum(numerator, 1.0, z)
     patch(result, w < _FAR_LEFT, _x_exp_w, one_plus_v, w, w_low)
     return keep_nan(x, GELU_TANH_DERIVATIVE.apply(result, x))
 

@@ -35,8 +35,7 @@ def sigmoid(x: Tensor, _: Parameters) -> Tensor:
 def sigmoid_derivative(x: Tensor, _: Parameters) -> Tensor:
     """Computes sigmoid(x) sigmoid(-x) = z / (1 + z)^2; no 1 - sigmoid, which is 0 from 37 on."""
     z = torch.exp(-torch.abs(x))
-    one_plus_z = 1.0 + z
-    return z / (one_plus_z * one_plus_z)
+    return dd.over_square_of_sum(z, 1.0, z)
 
 
 def sigmoid_antiderivative(x: Tensor, _: Parameters) -> Tensor:

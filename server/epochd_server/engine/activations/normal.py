@@ -16,7 +16,6 @@ from torch import Tensor
 from epochd_server.engine.activations import double_double as dd
 from epochd_server.engine.activations.coefficients import GELU_DERIVATIVE
 from epochd_server.engine.activations.primitives import (
-    EXP_MINUS_SHIFT,
     INV_SQRT_2PI,
     INV_SQRT_2PI_LOW,
     INV_SQRT_PI,
@@ -38,6 +37,8 @@ Parameters = Mapping[str, float]
 _LIMIT = 60.0  # phi(60) is 0: beyond it Phi is 0 or 1
 _TAIL = 21.0
 """From here on the asymptotic series of the Mills ratio is exact to the last bit."""
+
+_TAIL_SCALE = 6.398279740081261e-29  # exp(-SHIFT) / sqrt(2 pi)
 
 # t (1 - Phi(t)) / phi(t) = 1 - 1/t^2 + 3/t^4 - 15/t^6 + …
 _MILLS = tuple((-1.0) ** k * math.prod(range(1, 2 * k, 2)) for k in range(11))
@@ -145,6 +146,7 @@ def gelu_derivative(x: Tensor, _: Parameters) -> Tensor:
     """Computes Phi(x) + x phi(x), with a series about its root -0.75."""
     limited = torch.clamp(x, -_LIMIT, _LIMIT)
     result = _cdf(limited) + limited * _density(limited)
+    patch(result, (x < -1.2) & (x >= -_TAIL), _gelu_derivative_left, x)
     patch(result, x < -_TAIL, _gelu_derivative_tail, x)
     return GELU_DERIVATIVE.apply(result, x)
 
@@ -169,20 +171,30 @@ def _gelu_antiderivative_near_0(x: Tensor) -> Tensor:
     return 0.25 * xx + x * xx * polynomial(xx, _GELU_ANTIDERIVATIVE)
 
 
+def _gelu_derivative_left(x: Tensor) -> Tensor:
+    # the terms cancel by up to a half, so x phi(x) = exp(-x^2/2) (x / sqrt(2 pi)) keeps its rounding errors
+    high, low = dd.square(x)
+    exponential = torch.exp(-0.5 * high)
+    factor, factor_low = dd.two_product(x, INV_SQRT_2PI)
+    factor_low = factor_low + x * INV_SQRT_2PI_LOW - factor * (0.5 * low)
+    product, error = dd.two_product(exponential, factor)
+    return (_cdf(x) + product) + (error + exponential * factor_low)
+
+
 def _gelu_tail(x: Tensor) -> Tensor:
     t = torch.clamp(-x, max=_LIMIT)
-    return -(_shifted_density(t) * _scaled_mills(t)) * EXP_MINUS_SHIFT
+    return -(_shifted_exponential(t) * _scaled_mills(t)) * _TAIL_SCALE
 
 
 def _gelu_derivative_tail(x: Tensor) -> Tensor:
     t = torch.clamp(-x, max=_LIMIT)
-    return -(_shifted_density(t) * (t - _scaled_mills(t) / t)) * EXP_MINUS_SHIFT
+    return -(_shifted_exponential(t) * (t - _scaled_mills(t) / t)) * _TAIL_SCALE
 
 
-def _shifted_density(t: Tensor) -> Tensor:
-    """Returns ``phi(t) exp(SHIFT)``."""
+def _shifted_exponential(t: Tensor) -> Tensor:
+    """Returns ``phi(t) / _TAIL_SCALE``."""
     high, low = dd.square(t)
-    return INV_SQRT_2PI * exp_pair(SHIFT - 0.5 * high, -0.5 * low)
+    return exp_pair(SHIFT - 0.5 * high, -0.5 * low)
 
 
 def _scaled_mills(t: Tensor) -> Tensor:
