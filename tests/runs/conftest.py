@@ -133,6 +133,14 @@ class StepExecutor:
     deadly: dict[int, int] = field(default_factory=dict)
     error: Exception | None = None
     closed: bool = False
+    launched: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def until(self, cohorts: int) -> None:
+        """Returns once so many cohorts were started."""
+        async with asyncio.timeout(5):
+            while len(self.cohorts) < cohorts:
+                self.launched.clear()
+                await self.launched.wait()
 
     async def start(self) -> None:
         pass
@@ -146,6 +154,7 @@ class StepExecutor:
     async def run(self, work: CohortWork) -> AsyncGenerator[Sequence[WorkMessage], None]:
         self.works.append(work)
         self.cohorts.append([run.run_id for run in work.runs])
+        self.launched.set()
         await self.begin.wait()
         yield [RunBegan(run_id=run.run_id, device="cpu") for run in work.runs]
         for run in work.runs:

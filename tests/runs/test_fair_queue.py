@@ -19,7 +19,12 @@ _numbers = count()
 def ticket(client="a", signature="s", seconds=1.0, nbytes=1):
     number = next(_numbers)
     return Ticket(
-        run_id=f"{number:09}", client=client, signature=signature, seconds=seconds, nbytes=nbytes, since=number
+        run_id=f"{number:09}",
+        client=client,
+        signature=signature,
+        seconds=seconds,
+        nbytes=nbytes,
+        since=number,
     )
 
 

@@ -17,9 +17,13 @@ def kinds(events):
 async def collect_until_stopped(service, run_id):
     """Events that a watcher saw before the service stopped."""
     seen = []
-    with pytest.raises(EpochdError) as caught:
+
+    async def collect():
         async for page in service.watch(run_id):
-            seen += page
+            seen.extend(page)
+
+    with pytest.raises(EpochdError) as caught:
+        await collect()
     assert caught.value.reason is Reason.SERVER_STOPPING
     return seen
 

@@ -28,13 +28,6 @@ def assert_gapless(events, after=0):
     assert [event.sequence for event in events] == list(range(after + 1, after + 1 + len(events)))
 
 
-async def until(condition):
-    """Lets the loop turn until a condition holds."""
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
 async def test_a_run_is_queued_started_logged_and_succeeds(service, plan, watch_all):
     accepted = await service.submit(plan(), "me")
     events = await watch_all(service, accepted.run_id)
@@ -179,7 +172,7 @@ async def test_a_queued_run_is_cancelled_at_once(service, executor, plan, watch_
 async def test_a_running_run_is_cancelled_when_its_worker_says_so(service, executor, plan, watch_all):
     executor.go.clear()
     accepted = await service.submit(plan(), "me")
-    await until(lambda: executor.cohorts)
+    await executor.until(1)
     assert (await service.cancel(accepted.run_id)).state in {RunState.QUEUED, RunState.RUNNING}
     executor.go.set()
     events = await watch_all(service, accepted.run_id)
@@ -256,7 +249,7 @@ async def test_a_run_whose_worker_died_once_is_trained_again_alone_and_logs_noth
     executor.deadly = {2: 12}
     watchers = [asyncio.create_task(watch_all(service, run.run_id)) for run in runs]
     executor.begin.set()
-    await until(lambda: len(executor.cohorts) == 3)
+    await executor.until(3)
     executor.deadly = {}
     for events in await asyncio.gather(*watchers):
         assert_gapless(events)
@@ -288,7 +281,7 @@ async def test_a_cancelled_run_whose_worker_dies_is_cancelled(service, executor,
     executor.go.clear()
     executor.error = WorkerDied("killed by SIGKILL")
     accepted = await service.submit(plan(), "me")
-    await until(lambda: executor.cohorts)
+    await executor.until(1)
     await service.cancel(accepted.run_id)
     executor.go.set()
     assert isinstance((await watch_all(service, accepted.run_id))[-1].body, Cancelled)
