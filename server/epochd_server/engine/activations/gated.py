@@ -18,6 +18,7 @@ from epochd_server.engine.activations.coefficients import (
     MISH_DERIVATIVE,
     SILU_DERIVATIVE,
 )
+from epochd_server.engine.activations.logistic import sigmoid
 from epochd_server.engine.activations.primitives import (
     EXP_MINUS_SHIFT,
     SHIFT,
@@ -34,9 +35,7 @@ _LIMIT = 2000.0  # exp(-2000) is 0: beyond it a gate is 0 or 1, and infinities a
 
 def silu(x: Tensor, _: Parameters) -> Tensor:
     """Computes x sigmoid(x)."""
-    z = torch.exp(-torch.abs(x))
-    result = x * (torch.where(x >= 0.0, 1.0, z) / (1.0 + z))
-    return patch(result, x < _FAR_LEFT, _x_exp, x)
+    return patch(x * sigmoid(x, {}), x < _FAR_LEFT, _x_exp, x)
 
 
 def silu_derivative(x: Tensor, _: Parameters) -> Tensor:
