@@ -18,7 +18,7 @@ def write(file: TextIO) -> None:
     table = csv.writer(file, lineterminator="\n")
     table.writerow([*(RENAMED.get(name, name) for name in wine.feature_names), "cultivar"])
     for measurements, cultivar in zip(wine.data, wine.target, strict=True):
-        table.writerow([*(f"{value:g}" for value in measurements), cultivar + 1])
+        table.writerow([*(f"{value:.12g}" for value in measurements), cultivar + 1])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,187 @@
+"""The command line as a user has it: a process, in a pipe or on a terminal, against a real server."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "epochd.cli"]
+WINE = str(ROOT / "examples" / "data" / "wine.csv")
+PATIENCE = 60.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def json_lines(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Terminal:
+    """A command on a terminal of 100 columns."""
+
+    def __init__(self, arguments: tuple[str, ...], environment: dict[str, str]) -> None:
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+        environment = {**environment, "TERM": "xterm-256color", "COLUMNS": "100"}
+        self._process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=environment,
+            cwd=ROOT,
+            preexec_fn=_own_terminal,
+        )
+        os.close(slave)
+        self.text = ""
+
+    def read_until(self, wanted: str) -> str:
+        """Reads until the text appears on the screen."""
+        deadline = time.monotonic() + PATIENCE
+        while wanted not in self.text:
+            assert time.monotonic() < deadline, f"{wanted!r} did not appear in {self.text!r}"
+            assert self._read(), f"ended without {wanted!r}: {self.text!r}"
+        return self.text
+
+    def read_all(self) -> str:
+        """Reads until the command ends."""
+        while self._read():
+            pass
+        return self.text
+
+    def press(self, keys: str) -> None:
+        """Types."""
+        os.write(self._master, keys.encode())
+
+    def code(self) -> int:
+        """The exit code, once it has ended."""
+        self.read_all()
+        return self._process.wait(PATIENCE)
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        os.close(self._master)
+
+    def _read(self) -> bool:
+        ready, _, _ = select.select([self._master], [], [], PATIENCE)
+        assert ready, f"silent after {self.text!r}"
+        with suppress(OSError):  # a terminal whose last process has ended
+            data = os.read(self._master, 65536)
+            self.text += data.decode(errors="replace")
+            return bool(data)
+        return False
+
+
+def _own_terminal() -> None:
+    """Makes the terminal that of the process, so that Ctrl-C reaches it."""
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def environment(server_address: str) -> dict[str, str]:
+    return {**os.environ, "EPOCHD_SERVER": server_address, "PYTHONUNBUFFERED": "1"}
+
+
+@pytest.fixture
+def cli(environment: dict[str, str]) -> Cli:
+    """Runs a command in a pipe."""
+
+    def run(*arguments: str, stdin: str = "") -> Result:
+        done = subprocess.run(
+            [*COMMAND, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=ROOT,
+            timeout=PATIENCE,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def offline_cli() -> Cli:
+    """Runs a command where no server is."""
+
+    def run(*arguments: str, stdin: str = "") -> Result:
+        environment = {**os.environ, "EPOCHD_SERVER": "127.0.0.1:1"}
+        done = subprocess.run(
+            [*COMMAND, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=PATIENCE,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def terminal(environment: dict[str, str]) -> Iterator[Callable[..., Terminal]]:
+    """Runs commands on a terminal."""
+    opened: list[Terminal] = []
+
+    def open_one(*arguments: str) -> Terminal:
+        opened.append(Terminal(arguments, environment))
+        return opened[-1]
+
+    yield open_one
+    for one in opened:
+        one.close()
+
+
+@pytest.fixture
+def points(tmp_path: Path) -> str:
+    """A CSV file of three points on y = 2x."""
+    path = tmp_path / "points.csv"
+    path.write_text("x,y\n1,2\n2,4\n3,6\n")
+    return str(path)
+
+
+@pytest.fixture
+def wine() -> str:
+    """The CSV file of the examples."""
+    return WINE
+
+
+@pytest.fixture
+def command() -> list[str]:
+    """How the command line is started."""
+    return COMMAND
