@@ -1,0 +1,141 @@
+"""Shared by the planning tests: a good request to spoil, a planner, and what it says of a bad one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import ipc
+
+from epochd.v1.tensor_pb2 import Column, Numbers, Strings
+from epochd.v1.trainer_pb2 import TrainRequest
+from epochd_server.codec.tensors import encode_tensor
+from epochd_server.data.loading import read_schema
+from epochd_server.domain.datasets import Dataset, DatasetFormat
+from epochd_server.domain.errors import EpochdError, FieldViolation, InvalidInput, Reason
+from epochd_server.domain.plans import Plan
+from epochd_server.domain.specs import ModuleModel
+from epochd_server.planning.limits import PlanLimits
+from epochd_server.planning.planner import RequestPlanner
+from epochd_server.planning.ports import ModuleFacts
+
+DIGEST = "ab" * 32
+
+
+class FolderDatasets:
+    """Datasets that are files of one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def add(self, table: pa.Table) -> str:
+        with ipc.new_file(str(self.path_of(DIGEST)), table.schema) as writer:
+            writer.write_table(table, max_chunksize=2)
+        return f"datasets/{DIGEST}"
+
+    async def find(self, digest: str) -> Dataset | None:
+        path = self.path_of(digest)
+        if not path.exists():
+            return None
+        summary = read_schema(path)
+        return Dataset(
+            digest=digest,
+            format=DatasetFormat.ARROW,
+            rows=summary.rows,
+            columns=summary.columns,
+            size_bytes=path.stat().st_size,
+            create_time=datetime.now(UTC),
+        )
+
+    def path_of(self, digest: str) -> Path:
+        return self._folder / f"{digest}.arrow"
+
+
+class OneModule:
+    """A registry that has ``Affine(outputs)``: a weight for each feature and output."""
+
+    def inspect(self, model: ModuleModel, features: int | None) -> ModuleFacts:
+        if model.name != "Affine":
+            raise EpochdError(Reason.MODULE_NOT_FOUND, f"No module {model.name!r} is registered.")
+        unknown = [name for name in model.arguments if name != "outputs"]
+        if unknown:
+            raise InvalidInput([FieldViolation(f"arguments.{unknown[0]}", "is not taken by Affine")])
+        outputs = int(model.arguments.get("outputs", 1))
+        return ModuleFacts(outputs * (features or 0), None if features is None else outputs)
+
+
+@pytest.fixture
+def datasets(tmp_path: Path) -> FolderDatasets:
+    return FolderDatasets(tmp_path)
+
+
+@pytest.fixture
+def make_planner(datasets: FolderDatasets) -> Callable[..., RequestPlanner]:
+    def make(**limits: int) -> RequestPlanner:
+        return RequestPlanner(datasets=datasets, modules=OneModule(), limits=PlanLimits(**limits))
+
+    return make
+
+
+@pytest.fixture
+def plan(make_planner: Callable[..., RequestPlanner]) -> Callable[[TrainRequest], Plan]:
+    return lambda request: asyncio.run(make_planner().plan(request))
+
+
+@pytest.fixture
+def faults(plan: Callable[[TrainRequest], Plan]) -> Callable[[TrainRequest], dict[str, str]]:
+    """Field → description of everything that is wrong with a request."""
+
+    def find(request: TrainRequest) -> dict[str, str]:
+        with pytest.raises(InvalidInput) as caught:
+            plan(request)
+        found = caught.value.violations
+        described = {violation.field: violation.description for violation in found}
+        assert len(described) == len(found), "a field is named twice"
+        return described
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def table_request() -> Callable[..., TrainRequest]:
+    """The tutorial's request on the given columns; the last one is the target."""
+
+    def make(**columns: list[float] | list[str]) -> TrainRequest:
+        columns = columns or {"x": [1.0, 2.0, 3.0], "y": [2.0, 4.0, 6.0]}
+        request = TrainRequest()
+        for name, values in columns.items():
+            text = bool(values) and isinstance(values[0], str)
+            column = (
+                Column(name=name, strings=Strings(values=values))
+                if text
+                else Column(name=name, numbers=Numbers(values=values))
+            )
+            request.data.table.columns.append(column)
+        request.data.target_columns.append(list(columns)[-1])
+        request.model.linear.SetInParent()
+        request.loss.mse.SetInParent()
+        request.gradient.epochs = 2000
+        request.gradient.optimizer.sgd.lr = 0.01
+        return request
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tensor_request(table_request: Callable[..., TrainRequest]) -> Callable[..., TrainRequest]:
+    """The tutorial's request on tensors."""
+
+    def make(features: object, targets: object) -> TrainRequest:
+        request = table_request()
+        request.data.Clear()
+        request.data.tensors.features.CopyFrom(encode_tensor(np.asarray(features)))
+        request.data.tensors.targets.CopyFrom(encode_tensor(np.asarray(targets)))
+        return request
+
+    return make
