@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from obstore.store import LocalStore
@@ -45,7 +45,7 @@ class Artifacts:
         result = await self._store.get_async(name)
         return bytes(await result.bytes_async())
 
-    async def stream(self, name: str) -> AsyncIterator[bytes]:
+    async def stream(self, name: str) -> AsyncGenerator[bytes]:
         """The content in chunks of at most CHUNK_BYTES.
 
         Raises:

@@ -1,0 +1,121 @@
+"""Predict: names resolved, weights resident, one hop to the numbers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Protocol
+
+from epochd_server.domain.commands import PredictCommand
+from epochd_server.domain.models import ModelVersion
+from epochd_server.domain.predictions import Prediction
+from epochd_server.domain.resources import VersionReference
+from epochd_server.domain.runs import Parameters
+from epochd_server.domain.specs import Model
+from epochd_server.serving.names import RECHECK_S, VersionNames, VersionSource
+from epochd_server.serving.resident import Resident, RowPredictor
+from epochd_server.serving.single_flight import SingleFlight
+
+BuildPredictor = Callable[[Model, Parameters], RowPredictor]
+"""Makes a predictor of a model with every size filled in and its parameters."""
+
+_OVERHEAD_BYTES = 8_192
+"""About what a resident takes besides its parameters."""
+_INLINE_WORK = 1_000_000
+"""Rows times parameters up to which a batch (well under a millisecond) is not worth a thread."""
+
+
+class ChangeNews(Protocol):
+    """Tells which models this server changes."""
+
+    def subscribe(self, subscriber: Callable[[str], None]) -> None:
+        """Has ``subscriber`` called with each changed model's id."""
+
+
+class ModelSource(VersionSource, Protocol):
+    """The registry, as far as serving reads it."""
+
+    @property
+    def changes(self) -> ChangeNews:
+        """News of this server's changes."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other servers change models too."""
+
+    async def load_parameters(self, model: str, version: int) -> Parameters:
+        """The parameters of a version."""
+
+
+class PredictionService:
+    """Predicts with any version, and keeps those in memory that were used last.
+
+    A version is kept by the run that made it: a name that is deleted and given again never meets old weights.
+
+    Args:
+        models: Where versions and parameters come from.
+        build: Makes predictors.
+        cache_bytes: Memory for resident versions; the one used last stays even if it alone is larger.
+    """
+
+    def __init__(self, models: ModelSource, build: BuildPredictor, *, cache_bytes: int) -> None:
+        self._models = models
+        self._build = build
+        self._cache_bytes = cache_bytes
+        self._names = VersionNames(models, recheck_s=RECHECK_S if models.is_shared else None)
+        self._residents: OrderedDict[str, Resident] = OrderedDict()
+        self._resident_bytes = 0
+        self._loads: SingleFlight[str, Resident] = SingleFlight()
+        models.changes.subscribe(self._names.forget)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory that resident versions take, about."""
+        return self._resident_bytes
+
+    async def predict(self, command: PredictCommand) -> Prediction:
+        """Predictions for a request's rows. With a resident version and a small batch it never waits.
+
+        Raises:
+            InvalidInput: The rows do not suit the model; names every column that is missing or too many.
+            EpochdError: MODEL_NOT_FOUND, VERSION_NOT_FOUND, ALIAS_NOT_FOUND, ARTIFACT_CORRUPT.
+        """
+        resident = self._find(command.reference) or await self._load(command.reference)
+        features = resident.features(command)
+        if len(features) * resident.version.card.parameters <= _INLINE_WORK:
+            return resident.predict(features, probabilities=command.probabilities, logits=command.logits)
+        return await asyncio.to_thread(
+            resident.predict, features, probabilities=command.probabilities, logits=command.logits
+        )
+
+    def _find(self, reference: VersionReference) -> Resident | None:
+        version = self._names.known(reference)
+        return None if version is None else self._touch(version)
+
+    def _touch(self, version: ModelVersion) -> Resident | None:
+        resident = self._residents.get(version.card.run_id)
+        if resident is not None:
+            self._residents.move_to_end(version.card.run_id)
+        return resident
+
+    async def _load(self, reference: VersionReference) -> Resident:
+        version = self._names.known(reference) or await self._names.look_up(reference)
+        return self._touch(version) or await self._loads.do(
+            version.card.run_id, lambda: self._make_resident(version)
+        )
+
+    async def _make_resident(self, version: ModelVersion) -> Resident:
+        parameters = await self._models.load_parameters(version.model, version.version)
+        predictor = await asyncio.to_thread(self._build, version.card.spec.model, parameters)
+        nbytes = sum(value.nbytes for value in parameters.values()) + _OVERHEAD_BYTES
+        resident = Resident(version, predictor, nbytes)
+        self._residents[version.card.run_id] = resident
+        self._resident_bytes += nbytes
+        self._evict()
+        return resident
+
+    def _evict(self) -> None:
+        while self._resident_bytes > self._cache_bytes and len(self._residents) > 1:
+            _, oldest = self._residents.popitem(last=False)
+            self._resident_bytes -= oldest.nbytes

@@ -1,0 +1,79 @@
+"""A model version that is ready to predict."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochd_server.domain.commands import PredictCommand
+from epochd_server.domain.errors import Violations
+from epochd_server.domain.models import ModelVersion
+from epochd_server.domain.predictions import Prediction
+from epochd_server.serving.features import FeatureMatcher
+from epochd_server.serving.outputs import Array, Labels, sigmoid, softmax
+
+
+class RowPredictor(Protocol):
+    """Computes a model's raw outputs; what a row gets does not depend on the rows beside it. Safe in threads."""
+
+    def predict(self, rows: NDArray[np.floating], members: NDArray[np.int64] | None = None) -> Array:
+        """Outputs [n, outputs] of features [n, d]; ``members`` [n] says whose parameters, in a fleet."""
+
+
+class Resident:
+    """Predicts with one version.
+
+    Args:
+        version: The version.
+        predictor: Computes its outputs.
+        nbytes: The memory that it takes, about.
+    """
+
+    def __init__(self, version: ModelVersion, predictor: RowPredictor, nbytes: int) -> None:
+        card = version.card
+        self.version = version
+        self.nbytes = nbytes
+        self._predictor = predictor
+        self._matcher = FeatureMatcher(card)
+        self._labels = None if card.classes is None else Labels(card.classes)
+
+    def features(self, command: PredictCommand) -> Array:
+        """What the model reads, [n, d].
+
+        Raises:
+            InvalidInput: The rows do not suit the model, or probabilities are asked of a regression.
+        """
+        violations = Violations()
+        if self._labels is None:
+            for field, is_asked in (("probabilities", command.probabilities), ("logits", command.logits)):
+                if is_asked:
+                    violations.add(field, "only classifiers have them; this model is a regression")
+        features = self._matcher.match(command.rows, violations)
+        violations.raise_if_any()
+        if features is None:
+            raise AssertionError("unreachable: a matcher that gives nothing adds violations")
+        return features
+
+    def predict(self, features: Array, *, probabilities: bool, logits: bool) -> Prediction:
+        """Predictions for features [n, d].
+
+        Raises:
+            InvalidInput: A row has no class.
+        """
+        raw = self._predictor.predict(features)
+        # One output is one number a row: the second class's logit, or the only target.
+        outputs = raw[:, 0] if raw.shape[1] == 1 else raw
+        if self._labels is None:
+            return Prediction(version=self.version, values=outputs)
+        return Prediction(
+            version=self.version,
+            values=self._labels.of(outputs),
+            probabilities=_probabilities(outputs) if probabilities else None,
+            logits=outputs if logits else None,
+        )
+
+
+def _probabilities(logits: Array) -> Array:
+    return sigmoid(logits) if logits.ndim == 1 else softmax(logits)

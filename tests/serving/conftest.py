@@ -1,0 +1,172 @@
+"""Models to predict with, in a real registry, computed by PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from epochd_server.domain.commands import PredictCommand
+from epochd_server.domain.data import Classes, Column, Table
+from epochd_server.domain.models import TrainedModel, VersionCard
+from epochd_server.domain.records import NewRun
+from epochd_server.domain.resources import VersionReference
+from epochd_server.domain.runs import Event, Parameters, Queued
+from epochd_server.domain.specs import (
+    GradientFit,
+    Init,
+    LinearModel,
+    Logging,
+    Loss,
+    LossKind,
+    Model,
+    Optimizer,
+    OptimizerKind,
+    Precision,
+    TrainingSpec,
+)
+from epochd_server.serving import PredictionService
+from epochd_server.storage import Storage, open_storage
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+class TorchLinear:
+    """A linear model, computed by PyTorch; counts how often it was made."""
+
+    made = 0
+
+    def __init__(self, model: Model, parameters: Parameters) -> None:
+        type(self).made += 1
+        self._weight = torch.from_numpy(parameters["linear.weight"].copy())
+        self._bias = torch.from_numpy(parameters["linear.bias"].copy())
+
+    def predict(
+        self, rows: NDArray[np.floating], members: NDArray[np.int64] | None = None
+    ) -> NDArray[np.floating]:
+        return torch.nn.functional.linear(torch.from_numpy(rows), self._weight, self._bias).numpy()
+
+
+def table(columns: Mapping[str, Sequence[object]]) -> Table:
+    """A table; lists of strings are text columns."""
+    made = []
+    for name, values in columns.items():
+        is_text = any(isinstance(value, str) for value in values)
+        made.append(Column(name, np.array(values, dtype=object if is_text else None)))
+    return Table(tuple(made))
+
+
+def command(rows, model="m", version=None, alias=None, probabilities=False, logits=False) -> PredictCommand:
+    return PredictCommand(
+        reference=VersionReference(model, version, alias),
+        rows=rows,
+        probabilities=probabilities,
+        logits=logits,
+    )
+
+
+@pytest.fixture
+def storage(tmp_path: Path):
+    storage = open_storage(tmp_path / "data", convert=lambda *_: None, most_dataset_bytes=1)
+    yield storage
+    storage.close()
+
+
+class Registry:
+    """Adds versions to a storage."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._made = 0
+
+    async def add(
+        self,
+        weight,
+        bias=0.0,
+        *,
+        model: str = "m",
+        features: Sequence[str] | None = None,
+        classes: Classes | None = None,
+        precision: Precision = Precision.FLOAT32,
+    ) -> int:
+        """A version of a linear model with this weight [outputs, features]; returns its number."""
+        self._made += 1
+        run_id = f"01J{self._made:023d}"
+        weight = np.atleast_2d(np.asarray(weight, precision.value))
+        outputs, _ = weight.shape
+        parameters = {
+            "linear.weight": weight,
+            "linear.bias": np.broadcast_to(np.asarray(bias, precision.value), (outputs,)).copy(),
+        }
+        card = self._card(run_id, weight.shape, features, classes, precision)
+        run = NewRun(
+            run_id=run_id, model=model, spec=card.spec, request=b"", request_id=None, fingerprint=b"",
+            client="", create_time=NOW,
+        )  # fmt: skip
+        await self._storage.runs.accept(run, Event(1, NOW, Queued(run_id=run_id, model=model)))
+        trained = TrainedModel(card=card, parameters=parameters)
+        return (await self._storage.runs.succeed(run_id, 2, NOW, trained, 1.0)).body.version
+
+    def _card(self, run_id, shape, features, classes, precision) -> VersionCard:
+        outputs, width = shape
+        kind = LossKind.MSE
+        if classes is not None:
+            kind = LossKind.BCE_WITH_LOGITS if outputs == 1 else LossKind.CROSS_ENTROPY
+        spec = TrainingSpec(
+            model=LinearModel(in_features=width, out_features=outputs),
+            loss=Loss(kind=kind),
+            fit=GradientFit(optimizer=Optimizer(kind=OptimizerKind.SGD, lr=0.1), epochs=1),
+            init=Init.ZEROS,
+            precision=precision,
+            seed=0,
+            logging=Logging(every=1),
+        )
+        return VersionCard(
+            run_id=run_id,
+            spec=spec,
+            feature_columns=tuple(features or [f"x{n}" for n in range(width)]),
+            target_columns=("y",) if outputs == 1 or classes else tuple(f"y{n}" for n in range(outputs)),
+            classes=classes,
+            parameters=outputs * (width + 1),
+            rows=3,
+            epochs=1,
+            final_loss=0.0,
+        )
+
+
+@pytest.fixture
+def registry(storage: Storage) -> Registry:
+    return Registry(storage)
+
+
+@pytest.fixture
+def service(storage: Storage) -> PredictionService:
+    TorchLinear.made = 0
+    return PredictionService(storage.models, TorchLinear, cache_bytes=1 << 20)
+
+
+@pytest.fixture
+def tables() -> Callable[..., Table]:
+    return table
+
+
+@pytest.fixture
+def ask() -> Callable[..., PredictCommand]:
+    return command
+
+
+@pytest.fixture
+def builds() -> Callable[[], int]:
+    """How many predictors were made."""
+    return lambda: TorchLinear.made
+
+
+@pytest.fixture
+def predictor() -> type[TorchLinear]:
+    """Makes predictors."""
+    return TorchLinear
