@@ -28,11 +28,12 @@ WINE = Path(__file__).parent / "data" / "wine.csv"
 FEATURES = ["total_phenols", "proanthocyanins", "hue", "od280_od315"]
 THREE_POINTS = """\
 client.train([[1.0], [2.0], [3.0]], [[2.0], [4.0], [6.0]],
-             model=epochd.Linear(init="zeros"), loss="mse", optimizer=epochd.SGD(lr=0.01),
+             model=epochd.Linear(init="zeros"), optimizer=epochd.SGD(lr=0.01),
              epochs=2000, log_every=100, name="three-points")"""
 REAL_DATA = """\
-client.train(wine, target="flavanoids", features=["total_phenols", "proanthocyanins", "hue", "od280_od315"],
-             model=epochd.Linear(), optimizer=epochd.Adam(lr=0.05), epochs=500, seed=1, name="wine")"""
+client.train(wine, target="flavanoids", features=FEATURES,
+             model=epochd.Linear(), optimizer=epochd.SGD(lr=0.05),
+             epochs=2000, seed=1, name="wine")"""
 
 console = Console(highlight=False)
 
@@ -68,7 +69,6 @@ def three_points(client: epochd.Client) -> None:
             [[1.0], [2.0], [3.0]],
             [[2.0], [4.0], [6.0]],
             model=epochd.Linear(init="zeros"),
-            loss="mse",
             optimizer=epochd.SGD(lr=0.01),
             epochs=2000,
             log_every=100,
@@ -80,16 +80,17 @@ def three_points(client: epochd.Client) -> None:
 
 
 def real_data(client: epochd.Client) -> None:
-    heading(2, "Real data: the flavanoids of 178 wines from four other measurements")
+    heading(2, "Real data: flavanoids of 178 wines from four measurements")
     code(REAL_DATA)
     wine = read(str(WINE))
     model = watched(
         client.train(
-            {name: wine[name] for name in [*FEATURES, "flavanoids"]},
+            wine,
             target="flavanoids",
+            features=FEATURES,
             model=epochd.Linear(),
-            optimizer=epochd.Adam(lr=0.05),
-            epochs=500,
+            optimizer=epochd.SGD(lr=0.05),
+            epochs=2000,
             seed=1,
             name="wine",
         )
@@ -111,7 +112,7 @@ def predictions(model: epochd.Model, wine: dict[str, Any]) -> Table:
 
 
 def activations(client: epochd.Client) -> None:
-    heading(3, "Activations: right to the last digits, also where autograd in float64 gives 0")
+    heading(3, "Activations, also where float64 autograd gives 0")
     table = Table("", "value", box=None, show_header=False)
     for name, x, op in (
         ("sigmoid", 0.3, "forward"),
@@ -128,15 +129,13 @@ def what_next() -> None:
     heading(4, "What next")
     commands = {
         "make serve": "a server that stays, on 127.0.0.1:50051",
-        ".venv/bin/epochd train examples/data/wine.csv --target flavanoids": "train from the shell",
+        ".venv/bin/epochd train examples/data/wine.csv --target flavanoids --features hue": "train from the shell",
         ".venv/bin/epochd --help": "everything else that the shell can do",
-        "python examples/tutorial_three_points.py": "the same from Python, twenty lines",
+        ".venv/bin/python examples/tutorial_three_points.py": "the same from Python, twenty lines",
         "make node-example": "from Node, by the protos alone",
     }
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for command, text in commands.items():
-        table.add_row(Text(command, "cyan"), Text(text, "dim"))
-    show(table)
+        show(Text.assemble((f"{command}\n", "cyan"), (f"    {text}", "dim")))
 
 
 def main() -> None:

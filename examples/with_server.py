@@ -40,14 +40,14 @@ def server(*options: str) -> Iterator[str]:
             f"{folder}/data",
         ]
         # A session of its own: Ctrl-C in the terminal is for this program, which then stops the server.
-        process = subprocess.Popen(
+        with subprocess.Popen(
             [*command, *options], stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
-        )
-        try:
-            yield _address(process, log)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(_STOP_SECONDS)
+        ) as process:
+            try:
+                yield _address(process, log)
+            finally:
+                process.send_signal(signal.SIGTERM)
+                process.wait(_STOP_SECONDS)
 
 
 def _address(process: subprocess.Popen[str], log: IO[str]) -> str:

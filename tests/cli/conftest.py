@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples.with_server import server
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "epochd.cli"]
@@ -108,6 +109,15 @@ def _own_terminal() -> None:
 
 
 Cli = Callable[..., Result]
+
+
+@pytest.fixture(scope="session")
+def server_address() -> Iterator[str]:
+    """A real server, which knows the examples' module."""
+    with server(
+        "--workers", "1", "--modules", str(ROOT / "examples" / "linear_regression_model.py")
+    ) as address:
+        yield address
 
 
 @pytest.fixture

@@ -5,12 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from examples.with_server import server
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def server_address() -> Iterator[str]:
+    """A real server, which knows the examples' module."""
+    with server(
+        "--workers", "1", "--modules", str(ROOT / "examples" / "linear_regression_model.py")
+    ) as address:
+        yield address
 
 
 @pytest.fixture

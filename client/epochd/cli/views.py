@@ -120,24 +120,28 @@ class LiveView:
         self._heard = time.monotonic()
         match event:
             case events.Queued():
-                self._console.print(Text(f"{event.run} → {event.model}", "dim"))
+                self._say(f"{event.run} → {event.model}", "dim")
                 self._title = Text("waiting for a free worker …", "dim")
             case events.Started():
                 self._start(event)
             case events.EpochLog():
                 self._log(event)
             case events.Warning():
-                self._console.print(Text(f"! {event.message}", "yellow"))
+                self._say(f"! {event.message}", "yellow")
             case events.Succeeded():
                 self._console.print(Group(*self._summary(event)))
             case events.Failed():
-                self._console.print(Text(f"✗ {_failure(event)}", "red"))
+                self._say(f"✗ {_failure(event)}", "red")
             case events.Cancelled():
-                self._console.print(Text(f"■ {event}", "yellow"))
+                self._say(f"■ {event}", "yellow")
 
     def _start(self, event: events.Started) -> None:
-        self._console.print(Text(_started(event), "dim"))
+        self._say(_started(event), "dim")
         self._task = self._progress.add_task("", total=event.epochs)
+
+    def _say(self, text: str, style: str) -> None:
+        """Prints above the live part; in a pipe lines are as long as they are."""
+        self._console.print(Text(text, style), soft_wrap=not self._console.is_terminal)
 
     def _log(self, log: events.EpochLog) -> None:
         self._trace.add(log.epoch, log.loss)
