@@ -12,15 +12,16 @@ from structlog.typing import Processor
 Format = Literal["auto", "pretty", "json"]
 
 
-def configure(level: str, form: Format) -> None:
+def configure(level: str, form: Format, *facts: Processor) -> None:
     """Sends structlog and the standard library's logging to standard error, in one form.
 
     Args:
         level: Least severe level shown: debug, info, warning or error.
         form: ``auto`` is pretty on a terminal and JSON otherwise.
+        facts: Processors that add to each line what is known of its circumstances.
     """
     number = logging.getLevelNamesMapping()[level.upper()]
-    shared = _shared_processors()
+    shared = [*facts, *_shared_processors()]
     last = _renderers(form == "pretty" or (form == "auto" and sys.stderr.isatty()))
     structlog.configure(
         processors=[*shared, *last],

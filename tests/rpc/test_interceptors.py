@@ -23,6 +23,7 @@ from epochd.v1 import (
     trainer_pb2_grpc,
 )
 from epochd_server.domain.errors import EpochdError, FieldViolation, InvalidInput, Reason
+from epochd_server.rpc.calls import add_request_id
 from epochd_server.rpc.interceptors import MAX_MESSAGE_BYTES, Guard, Registrar
 
 SECRET = "/srv/secret/path.py"
@@ -171,7 +172,7 @@ async def served():
 @pytest.fixture
 def log():
     structlog.reset_defaults()
-    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines:
+    with structlog.testing.capture_logs([add_request_id]) as lines:
         yield lines
 
 

@@ -1,12 +1,14 @@
-"""What is known of a call besides its request: an id for the logs and whose it is."""
+"""What is known of a call besides its request: an id for the logs, and whose it is."""
 
 from __future__ import annotations
 
 import re
 import secrets
+from contextvars import ContextVar
 from typing import Any, Final, TypeAlias
 
 import grpc
+from structlog.typing import EventDict, WrappedLogger
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 """A call as grpc.aio hands it to a handler."""
@@ -18,11 +20,35 @@ CLIENT_KEY: Final = "epochd-client"
 """Metadata in which a client may say whose share of the workers its runs take; unset, its host is taken."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@/-]{0,127}")
+_current: ContextVar[Context | None] = ContextVar("epochd_call", default=None)
+_request_id: ContextVar[str] = ContextVar("epochd_request_id")
 
 
-def request_id_of(context: Context) -> str:
-    """The id under which this call is logged: the client's own, or 16 random hex digits."""
-    return _token(context, REQUEST_ID_KEY) or secrets.token_hex(8)
+def enter(context: Context) -> None:
+    """Makes a call the one that this task's log lines belong to."""
+    _current.set(context)
+
+
+def current_request_id() -> str:
+    """The id under which the current call is logged: the client's own, or 16 random hex digits; "" outside a call.
+
+    Found out only when somebody asks: most calls are neither logged nor refused.
+    """
+    context = _current.get()
+    if context is None:
+        return ""
+    known = _request_id.get(None)
+    if known is None:
+        known = _token(context, REQUEST_ID_KEY) or secrets.token_hex(8)
+        _request_id.set(known)
+    return known
+
+
+def add_request_id(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """A structlog processor: every line that belongs to a call has its request's id."""
+    if request_id := current_request_id():
+        event.setdefault("request_id", request_id)
+    return event
 
 
 def client_of(context: Context) -> str:

@@ -7,6 +7,7 @@ of interceptors at every call: a small Predict costs little more than what gRPC 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
@@ -18,7 +19,7 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 
 from epochd_server.domain.errors import Code, EpochdError, FieldViolation, InvalidInput, Reason
-from epochd_server.rpc.calls import Context, request_id_of
+from epochd_server.rpc.calls import Context, current_request_id, enter
 from epochd_server.rpc.errors import DETAILS_TRAILER, STATUS_CODES, internal, to_status
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -62,6 +63,8 @@ class Guard:
         """Counts a call and logs its one line."""
         self.calls[method, code] += 1
         quiet = code == "OK" and method in QUIET
+        if quiet and not _log.is_enabled_for(logging.DEBUG):
+            return
         log = _log.debug if quiet else _log.info
         log("call", method=method, code=code, ms=round((time.perf_counter() - started) * 1000, 2))
 
@@ -140,7 +143,7 @@ class _Method:
 
     def _admit(self, context: Context) -> None:
         """Names the call in the logs; refuses new work while the server stops."""
-        structlog.contextvars.bind_contextvars(request_id=request_id_of(context))
+        enter(context)
         if self._guard.stopping and not self._admitted_while_stopping:
             raise EpochdError(Reason.SERVER_STOPPING)
 
@@ -168,8 +171,7 @@ class _Method:
             known = internal()
             _log.error("bug", method=self._name, exc_info=error)
         self._guard.finished(self._name, known.code.value, started)
-        request_id = str(structlog.contextvars.get_contextvars().get("request_id", ""))
-        status = to_status(known, request_id)
+        status = to_status(known, current_request_id())
         trailer = ((DETAILS_TRAILER, status.SerializeToString()),)
         await context.abort(STATUS_CODES[known.code], status.message, trailer)
 
