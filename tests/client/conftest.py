@@ -1,5 +1,7 @@
 """A small real gRPC server with canned behaviour, and both kinds of client over it."""
 
+# ruff: noqa: N802 - servicers have the names of the RPCs
+
 from __future__ import annotations
 
 import asyncio
@@ -9,7 +11,7 @@ import itertools
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, ClassVar
 
 import grpc
 import numpy as np
@@ -54,7 +56,9 @@ def script(epochs: int = 5, end: str = "succeeded") -> list[run_pb2.Event]:
     """The events of a whole run."""
     events = [
         run_pb2.Event(queued=run_pb2.Queued(run="runs/r1", model="models/house-price")),
-        run_pb2.Event(started=run_pb2.Started(parameters=2, rows=3, epochs=epochs, device="cpu", seed=1, batch_size=3)),
+        run_pb2.Event(
+            started=run_pb2.Started(parameters=2, rows=3, epochs=epochs, device="cpu", seed=1, batch_size=3)
+        ),
     ]
     for epoch in range(epochs):
         log = run_pb2.EpochLog(epoch=epoch, loss=1 / (epoch + 1), lr=0.01, rows_per_second=1500)
@@ -62,7 +66,9 @@ def script(epochs: int = 5, end: str = "succeeded") -> list[run_pb2.Event]:
         events.append(run_pb2.Event(epoch_log=log))
     match end:
         case "succeeded":
-            done = run_pb2.Succeeded(model_version="models/house-price/versions/3", epochs=epochs, final_loss=0.2)
+            done = run_pb2.Succeeded(
+                model_version="models/house-price/versions/3", epochs=epochs, final_loss=0.2
+            )
             events.append(run_pb2.Event(succeeded=done))
         case "failed":
             failure = run_pb2.Failure(
@@ -127,7 +133,9 @@ class FakeServer(
         method = inspect.stack()[1].function
         self.calls.append(method)
         self.requests.append(request)
-        self.metadata.append({key: value for key, value in context.invocation_metadata() if isinstance(value, str)})
+        self.metadata.append(
+            {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
+        )
         if self.failures.get(method):
             code, details = self.failures[method].pop(0)
             self.abort(context, code, details)
@@ -199,7 +207,9 @@ class FakeServer(
         yield activation_pb2.ActivationTransformStreamResponse(header=header)
         for part in request_iterator:
             self.requests.append(len(part.data))
-            yield activation_pb2.ActivationTransformStreamResponse(data=_double(part.data, first.header.dtype))
+            yield activation_pb2.ActivationTransformStreamResponse(
+                data=_double(part.data, first.header.dtype)
+            )
 
     def Differentiate(self, request, context):
         self._enter(request, context)
@@ -216,7 +226,9 @@ class FakeServer(
     def GetRun(self, request, context):
         self._enter(request, context)
         if request.name != "runs/r1":
-            info = errors_pb2.ErrorInfo(reason="RUN_NOT_FOUND", domain="epochd", metadata={"run": request.name})
+            info = errors_pb2.ErrorInfo(
+                reason="RUN_NOT_FOUND", domain="epochd", metadata={"run": request.name}
+            )
             self.abort(context, grpc.StatusCode.NOT_FOUND, [packed("ErrorInfo", info)])
         return runs_pb2.GetRunResponse(run=self._run("runs/r1"))
 
@@ -282,7 +294,9 @@ class FakeServer(
         from safetensors.numpy import save
 
         self._enter(request, context)
-        file = save({"linear.weight": np.full((1, 1), 2.0, "float32"), "linear.bias": np.full(1, 0.5, "float32")})
+        file = save(
+            {"linear.weight": np.full((1, 1), 2.0, "float32"), "linear.bias": np.full(1, 0.5, "float32")}
+        )
         for start in range(0, len(file), 7):
             yield models_pb2.ExportVersionResponse(data=file[start : start + 7])
 
@@ -429,7 +443,7 @@ class Caller:
             return await value
         return [item async for item in value] if hasattr(value, "__anext__") else value
 
-    _steps: set[Any] = set()
+    _steps: ClassVar[set[Any]] = set()
 
     @classmethod
     def steps(cls, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -499,7 +513,8 @@ def request_of(fake: Fake) -> Callable[[str], Any]:
     def find(method: str) -> Any:
         # the stream and upload handlers add no entry to calls for what follows their first message
         sent = [r for r in fake.does.requests if not isinstance(r, int)]
-        return next(r for name, r in zip(reversed(fake.does.calls), reversed(sent), strict=True) if name == method)
+        return next(
+            r for name, r in zip(reversed(fake.does.calls), reversed(sent), strict=True) if name == method
+        )
 
     return find
-

@@ -76,6 +76,13 @@ class Receive:
 
 
 @dataclass(frozen=True, slots=True)
+class Compute(Generic[T]):
+    """Do work that would hold up an event loop; the outcome is the function's value."""
+
+    function: Callable[[], T]
+
+
+@dataclass(frozen=True, slots=True)
 class Sleep:
     """Wait."""
 
@@ -89,7 +96,7 @@ class Emit:
     value: Any
 
 
-Effect: TypeAlias = Invoke[Any, Any] | Open[Any, Any] | Receive | Sleep | Emit
+Effect: TypeAlias = Invoke[Any, Any] | Open[Any, Any] | Receive | Compute[Any] | Sleep | Emit
 Program: TypeAlias = Generator[Effect, Any, T]
 
 
@@ -107,6 +114,11 @@ def receive(method: Method[Any, R], stream: Stream, timeout: float | None = None
     """Returns the next message of a stream that ``method`` opened, or None at its end."""
     message = yield Receive(stream, timeout)
     return None if message is END else cast("R", message)
+
+
+def compute(function: Callable[[], T]) -> Program[T]:
+    """Returns the function's value, computed where it holds up nobody."""
+    return cast("T", (yield Compute(function)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from epochd._core.calling import call, retrying
-from epochd._core.effects import Program, invoke
+from epochd._core.effects import Program, compute, invoke
 from epochd._core.methods import BEGIN_UPLOAD, UPLOAD
 from epochd._wire.tables import Table
 from epochd.errors import invalid
@@ -124,7 +124,7 @@ def upload(data: Upload, policy: Policy) -> Program[datasets_pb2.Dataset]:
     """Makes sure that the server has the dataset and returns it; goes on where a broken stream ended."""
 
     def attempt(left: float) -> Program[datasets_pb2.Dataset]:
-        begun = yield from call(BEGIN_UPLOAD, data.begin(), policy)
+        begun = yield from call(BEGIN_UPLOAD, (yield from compute(data.begin)), policy)
         if begun.HasField("dataset"):
             return begun.dataset
         response = yield from invoke(UPLOAD, data.requests(begun.committed_bytes), left)

@@ -1,4 +1,9 @@
-"""Runs programs over an asyncio gRPC channel."""
+"""Runs programs over an asyncio gRPC channel.
+
+Calls that stream requests go over a blocking channel in threads: where a server answers such a call before it has
+read everything, grpc.aio replaces the server's status by INTERNAL when a write is under way (grpc/grpc#36066).
+Encoding and digesting large tables does not hold up the event loop that way, either.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,7 @@ import grpc
 
 from epochd._core.effects import (
     END,
+    Compute,
     Effect,
     Emit,
     Finished,
@@ -21,6 +27,7 @@ from epochd._core.effects import (
     Sleep,
     Steps,
 )
+from epochd._transport.blocking import BlockingTransport
 from epochd._transport.failures import from_rpc
 from epochd._transport.options import CallMetadata, Connection
 from epochd.errors import DeadlineExceeded, EpochdError
@@ -37,6 +44,8 @@ class AsyncTransport:
         self._metadata = CallMetadata(connection.client_name)
         self._callables: dict[str, Any] = {}
         self._closed = False
+        self._connection = connection
+        self._blocking: BlockingTransport | None = None
         options = connection.channel_options(__version__)
         if connection.credentials is None:
             self._channel = grpc.aio.insecure_channel(connection.address, options)
@@ -70,6 +79,8 @@ class AsyncTransport:
     async def close(self) -> None:
         """Closes the channel; what is under way on it is cancelled."""
         self._closed = True
+        if self._blocking is not None:
+            self._blocking.close()
         await self._channel.close()
 
     async def _step(self, steps: Steps[Any], effect: Effect) -> None:
@@ -83,6 +94,12 @@ class AsyncTransport:
             raise RuntimeError(f"this client is closed; connect to {self._address} again")
         try:
             match effect:
+                case Invoke(method) | Open(method) if method.kind.startswith("stream"):
+                    return await asyncio.to_thread(self._threaded().perform, effect)
+                case Receive(stream) if not hasattr(stream, "read"):
+                    return await asyncio.to_thread(self._threaded().perform, effect)
+                case Compute(function):
+                    return await asyncio.to_thread(function)
                 case Invoke(method, request, timeout):
                     return await self._callable(method)(request, timeout=timeout, metadata=self._metadata())
                 case Open(method, request, timeout):
@@ -93,6 +110,11 @@ class AsyncTransport:
                     return await asyncio.sleep(seconds)
         except grpc.RpcError as error:
             raise from_rpc(error, self._address) from None
+
+    def _threaded(self) -> BlockingTransport:
+        if self._blocking is None:
+            self._blocking = BlockingTransport(self._connection)
+        return self._blocking
 
     def _callable(self, method: Method[Any, Any]) -> Any:
         found = self._callables.get(method.path)

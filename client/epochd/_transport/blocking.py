@@ -11,6 +11,7 @@ import grpc
 
 from epochd._core.effects import (
     END,
+    Compute,
     Effect,
     Emit,
     Finished,
@@ -66,7 +67,7 @@ class BlockingTransport:
                     yield effect.value
                     continue
                 try:
-                    steps.succeed(self._perform(effect))
+                    steps.succeed(self.perform(effect))
                 except EpochdError as error:
                     steps.fail(error)
         finally:
@@ -77,7 +78,12 @@ class BlockingTransport:
         self._closed = True
         self._channel.close()
 
-    def _perform(self, effect: Effect) -> Any:
+    def perform(self, effect: Effect) -> Any:
+        """Does what one effect asks for and returns its outcome.
+
+        Raises:
+            EpochdError: For a failed call.
+        """
         if self._closed:
             raise RuntimeError(f"this client is closed; connect to {self._address} again")
         try:
@@ -87,6 +93,8 @@ class BlockingTransport:
                     return callable_(effect.request, timeout=effect.timeout, metadata=self._metadata())
                 case Receive(stream, timeout):
                     return _receive(stream, timeout)
+                case Compute(function):
+                    return function()
                 case Sleep(seconds):
                     return time.sleep(seconds)
         except grpc.RpcError as error:

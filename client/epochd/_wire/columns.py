@@ -54,6 +54,8 @@ def make_column(name: str, values: Any) -> Column:
     Raises:
         InvalidArgument: When the values are no column, mix text and numbers, lack a text, or are dates or objects.
     """
+    if isinstance(values, list | tuple) and any(isinstance(value, str) for value in values):
+        values = np.asarray(values, dtype=object)  # NumPy would turn numbers among texts into texts
     array = np.atleast_1d(as_array(values))
     if array.ndim != 1:
         raise invalid(name, f"must have one value a row, has the shape {array.shape}")
