@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from epochd_server.domain.specs import (
     ActivationLayer,
     Init,
@@ -29,7 +31,6 @@ from epochd_server.engine.cohort import (
     train_cohort,
 )
 from epochd_server.engine.shuffling import epoch_permutation
-from torch import nn
 
 HYPERPARAMETERS = {
     "lr": 0.01,
@@ -205,7 +206,7 @@ def _torch_layer(layer: Any, dtype: torch.dtype) -> nn.Module:
         "relu": nn.ReLU, "relu6": nn.ReLU6, "leaky_relu": nn.LeakyReLU, "elu": nn.ELU, "selu": nn.SELU,
         "celu": nn.CELU, "gelu": nn.GELU, "silu": nn.SiLU, "mish": nn.Mish, "softplus": nn.Softplus,
         "softsign": nn.Softsign, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "log_sigmoid": nn.LogSigmoid,
-        "hardtanh": nn.Hardtanh, "hardsigmoid": nn.Hardsigmoid, "hardswish": nn.Hardswish,
+        "hardtanh": nn.Hardtanh, "hardsigmoid": nn.Hardsigmoid, "hardswish": nn.Hardswish, "tanhshrink": nn.Tanhshrink,
         "identity": nn.Identity,
     }  # fmt: skip
     extra = {"approximate": layer.approximate} if layer.function == "gelu" else {}
@@ -250,10 +251,25 @@ def distance(actual: Any, expected: Any) -> float:
     return float(np.abs(actual - expected).max() / max(np.abs(expected).max(), 1e-300))
 
 
+def member(result: CohortResult, index: int = 0) -> dict[str, Any]:
+    """One member's parameters."""
+    return {name: value[index] for name, value in result.parameters.items()}
+
+
 @pytest.fixture(scope="session")
 def lab() -> Any:
     """The helpers of this file, as attributes."""
-    helpers = (make_task, run, mlp, plain_loop, torch_module, torch_optimizer, distance, hyperparameters)
+    helpers = (
+        make_task,
+        run,
+        mlp,
+        plain_loop,
+        torch_module,
+        torch_optimizer,
+        distance,
+        hyperparameters,
+        member,
+    )
 
     class Lab:
         pass

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from epochd_server.domain.specs import Init
 from torch.nn import functional as F
+
+from epochd_server.domain.specs import Init
 
 X, Y = [[1.0], [2.0], [3.0]], [[2.0], [4.0], [6.0]]
 

@@ -20,6 +20,7 @@ ACTIVATION_PARAMETERS: Mapping[str, Mapping[str, float]] = MappingProxyType(
         "softplus": {"beta": 1.0, "threshold": 20.0},
         "softsign": {},
         "tanh": {},
+        "tanhshrink": {},
         "sigmoid": {},
         "log_sigmoid": {},
         "hardtanh": {"min_val": -1.0, "max_val": 1.0},

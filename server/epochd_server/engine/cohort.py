@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from epochd_server.domain.specs import LinearModel, SequentialModel
-from epochd_server.engine.chain import chain_of
+from epochd_server.engine.chain import Chain, chain_of
 from epochd_server.engine.initialisation import initial_parameters
-from epochd_server.engine.programs import solo
+from epochd_server.engine.programs import lanes, solo
 from epochd_server.engine.reporting import Reporter
-from epochd_server.engine.rows import rows_of
+from epochd_server.engine.rows import Rows, rows_of
 from epochd_server.engine.task import (
     CohortData,
     CohortResult,
@@ -40,6 +41,9 @@ __all__ = [
     "train_cohort",
 ]
 
+SMALL_WORK = 32768
+"""Multiplications of a forward step up to which a member is small."""
+
 
 def train_cohort(
     task: CohortTask, observer: Observer, *, clock: Callable[[], float] = time.monotonic
@@ -57,6 +61,13 @@ def train_cohort(
     chain = chain_of(task.model, rows.features.shape[1])
     reporter = Reporter(task, chain.slots, observer, clock)
     start = initial_parameters(task, chain)
-    solo.train(task, chain, rows, np.arange(task.members), start, reporter)
+    small = _is_small(chain, rows)
+    lanes.train(task, chain, rows, np.flatnonzero(small), start, reporter)
+    solo.train(task, chain, rows, np.flatnonzero(~small), start, reporter)
     reporter.flush()
     return reporter.result()
+
+
+def _is_small(chain: Chain, rows: Rows) -> NDArray[np.bool_]:
+    """[K] whether a member's steps are so short that PyTorch's overhead for an operation would dominate."""
+    return chain.size * rows.batch <= SMALL_WORK

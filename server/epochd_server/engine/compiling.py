@@ -7,12 +7,24 @@ is what makes a member's bits independent of its neighbours.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_OPTIONS: dict[str, Any] = {
+    # A division by zero gives inf or NaN, as IEEE says, with no branch that keeps a loop from being vectorised.
+    "error_model": "numpy",
+    "nogil": True,
+    # Kernels allocate nothing, so arrays need no reference counts: those are atomic operations, and took
+    # as long as the arithmetic of a small model.
+    "_nrt": False,
+}
 
 
 def kernel(function: _Function) -> _Function:
@@ -20,12 +32,34 @@ def kernel(function: _Function) -> _Function:
 
     The machine code is cached in ``NUMBA_CACHE_DIR``, else beside the source, else in the user's cache
     folder; where none of them can be written (a read-only installation) it lives in this process only.
+    A kernel must not allocate arrays.
     """
-    # error_model="numpy": a division by zero gives inf or NaN as IEEE says, with no branch that would
-    # keep the loop around it from being vectorised.
     compiled: Any
     try:
-        compiled = numba.njit(cache=True, error_model="numpy", nogil=True)(function)
+        compiled = numba.njit(cache=True, **_OPTIONS)(function)
     except RuntimeError:  # numba: "cannot cache function: no locator available"
-        compiled = numba.njit(error_model="numpy", nogil=True)(function)
+        compiled = numba.njit(**_OPTIONS)(function)
+    else:
+        _stamp_cache(compiled)
     return cast("_Function", compiled)
+
+
+def _stamp_cache(compiled: Any) -> None:
+    """Makes the cached code valid for exactly these sources.
+
+    numba looks at the time and size of the one file that holds the function. That misses a change in a function
+    it calls, and an upgrade by a wheel, whose files all have one constant time.
+    """
+    files: Any = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
+    if files is not None and hasattr(files, "_source_stamp"):
+        files._source_stamp = _digest()  # noqa: SLF001 - numba has no public way
+
+
+@functools.cache
+def _digest() -> str:
+    """A digest of all the engine's sources."""
+    digest = hashlib.sha256()
+    folder = Path(__file__).parent
+    for path in sorted(folder.glob("*.py")) + sorted(folder.glob("programs/*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

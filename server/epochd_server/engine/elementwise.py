@@ -37,8 +37,13 @@ def _log_sigmoid_backward(grad: Tensor, a: Tensor, _: Tensor, __: tuple[float, .
     return grad * torch.sigmoid(-a)
 
 
+def _hardsigmoid_backward(grad: Tensor, a: Tensor, _: Tensor, __: tuple[float, ...]) -> Tensor:
+    # PyTorch's kernel multiplies by a float32 sixth, in float64 too.
+    return grad * ((a > -3) & (a < 3)) / 6
+
+
 def _celu_backward(grad: Tensor, a: Tensor, _: Tensor, p: tuple[float, ...]) -> Tensor:
-    # F.celu calls elu with input scale 1/α; so does its derivative.
+    # F.celu is elu with input scale 1/α. (PyTorch's own derivative rounds α to float32 first.)
     result: Tensor = _aten.elu_backward(grad, p[0], 1, 1 / p[0], False, a)
     return result
 
@@ -71,14 +76,13 @@ ACTIVATIONS: dict[str, Activation] = {
     ),
     "softsign": Activation(lambda a, p: F.softsign(a), _softsign_backward),
     "tanh": Activation(lambda a, p: torch.tanh(a), lambda g, a, f, p: _aten.tanh_backward(g, f)),
+    "tanhshrink": Activation(lambda a, p: F.tanhshrink(a), lambda g, a, f, p: g * (a - f).square_()),
     "sigmoid": Activation(lambda a, p: torch.sigmoid(a), lambda g, a, f, p: _aten.sigmoid_backward(g, f)),
     "log_sigmoid": Activation(lambda a, p: F.logsigmoid(a), _log_sigmoid_backward),
     "hardtanh": Activation(
         lambda a, p: F.hardtanh(a, p[0], p[1]),
         lambda g, a, f, p: _aten.hardtanh_backward(g, a, p[0], p[1]),
     ),
-    "hardsigmoid": Activation(
-        lambda a, p: F.hardsigmoid(a), lambda g, a, f, p: _aten.hardsigmoid_backward(g, a)
-    ),
+    "hardsigmoid": Activation(lambda a, p: F.hardsigmoid(a), _hardsigmoid_backward),
     "hardswish": Activation(lambda a, p: F.hardswish(a), lambda g, a, f, p: _aten.hardswish_backward(g, a)),
 }
