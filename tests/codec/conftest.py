@@ -1,0 +1,217 @@
+"""Hypothesis strategies for the domain's values, by type: tests draw them with ``st.from_type``."""
+
+from __future__ import annotations
+
+import string
+from datetime import UTC, datetime
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from epochd.v1 import activation_pb2
+from epochd_server.domain.layers import ACTIVATION_PARAMETERS
+from epochd_server.domain.models import ModelVersion, VersionCard
+from epochd_server.domain.runs import (
+    Cancelled,
+    EpochLog,
+    Event,
+    Failure,
+    Queued,
+    Run,
+    RunState,
+    Started,
+    Succeeded,
+    Warned,
+)
+from epochd_server.domain.specs import (
+    ActivationLayer,
+    GradientFit,
+    Init,
+    LinearLayer,
+    LinearModel,
+    Logging,
+    Loss,
+    LossKind,
+    ModuleModel,
+    Optimizer,
+    OptimizerKind,
+    Precision,
+    SequentialModel,
+    TrainingSpec,
+)
+
+texts = st.text(st.characters(codec="utf-8"), max_size=20)
+names = st.from_regex(r"[a-z][a-z0-9-]{0,63}", fullmatch=True)
+run_ids = st.text("0123456789ABCDEFGHJKMNPQRSTVWXYZ", min_size=26, max_size=26)
+times = st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
+counts = st.integers(0, 2**63 - 1)
+sizes = st.integers(1, 2**63 - 1)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+positive = st.floats(0, exclude_min=True, allow_infinity=False)
+not_negative = st.floats(0, allow_infinity=False)
+fractions = st.floats(0, 1, exclude_max=True)
+columns = st.lists(texts, max_size=4).map(tuple)
+classes = (
+    st.none()
+    | st.lists(texts, min_size=1).map(tuple)
+    | st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1).map(tuple)
+)
+
+layer_functions = sorted(
+    name
+    for name in ACTIVATION_PARAMETERS
+    if f"ACTIVATION_FUNCTION_{name.upper()}" in activation_pb2.ActivationFunction.keys()  # noqa: SIM118
+)
+
+
+@st.composite
+def activation_layers(draw: st.DrawFn) -> ActivationLayer:
+    function = draw(st.sampled_from(layer_functions))
+    given = (
+        draw(st.sets(st.sampled_from(sorted(ACTIVATION_PARAMETERS[function]))))
+        if ACTIVATION_PARAMETERS[function]
+        else set()
+    )
+    parameters = {name: draw(st.floats(0.5, 5)) for name in sorted(given)}
+    if function == "hardtanh" and parameters:
+        parameters = {"min_val": draw(st.floats(-5, 0)), "max_val": draw(st.floats(0, 5))}
+    approximate = draw(st.sampled_from(["none", "tanh"])) if function == "gelu" else "none"
+    return ActivationLayer(function=function, parameters=parameters, approximate=approximate)
+
+
+@st.composite
+def fits(draw: st.DrawFn) -> GradientFit:
+    batch_size = draw(st.none() | sizes)
+    return GradientFit(
+        optimizer=draw(st.from_type(Optimizer)),
+        epochs=draw(st.integers(1, 10_000_000)),
+        batch_size=batch_size,
+        shuffle=draw(st.booleans()),
+        accumulation_steps=1 if batch_size is None else draw(sizes),
+    )
+
+
+@st.composite
+def sgds(draw: st.DrawFn) -> Optimizer:
+    nesterov = draw(st.booleans())
+    return Optimizer(
+        kind=OptimizerKind.SGD,
+        lr=draw(positive),
+        momentum=draw(positive if nesterov else not_negative),
+        dampening=0.0 if nesterov else draw(finite),
+        weight_decay=draw(not_negative),
+        nesterov=nesterov,
+    )
+
+
+adams = st.builds(
+    Optimizer,
+    kind=st.sampled_from([OptimizerKind.ADAM, OptimizerKind.ADAMW]),
+    lr=positive,
+    beta1=fractions,
+    beta2=fractions,
+    eps=not_negative,
+    weight_decay=not_negative,
+)
+linears = {"in_features": st.none() | sizes, "out_features": st.none() | sizes, "bias": st.booleans()}
+losses = st.builds(Loss, kind=st.sampled_from([k for k in LossKind if k is not LossKind.HUBER])) | st.builds(
+    Loss, kind=st.just(LossKind.HUBER), delta=positive
+)
+arguments = st.dictionaries(
+    st.text(string.ascii_letters, min_size=1, max_size=8),
+    st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | texts,
+    max_size=4,
+)
+layers = st.builds(LinearLayer, **linears) | activation_layers()
+models = (
+    st.builds(LinearModel, **linears)
+    | st.builds(SequentialModel, layers=st.lists(layers, min_size=1, max_size=5).map(tuple))
+    | st.builds(
+        ModuleModel, name=st.text(st.characters(codec="utf-8"), min_size=1, max_size=20), arguments=arguments
+    )
+)
+parameters = st.none() | st.dictionaries(
+    texts,
+    hnp.arrays(
+        st.sampled_from([np.float32, np.float64]),
+        hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3),
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+st.register_type_strategy(Optimizer, sgds() | adams)
+st.register_type_strategy(GradientFit, fits())
+st.register_type_strategy(
+    TrainingSpec,
+    st.builds(
+        TrainingSpec,
+        model=models,
+        loss=losses,
+        fit=fits(),
+        init=st.sampled_from(Init),
+        precision=st.sampled_from(Precision),
+        seed=counts,
+        logging=st.builds(Logging, every=sizes, parameters=st.booleans()),
+    ),
+)
+_resolved = {
+    "spec": st.from_type(TrainingSpec),
+    "parameters": counts,
+    "rows": counts,
+    "feature_columns": columns,
+    "target_columns": columns,
+    "classes": classes,
+}
+epoch_logs = st.builds(
+    EpochLog, epoch=counts, loss=st.floats(), lr=finite, rows_per_second=finite, parameters=parameters
+)
+failures = st.builds(Failure, reason=texts, message=texts, hint=texts, epoch=st.none() | counts)
+bodies = (
+    st.builds(Queued, run_id=run_ids, model=names)
+    | st.builds(Started, **_resolved, device=texts)
+    | epoch_logs
+    | st.builds(Warned, reason=texts, message=texts)
+    | st.builds(
+        Succeeded,
+        model=names,
+        version=st.integers(1, 999_999_999),
+        epochs=counts,
+        final_loss=finite,
+        training_seconds=finite,
+    )
+    | failures
+    | st.builds(Cancelled, epochs=counts)
+)
+st.register_type_strategy(Event, st.builds(Event, sequence=counts, time=times, body=bodies))
+st.register_type_strategy(
+    VersionCard, st.builds(VersionCard, run_id=run_ids, **_resolved, epochs=counts, final_loss=finite)
+)
+st.register_type_strategy(
+    ModelVersion,
+    st.builds(
+        ModelVersion,
+        model=names,
+        version=st.integers(1, 999_999_999),
+        create_time=times,
+        card=st.from_type(VersionCard),
+    ),
+)
+st.register_type_strategy(
+    Run,
+    st.builds(
+        Run,
+        run_id=run_ids,
+        state=st.sampled_from(RunState),
+        model=names,
+        spec=st.from_type(TrainingSpec),
+        create_time=times,
+        start_time=st.none() | times,
+        end_time=st.none() | times,
+        version=st.none() | st.integers(1, 999_999_999),
+        failure=st.none() | failures,
+        latest_log=st.none() | epoch_logs,
+        latest_sequence=counts,
+    ),
+)

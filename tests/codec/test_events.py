@@ -1,0 +1,65 @@
+"""Events come back from storage as they were, and say to clients what they say in the domain."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from epochd.v1 import run_pb2 as pb
+from epochd_server.codec import events
+from epochd_server.domain.errors import EpochdError, Reason
+from epochd_server.domain.runs import EpochLog, Event, Failure, Started
+
+
+def same_parameters(left: EpochLog, right: EpochLog) -> bool:
+    if left.parameters is None or right.parameters is None:
+        return left.parameters is right.parameters
+    return list(left.parameters) == list(right.parameters) and all(
+        a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+        for a, b in zip(left.parameters.values(), right.parameters.values(), strict=True)
+    )
+
+
+@given(st.from_type(Event))
+def test_an_event_survives_storage(event: Event) -> None:
+    decoded = events.decode(events.encode(event))
+    assert (decoded.sequence, decoded.time) == (event.sequence, event.time)
+    if isinstance(event.body, EpochLog):
+        assert isinstance(decoded.body, EpochLog)
+        assert same_parameters(decoded.body, event.body)
+        numbers = [[b.epoch, b.loss, b.lr, b.rows_per_second] for b in (decoded.body, event.body)]
+        assert np.array_equal(*numbers, equal_nan=True)
+    else:
+        assert decoded.body == event.body
+
+
+@given(st.binary(max_size=60))
+def test_other_bytes_are_corrupt(data: bytes) -> None:
+    try:
+        events.decode(data)
+    except EpochdError as error:
+        assert error.reason is Reason.ARTIFACT_CORRUPT  # noqa: PT017
+
+
+def test_what_is_stored_is_the_message_that_clients_get() -> None:
+    event = Event(3, datetime(2026, 7, 1, 12, 30, 0, 250_000, UTC), EpochLog(epoch=2, loss=0.5, lr=0.1))
+    message = pb.Event.FromString(events.encode(event))
+    assert message == events.to_message(event)
+    assert message.time.ToDatetime(UTC) == event.time
+    assert message.epoch_log.loss == 0.5
+
+
+def test_an_epoch_of_a_failure_may_be_0_or_nothing() -> None:
+    failure = Failure(reason="LOSS_NOT_FINITE", message="m", epoch=0)
+    assert events.encode_failure(failure).HasField("epoch")
+    assert not events.encode_failure(replace(failure, epoch=None)).HasField("epoch")
+
+
+@given(st.from_type(Event).filter(lambda event: isinstance(event.body, Started)))
+def test_a_full_batch_is_reported_as_all_rows(event: Event) -> None:
+    body = event.body
+    assert isinstance(body, Started)
+    expected = body.rows if body.spec.fit.batch_size is None else body.spec.fit.batch_size
+    assert events.to_message(event).started.batch_size == expected
