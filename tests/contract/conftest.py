@@ -125,6 +125,12 @@ def postgres_url() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture
+def emptied_postgres_url(postgres_url: str) -> str:
+    """An empty database on PostgreSQL."""
+    return _emptied(postgres_url)
+
+
 def _emptied(url: str) -> str:
     engine = create_engine(parse_url(url))
     with engine.begin() as connection:
@@ -140,7 +146,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database of each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'epochd.db'}"
-    return _emptied(request.getfixturevalue("postgres_url"))
+    return str(request.getfixturevalue("emptied_postgres_url"))
 
 
 def convert(source: Path, format_: DatasetFormat, destination: Path) -> DatasetSummary:

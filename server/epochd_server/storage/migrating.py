@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from epochd_server.storage.failures import StorageUnusableError, is_unavailable
+from epochd_server.storage.failures import StorageUnusableError
 from epochd_server.storage.schema import HEAD
 
 _LOCK = 0x65706F636864
@@ -36,9 +36,7 @@ def migrate(engine: Engine) -> None:
                 )
             _upgrade(connection)
     except DBAPIError as error:
-        if is_unavailable(error):
-            raise StorageUnusableError(f"the database cannot be used: {_first_line(error)}") from error
-        raise
+        raise StorageUnusableError(f"the database cannot be used: {_first_line(error)}") from error
 
 
 def _lock(connection: Connection) -> None:
