@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import struct
 import subprocess
@@ -61,14 +62,19 @@ class Terminal:
             preexec_fn=_own_terminal,
         )
         os.close(slave)
-        self.text = ""
+        self.raw = ""
+
+    @property
+    def text(self) -> str:
+        """What was written, without colours and cursor movements."""
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.raw)
 
     def read_until(self, wanted: str) -> str:
         """Reads until the text appears on the screen."""
         deadline = time.monotonic() + PATIENCE
         while wanted not in self.text:
-            assert time.monotonic() < deadline, f"{wanted!r} did not appear in {self.text!r}"
-            assert self._read(), f"ended without {wanted!r}: {self.text!r}"
+            assert time.monotonic() < deadline, f"{wanted!r} did not appear: {self.text[-400:]}"
+            assert self._read(), f"ended without {wanted!r}: {self.text[-400:]}"
         return self.text
 
     def read_all(self) -> str:
@@ -94,10 +100,10 @@ class Terminal:
 
     def _read(self) -> bool:
         ready, _, _ = select.select([self._master], [], [], PATIENCE)
-        assert ready, f"silent after {self.text!r}"
+        assert ready, f"silent after {self.text[-400:]}"
         with suppress(OSError):  # a terminal whose last process has ended
             data = os.read(self._master, 65536)
-            self.text += data.decode(errors="replace")
+            self.raw += data.decode(errors="replace")
             return bool(data)
         return False
 

@@ -11,7 +11,7 @@ import pytest
 
 from epochd.cli.app import hoisted
 
-LONG = ("--epochs", "10000000", "--log-every", "1000")
+LONG = ("--target", "cultivar", "--model", "64,tanh,out", "--epochs", "10000000", "--log-every", "10")
 
 
 def test_in_a_pipe_every_event_is_a_line(cli, points: str):
@@ -126,19 +126,15 @@ def test_without_a_server_it_says_how_to_start_one(offline_cli, points: str):
 
 
 def test_ctrl_c_cancels_the_run_and_ends_with_130(
-    cli, environment: dict[str, str], points: str, command: list[str]
+    cli, environment: dict[str, str], wine: str, command: list[str]
 ):
-    process = subprocess.Popen(
-        [*command, "train", points, "--target", "y", *LONG, "--json"],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-    assert process.stdout is not None
-    seen = [process.stdout.readline() for _ in range(3)]
-    process.send_signal(signal.SIGINT)
-    rest = process.stdout.read()
-    assert process.wait(60) == 130
+    training = [*command, "train", wine, *LONG, "--json"]
+    with subprocess.Popen(training, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        seen = [process.stdout.readline() for _ in range(3)]
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+    assert process.returncode == 130
     assert '"event": "cancelled"' in rest.splitlines()[-1]
     run = re.search(r"runs/\w+", seen[0])
     assert run is not None
@@ -154,9 +150,9 @@ def test_on_a_terminal_there_is_a_bar_and_then_the_curve(terminal: Callable, poi
     assert "models/screen/versions/" in text
 
 
-def test_on_a_terminal_ctrl_c_cancels_and_says_so(terminal: Callable, points: str):
-    screen = terminal("train", points, "--target", "y", *LONG)
-    screen.read_until("10000000 epochs")
+def test_on_a_terminal_ctrl_c_cancels_and_says_so(terminal: Callable, wine: str):
+    screen = terminal("train", wine, *LONG)
+    screen.read_until("10,000,000 epochs")
     screen.press("\x03")
     screen.read_until("Cancelled after")
     assert "the run is asked to cancel" in screen.text

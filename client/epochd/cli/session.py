@@ -77,6 +77,11 @@ def reported_errors() -> Iterator[None]:
 def report(error: epochd.EpochdError) -> None:
     """Writes an error to standard error: what is wrong, every field of it, and how to find it in the server's log."""
     lines = [f"error: {error}"]
+    lines += [
+        f"  {key}: {fact}"
+        for key, fact in error.metadata.items()
+        if key != "request_id" and fact not in lines[0]
+    ]
     if error.retry_after is not None:
         lines.append(f"  Trying again may help in {error.retry_after:g} s.")
     if error.code == "INTERNAL" and error.request_id:

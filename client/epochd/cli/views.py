@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from epochd import events
@@ -92,8 +92,7 @@ class LiveView:
         self._numbers = Text("")
         self._progress = Progress(
             BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("epochs"),
+            TextColumn("[green]{task.completed:,}/{task.total:,}[/] epochs"),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             console=console,
             expand=True,
