@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Protocol
 
 from epochd_server.domain.commands import PredictCommand
@@ -67,6 +70,8 @@ class PredictionService:
         self._residents: OrderedDict[str, Resident] = OrderedDict()
         self._resident_bytes = 0
         self._loads: SingleFlight[str, Resident] = SingleFlight()
+        # Of their own: what else waits for a thread here must not hold up predictions.
+        self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="predict")
         models.changes.subscribe(self._names.forget)
 
     @property
@@ -85,9 +90,12 @@ class PredictionService:
         features = resident.features(command)
         if len(features) * resident.version.card.parameters <= _INLINE_WORK:
             return resident.predict(features, probabilities=command.probabilities, logits=command.logits)
-        return await asyncio.to_thread(
-            resident.predict, features, probabilities=command.probabilities, logits=command.logits
-        )
+        work = partial(resident.predict, features, probabilities=command.probabilities, logits=command.logits)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def close(self) -> None:
+        """Waits for batches that run, and starts no more."""
+        self._threads.shutdown(cancel_futures=True)
 
     def _find(self, reference: VersionReference) -> Resident | None:
         version = self._names.known(reference)

@@ -42,6 +42,7 @@ class Storage:
 
     def close(self) -> None:
         """Commits what waits and lets go of database and folder; blocks until done."""
+        self.datasets.close()
         self.database.close()
         self.folder.close()
 

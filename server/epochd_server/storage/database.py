@@ -58,17 +58,20 @@ class Database:
         except TimeoutError as error:
             raise EpochdError(Reason.STORAGE_UNAVAILABLE) from error
 
-    async def read(self, operation: Operation[T]) -> T:
+    async def read(self, operation: Operation[T], *, timeout_s: float | None = None) -> T:
         """Runs an operation that only reads.
+
+        Args:
+            operation: What is read.
+            timeout_s: Instead of the database's own limit, for what may rightly take long.
 
         Raises:
             EpochdError: STORAGE_UNAVAILABLE; or whatever the operation raises.
         """
         loop = asyncio.get_running_loop()
         with translating():
-            return await asyncio.wait_for(
-                loop.run_in_executor(self._readers, self._read, operation), self._timeout_s
-            )
+            reading = loop.run_in_executor(self._readers, self._read, operation)
+            return await asyncio.wait_for(reading, timeout_s or self._timeout_s)
 
     def close(self) -> None:
         """Commits what waits and closes every connection; blocks until done."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,6 +29,7 @@ Raises:
     InvalidInput: The upload is not what its format says.
 """
 
+_CONVERSIONS_AT_ONCE = 2
 _UNFINISHED = [state.value for state in RunState if not state.is_terminal]
 
 
@@ -52,6 +54,8 @@ class DatasetStore:
         self._most_bytes = most_bytes
         # A dataset that is deleted while the same bytes are uploaded again keeps both its row and its file, or none.
         self._publishing = asyncio.Lock()
+        # Of their own: checking and converting gigabytes must not take the threads that others wait for.
+        self._converters = ThreadPoolExecutor(_CONVERSIONS_AT_ONCE, thread_name_prefix="dataset")
 
     async def begin(self, digest: str, size: int) -> Dataset | int:
         """The dataset if it is here already, or else how many bytes of its upload are.
@@ -138,16 +142,23 @@ class DatasetStore:
         """Where a dataset's Arrow IPC file is."""
         return self._folder / f"{digest}.arrow"
 
+    def close(self) -> None:
+        """Waits for conversions that run, and starts no more."""
+        self._converters.shutdown(cancel_futures=True)
+
     def _check_size(self, size: int) -> None:
         if size > self._most_bytes:
             message = f"The data has {size} bytes; this server takes at most {self._most_bytes}."
             raise EpochdError(Reason.DATA_TOO_LARGE, message, {"limit_bytes": str(self._most_bytes)})
 
     async def _finish(self, partial: PartialFile, digest: str, size: int, format_: DatasetFormat) -> Dataset:
-        await asyncio.to_thread(partial.verify)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._converters, partial.verify)
         converted = self._folder / f"{digest}.{os.urandom(4).hex()}.tmp"
         try:
-            summary = await asyncio.to_thread(self._to_arrow, partial, format_, converted)
+            summary = await loop.run_in_executor(
+                self._converters, self._to_arrow, partial, format_, converted
+            )
             dataset = Dataset(
                 digest=digest,
                 format=format_,

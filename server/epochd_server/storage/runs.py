@@ -30,6 +30,8 @@ from epochd_server.storage.statements import AnyRow, AnySelect, is_inserted
 from epochd_server.storage.weights import INLINE_BYTES
 
 _UNFINISHED = [state.value for state in RunState if not state.is_terminal]
+_RESTART_TIMEOUT_S = 300.0
+"""For every unfinished run with all its rows, once."""
 _MODEL_AND_STATE = select(runs.c.model, runs.c.state).where(runs.c.run_id == bindparam("of_run"))
 _STORED: AnySelect = (
     select(*run_rows.RUN_COLUMNS, run_requests.c.request)
@@ -180,7 +182,9 @@ class SqlRunStore:
     async def unfinished(self) -> list[StoredRun]:
         """Runs that have not ended, oldest first: what a restarted server goes on with."""
         statement = _STORED.where(runs.c.state.in_(_UNFINISHED))
-        rows = await self._database.read(lambda connection: connection.execute(statement).all())
+        rows = await self._database.read(
+            lambda connection: connection.execute(statement).all(), timeout_s=_RESTART_TIMEOUT_S
+        )
         return [_stored(row) for row in rows]
 
     async def delete(self, run_id: str) -> bool:
