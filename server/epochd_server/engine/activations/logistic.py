@@ -155,8 +155,10 @@ def cloglog_inverse(x: Tensor, _: Parameters) -> Tensor:
 
 def cloglog_derivative(p: Tensor, _: Parameters) -> Tensor:
     """Computes -1 / ((1 - p) log(1 - p)), infinite at both ends."""
-    slope = torch.where(p < 1.0, -1.0 / ((1.0 - p) * torch.log1p(-p)), torch.inf)
-    return outside_is_nan(torch.where(p == 0.0, torch.inf, slope), _is_probability(p))
+    # PyTorch's log1p is 0 for subnormal numbers
+    hazard = torch.where(p < 1e-300, torch.abs(p), -torch.log1p(-p))
+    slope = torch.where(p < 1.0, 1.0 / ((1.0 - p) * hazard), torch.inf)
+    return outside_is_nan(slope, _is_probability(p))
 
 
 def _is_probability(p: Tensor) -> Tensor:

@@ -161,7 +161,8 @@ _GELU_ANTIDERIVATIVE = tuple(
 def gelu_antiderivative(x: Tensor, _: Parameters) -> Tensor:
     """Computes ((x^2 - 1) Phi(x) + x phi(x)) / 2 + 1/4; near 0 by x^2 / 4 and a series."""
     limited = torch.clamp(x, min=-_LIMIT)
-    density = limited * _density(limited)
+    inner = torch.clamp(limited, max=_LIMIT)
+    density = inner * _density(inner)
     result = 0.25 + (0.5 * (limited - 1.0) * _cdf(limited) * (limited + 1.0) + 0.5 * density)
     return patch(result, torch.abs(x) < 1.0, _gelu_antiderivative_near_0, x)
 

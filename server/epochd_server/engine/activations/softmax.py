@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from epochd_server.engine.activations import double_double as dd
-from epochd_server.engine.activations.exp_pairs import exp_parts
+from epochd_server.engine.activations.exp_parts import exp_parts
 from epochd_server.engine.activations.primitives import NAN, on_lanes
 
 
@@ -133,13 +133,25 @@ def _sum(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _logsumexp_near_0(rows: Tensor) -> Tensor:
-    """log(1 + T) with T = sum_j exp(x_j) - 1 to twice double precision, for rows of elements <= 1."""
-    power, rest = exp_parts(torch.clamp(rows, min=-700.0))
-    total = dd.add(_minus_1(_sum(power)), _sum(rest[0]))
-    total = dd.add(total, _sum(rest[1]))
-    return (on_lanes(torch.log1p, total[0]) + total[1] / (1.0 + total[0])).squeeze(1)
+    """Returns log(1 + T) with T = sum_j exp(x_j) - 1, for rows of elements <= 1 where T may almost vanish."""
+    minus_1 = rows.new_full((rows.shape[0], 1), -1.0)
+    high, low, lower = _sum_of_cancelling(
+        torch.cat([*exp_parts(torch.clamp(rows, min=-700.0)), minus_1], dim=1)
+    )
+    total, error = dd.two_sum(high, low)
+    error = error + lower
+    return (on_lanes(torch.log1p, total) + error / (1.0 + total)).squeeze(1)
 
 
-def _minus_1(a: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    high, error = dd.two_sum(a[0], -1.0)
-    return dd.two_sum(high, error + a[1])
+def _sum_of_cancelling(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums each row to three times double precision, so that two thirds of the digits may cancel."""
+    high, low, lower = values, torch.zeros_like(values), torch.zeros_like(values)
+    while high.shape[1] > 1:
+        if high.shape[1] % 2:
+            high, low, lower = F.pad(high, (0, 1)), F.pad(low, (0, 1)), F.pad(lower, (0, 1))
+        half = high.shape[1] // 2
+        high, error = dd.two_sum(high[:, :half], high[:, half:])
+        low, low_error = dd.two_sum(low[:, :half], low[:, half:])
+        low, last_error = dd.two_sum(low, error)
+        lower = (lower[:, :half] + lower[:, half:]) + (low_error + last_error)
+    return high, low, lower
