@@ -9,11 +9,12 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from epochd.v1 import run_pb2 as pb
+from epochd_server.codec.architectures import encode_model
 from epochd_server.codec.fits import encode_gradient_fit, encode_logging
 from epochd_server.codec.labels import decode_classes, encode_classes
 from epochd_server.codec.names import stored_model, stored_run, stored_version
 from epochd_server.codec.parameters import decode_parameters, encode_parameters
-from epochd_server.codec.specs import encode_loss, encode_model, encode_precision, join_spec
+from epochd_server.codec.specs import encode_loss, encode_precision, join_spec
 from epochd_server.codec.times import decode_time, encode_time
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.resources import model_name, run_name, version_name

@@ -5,10 +5,11 @@ from __future__ import annotations
 from google.protobuf.message import DecodeError
 
 from epochd.v1 import models_pb2 as pb
+from epochd_server.codec.architectures import encode_model
 from epochd_server.codec.fits import encode_gradient_fit, encode_logging
 from epochd_server.codec.labels import decode_classes, encode_classes
 from epochd_server.codec.names import stored_run
-from epochd_server.codec.specs import encode_loss, encode_model, encode_precision, join_spec
+from epochd_server.codec.specs import encode_loss, encode_precision, join_spec
 from epochd_server.codec.times import encode_time
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.models import Model, ModelVersion, VersionCard

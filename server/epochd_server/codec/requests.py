@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from epochd.v1 import spec_pb2, trainer_pb2
+from epochd_server.codec.architectures import decode_init, decode_model
 from epochd_server.codec.fits import decode_gradient_fit, decode_log_every
-from epochd_server.codec.specs import decode_init, decode_loss, decode_model, decode_precision
+from epochd_server.codec.specs import decode_loss, decode_precision
 from epochd_server.codec.tables import decode_table
 from epochd_server.codec.tensors import decode_tensor
 from epochd_server.domain.commands import TrainCommand
@@ -19,6 +20,7 @@ from epochd_server.domain.resources import (
     is_request_id,
     parse_dataset,
 )
+from epochd_server.domain.specs import GradientFit
 
 MAX_ROLE_COLUMNS = 10_000
 _SHOWN = 80
@@ -34,12 +36,6 @@ def decode_train(request: trainer_pb2.TrainRequest, violations: Violations) -> T
         init = decode_init(request.model, violations)
     with violations.within("loss"):
         loss = decode_loss(request.loss, violations)
-    if request.WhichOneof("fit") is None:
-        violations.add("fit", "must be set: gradient")
-        fit = decode_gradient_fit(request.gradient, Violations())
-    else:
-        with violations.within("gradient"):
-            fit = decode_gradient_fit(request.gradient, violations)
     with violations.within("logging"):
         log_every = decode_log_every(request.logging, violations)
     return TrainCommand(
@@ -49,7 +45,7 @@ def decode_train(request: trainer_pb2.TrainRequest, violations: Violations) -> T
         roles=roles,
         model=model,
         loss=loss,
-        fit=fit,
+        fit=_decode_fit(request, violations),
         init=init,
         precision=decode_precision(request.dtype, violations),
         seed=_seed(request, violations),
@@ -57,6 +53,14 @@ def decode_train(request: trainer_pb2.TrainRequest, violations: Violations) -> T
         log_parameters=request.logging.parameters,
         validate_only=request.validate_only,
     )
+
+
+def _decode_fit(request: trainer_pb2.TrainRequest, violations: Violations) -> GradientFit:
+    if request.WhichOneof("fit") is None:
+        violations.add("fit", "must be set: gradient")
+        return decode_gradient_fit(request.gradient, Violations())
+    with violations.within("gradient"):
+        return decode_gradient_fit(request.gradient, violations)
 
 
 def _decode_source(message: spec_pb2.TrainingData, violations: Violations) -> DataSource | None:

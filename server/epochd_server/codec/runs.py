@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from epochd.v1 import run_pb2 as pb
+from epochd_server.codec.architectures import encode_model
 from epochd_server.codec.events import encode_epoch_log, encode_failure
 from epochd_server.codec.fits import encode_gradient_fit, encode_logging
-from epochd_server.codec.specs import encode_loss, encode_model, encode_precision
+from epochd_server.codec.specs import encode_loss, encode_precision
 from epochd_server.codec.times import encode_time
 from epochd_server.domain.errors import Violations
 from epochd_server.domain.resources import model_name, run_name, version_name
