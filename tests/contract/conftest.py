@@ -109,20 +109,52 @@ def make() -> Maker:
     return Maker()
 
 
+class Postgres:
+    """A real PostgreSQL server."""
+
+    def __init__(self, folder: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pgserver's dependency complains about XDG_RUNTIME_DIR
+            import pgserver
+        self._commands = pgserver._commands
+        self._server = pgserver.get_server(folder / "data", cleanup_mode="delete")
+        self._server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf();")
+        self.url = self._server.get_uri()
+
+    def stop(self) -> None:
+        """Ends the server as a crash would."""
+        self._control("-m", "immediate", "stop")
+
+    def start(self) -> None:
+        """Starts it again at the same address."""
+        socket = self.url.split("host=")[1]
+        self._control("-w", "-o", "-h ''", "-o", f"-k {socket}", "-l", str(self._server.log), "start")
+
+    def close(self) -> None:
+        """Ends the server and deletes its data."""
+        self.stop()  # pgserver itself would not find one that was started again
+        self._server.cleanup()
+
+    def _control(self, *arguments: str) -> None:
+        self._commands.pg_ctl(list(arguments), pgdata=self._server.pgdata, user=self._server.system_user)
+
+
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """An empty database of a real PostgreSQL server of this test process."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pgserver's dependency complains about XDG_RUNTIME_DIR
-        import pgserver
+def postgres() -> Iterator[Postgres]:
+    """One server for all tests of this process."""
     folder = Path(tempfile.mkdtemp(prefix="epochd-postgres-"))
-    server = pgserver.get_server(folder / "data", cleanup_mode="delete")
+    server = Postgres(folder)
     try:
-        server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf();")
-        yield server.get_uri()
+        yield server
     finally:
-        server.cleanup()
+        server.close()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres: Postgres) -> str:
+    """A database of that server."""
+    return postgres.url
 
 
 @pytest.fixture

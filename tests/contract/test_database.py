@@ -205,6 +205,22 @@ class TestPostgresql:
         found = await asyncio.gather(*(database.read(names) for _ in range(8)))
         assert found == [{"a", "b"}] * 8
 
+    async def test_a_server_that_stops_is_unavailable_at_once_and_found_again_when_it_is_back(
+        self, database, postgres
+    ):
+        await database.write(add("a"))
+        await database.read(names)
+        postgres.stop()
+        started = time.monotonic()
+        for call in (database.write(add("b")), database.read(names)):
+            with pytest.raises(EpochdError) as caught:
+                await call
+            assert caught.value.reason is Reason.STORAGE_UNAVAILABLE
+        assert time.monotonic() - started < 5
+        postgres.start()
+        await database.write(add("c"))
+        assert await database.read(names) == {"a", "c"}
+
     async def test_a_connection_lost_inside_a_transaction_is_unavailable_and_undone(self, database):
         def suicide(connection) -> None:
             add("a")(connection)

@@ -235,6 +235,10 @@ class TestDelete:
         assert reason_of(caught) == (Reason.VERSION_NOT_FOUND, "models/house-price/versions/2")
 
 
+async def test_only_postgresql_is_shared_with_other_servers(storage, database_url):
+    assert storage.models.is_shared == database_url.startswith("postgresql")
+
+
 async def test_every_change_is_told_after_it_can_be_read(storage, make):
     told = []
     storage.models.changes.subscribe(told.append)
