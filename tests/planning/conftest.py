@@ -10,19 +10,21 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from pyarrow import ipc
+from torch import nn
 
 from epochd.v1.tensor_pb2 import Column, Numbers, Strings
 from epochd.v1.trainer_pb2 import TrainRequest
 from epochd_server.codec.tensors import encode_tensor
 from epochd_server.data.loading import read_schema
 from epochd_server.domain.datasets import Dataset, DatasetFormat
-from epochd_server.domain.errors import EpochdError, FieldViolation, InvalidInput, Reason
+from epochd_server.domain.errors import InvalidInput
 from epochd_server.domain.plans import Plan
-from epochd_server.domain.specs import ModuleModel
+from epochd_server.engine.modules import ModuleRegistry
 from epochd_server.planning.limits import PlanLimits
 from epochd_server.planning.planner import RequestPlanner
-from epochd_server.planning.ports import ModuleFacts
+from epochd_server.planning.registered import RegisteredModules
 
 DIGEST = "ab" * 32
 
@@ -56,17 +58,31 @@ class FolderDatasets:
         return self._folder / f"{digest}.arrow"
 
 
-class OneModule:
-    """A registry that has ``Affine(outputs)``: a weight for each feature and output."""
+class Affine(nn.Module):
+    """A weight for each of two features and each output."""
 
-    def inspect(self, model: ModuleModel, features: int | None) -> ModuleFacts:
-        if model.name != "Affine":
-            raise EpochdError(Reason.MODULE_NOT_FOUND, f"No module {model.name!r} is registered.")
-        unknown = [name for name in model.arguments if name != "outputs"]
-        if unknown:
-            raise InvalidInput([FieldViolation(f"arguments.{unknown[0]}", "is not taken by Affine")])
-        outputs = int(model.arguments.get("outputs", 1))
-        return ModuleFacts(outputs * (features or 0), None if features is None else outputs)
+    def __init__(self, outputs: int = 1) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, outputs, bias=False)
+        self.frozen = nn.Parameter(torch.zeros(7), requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x)
+
+
+class Constant(nn.Module):
+    """Has nothing to train."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :1]
+
+
+@pytest.fixture(scope="session")
+def modules() -> RegisteredModules:
+    registry = ModuleRegistry()
+    registry.register(Affine)
+    registry.register(Constant)
+    return RegisteredModules(registry)
 
 
 @pytest.fixture
@@ -75,9 +91,9 @@ def datasets(tmp_path: Path) -> FolderDatasets:
 
 
 @pytest.fixture
-def make_planner(datasets: FolderDatasets) -> Callable[..., RequestPlanner]:
+def make_planner(datasets: FolderDatasets, modules: RegisteredModules) -> Callable[..., RequestPlanner]:
     def make(**limits: int) -> RequestPlanner:
-        return RequestPlanner(datasets=datasets, modules=OneModule(), limits=PlanLimits(**limits))
+        return RequestPlanner(datasets=datasets, modules=modules, limits=PlanLimits(**limits))
 
     return make
 

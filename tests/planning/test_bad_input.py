@@ -457,17 +457,36 @@ def test_a_module_that_is_not_registered(plan, table_request) -> None:
 
 
 def test_arguments_that_a_module_does_not_take(faults, table_request) -> None:
-    request = table_request()
+    request = table_request(a=[1.0], b=[1.0], y=[1.0])
     request.model.module.name = "Affine"
     request.model.module.arguments["size"].integer = 3
-    assert only(faults(request), "model.module.arguments.size") == "is not taken by Affine"
+    assert "takes no such argument" in only(faults(request), "model.module.arguments.size")
+
+
+def test_arguments_that_a_constructor_refuses(faults, table_request) -> None:
+    request = table_request(a=[1.0], b=[1.0], y=[1.0])
+    request.model.module.name = "Affine"
+    request.model.module.arguments["outputs"].text = "many"
+    assert "cannot be constructed" in only(faults(request), "model.module.arguments")
 
 
 def test_a_module_with_the_wrong_number_of_outputs(faults, table_request) -> None:
-    request = table_request()
+    request = table_request(a=[1.0], b=[1.0], y=[1.0])
     request.model.module.name = "Affine"
     request.model.module.arguments["outputs"].integer = 2
     assert only(faults(request), "model.module") == "has 2 outputs, but there is 1 target column"
+
+
+def test_a_module_that_does_not_take_the_features(faults, table_request) -> None:
+    request = table_request()
+    request.model.module.name = "Affine"
+    assert only(faults(request), "model.module") == "Affine does not take rows of 1 features"
+
+
+def test_a_module_without_anything_to_train(faults, table_request) -> None:
+    request = table_request()
+    request.model.module.name = "Constant"
+    assert "nothing to train" in only(faults(request), "model.module")
 
 
 def test_arguments_of_modules_that_are_none(faults, table_request) -> None:

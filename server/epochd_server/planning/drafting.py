@@ -134,9 +134,7 @@ class Drafting:
         try:
             facts = self.modules.inspect(model, found.feature_count)
         except InvalidInput as error:
-            with self.violations.within("model.module"):
-                for violation in error.violations:
-                    self.violations.add(violation.field, violation.description)
+            self.violations.found.extend(error.violations)
         except EpochdError as error:
             found.refusals.append(("model.module.name", error))
         else:

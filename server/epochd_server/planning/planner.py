@@ -63,7 +63,8 @@ class RequestPlanner:
         if name:
             dataset, missing = await self._find(name)
             return await asyncio.to_thread(self._plan, request, dataset, missing)
-        if request.ByteSize() > self._limits.inline_bytes:
+        # A registered module's own code runs when it is looked at.
+        if request.model.HasField("module") or request.ByteSize() > self._limits.inline_bytes:
             return await asyncio.to_thread(self._plan, request)
         return self._plan(request)
 

@@ -42,5 +42,5 @@ class Modules(Protocol):
         Raises:
             EpochdError: MODULE_NOT_FOUND where nothing is registered under this name.
             InvalidInput: Its constructor refuses the arguments, or its forward the features; field paths are
-                relative to the ModuleSpec.
+                those of a TrainRequest.
         """
