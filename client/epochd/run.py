@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 
 from epochd._core.runs import RunRecord
+from epochd._transport.background import Background
 from epochd._transport.blocking import BlockingTransport
 from epochd.events import EpochLog, Event, State
 from epochd.model import Model
@@ -79,12 +80,14 @@ class Run:
         Raises:
             DeadlineExceeded: When the run has not ended by then; it goes on.
         """
-        try:
-            self._wait(timeout, progress)
-        except KeyboardInterrupt:
-            print(f"\nCancelling {self.name}; Ctrl-C again leaves it to itself.", file=sys.stderr)
-            self.cancel()
-            self._wait(timeout, progress=False)
+        if self._record.known_state is None or progress:
+            waiting = Background(lambda: self._wait(timeout, progress))
+            try:
+                waiting.result()
+            except KeyboardInterrupt:
+                print(f"\nCancelling {self.name}; Ctrl-C again leaves it to itself.", file=sys.stderr)
+                Background(self.cancel).result()
+                waiting.result()
         return self.state
 
     def result(self, timeout: float | None = None) -> Model:

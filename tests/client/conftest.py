@@ -103,6 +103,7 @@ class FakeServer(
         self.break_after: list[int] = []  # each stream of events breaks off after so many events
         self.hold = threading.Event()  # set: streams of events may go past `held_from`
         self.hold.set()
+        self.watched = threading.Event()
         self.held_from = 3
         self.uploaded: dict[str, bytes] = {}
         self.partial: dict[str, bytes] = {}
@@ -244,6 +245,7 @@ class FakeServer(
 
     def WatchRun(self, request, context):
         self._enter(request, context)
+        self.watched.set()
         for events in self._stream_events(request.after_sequence, context):
             yield runs_pb2.WatchRunResponse(events=events)
 
