@@ -162,7 +162,7 @@ class StepExecutor:
                 if run.run_id in self.stops:
                     break
                 if self.deadly.get(run.spec.seed) == epoch:
-                    raise WorkerDied("killed by SIGKILL")
+                    raise WorkerDied("was killed by SIGKILL")
                 if epoch % run.spec.logging.every == 0:
                     yield [RunLogged(run_id=run.run_id, logs=(formula(run.spec.seed, epoch),))]
         await self.go.wait()

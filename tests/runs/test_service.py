@@ -279,7 +279,7 @@ async def test_a_run_that_kills_its_worker_twice_fails_with_the_evidence_and_its
 
 async def test_a_cancelled_run_whose_worker_dies_is_cancelled(service, executor, plan, watch_all):
     executor.go.clear()
-    executor.error = WorkerDied("killed by SIGKILL")
+    executor.error = WorkerDied("was killed by SIGKILL")
     accepted = await service.submit(plan(), "me")
     await executor.until(1)
     await service.cancel(accepted.run_id)

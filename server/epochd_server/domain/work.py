@@ -91,7 +91,7 @@ class WorkerDied(Exception):
     """A worker process ended while it had a cohort.
 
     Args:
-        evidence: What is known, such as ``killed by SIGKILL``.
+        evidence: What is known, such as ``was killed by SIGKILL``.
     """
 
     def __init__(self, evidence: str) -> None:

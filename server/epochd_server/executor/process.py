@@ -102,7 +102,7 @@ class WorkerProcess:
             self._send_stops()
 
     async def exited(self) -> str:
-        """Waits for the process's end; how it ended, such as ``killed by SIGKILL``."""
+        """Waits for the process's end; how it ended, such as ``was killed by SIGKILL``."""
         return _describe(await self._process.wait())
 
     def abandon(self) -> None:
@@ -123,9 +123,7 @@ class WorkerProcess:
             await frames.write(self._writer, config)
             answer: Any = await frames.read(self._reader)
         except (ConnectionError, asyncio.IncompleteReadError):
-            raise WorkerStartError(
-                f"a worker process was {await self._evidence()} while it started"
-            ) from None
+            raise WorkerStartError(f"a worker process {await self._evidence()} while it started") from None
         if not isinstance(answer, Ready):
             raise WorkerStartError(f"a worker process cannot start: {answer.problem}")
 
@@ -135,7 +133,7 @@ class WorkerProcess:
             return await asyncio.wait_for(self.exited(), timeout=1.0)
         except TimeoutError:
             self._process.kill()
-            return "cut off from the server"
+            return "was cut off from the server"
 
     def _send_stops(self) -> None:
         """Sends what is asked for; a frame so small is never split."""
@@ -165,9 +163,9 @@ def _describe(code: int) -> str:
     if code >= 0:
         return f"ended with exit code {code}"
     try:
-        return f"killed by {signal.Signals(-code).name}"
+        return f"was killed by {signal.Signals(-code).name}"
     except ValueError:
-        return f"killed by signal {-code}"
+        return f"was killed by signal {-code}"
 
 
 def _log_problems(reports: Sequence[Report], pid: int) -> None:

@@ -142,7 +142,7 @@ class CohortTrainer:
             await self._recorder.fail(run, _worker_died(death, run.deaths))
         else:
             run.training = False
-            run.interrupted = f"Its worker process died ({death.evidence})."
+            run.interrupted = f"Its worker process {death.evidence}."
             self._again(run)
 
 
@@ -157,6 +157,6 @@ def _internal() -> Failure:
 def _worker_died(death: WorkerDied, deaths: int) -> Failure:
     return Failure(
         reason="WORKER_DIED",
-        message=f"The worker process that trained this run died {deaths} times, the last time {death.evidence}.",
+        message=f"The worker process that trained this run died {deaths} times; the last one {death.evidence}.",
         hint="If it was killed for memory, train on fewer rows or a smaller model, or give the server more memory.",
     )
