@@ -111,6 +111,9 @@ class ModelVersion(_message.Message):
     EPOCHS_FIELD_NUMBER: _builtins.int
     FINAL_LOSS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    FAILED_MEMBERS_FIELD_NUMBER: _builtins.int
+    KEY_COLUMNS_FIELD_NUMBER: _builtins.int
     GRADIENT_FIELD_NUMBER: _builtins.int
     LOGGING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -129,6 +132,12 @@ class ModelVersion(_message.Message):
     """The loss of the last epoch, before its update."""
     seed: _builtins.int
     """The seed."""
+    members: _builtins.int
+    """Fleets: the number of members; 0 for a single model. `final_loss` is then the median over the trained ones and
+    `parameters` the number of one member.
+    """
+    failed_members: _builtins.int
+    """Fleets: how many members failed."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
@@ -152,6 +161,10 @@ class ModelVersion(_message.Message):
     @_builtins.property
     def classes(self) -> _tensor_pb2.ClassLabels:
         """Classes in the order of the outputs; unset for regression."""
+
+    @_builtins.property
+    def key_columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Fleets: the key columns, in order."""
 
     @_builtins.property
     def gradient(self) -> _spec_pb2.GradientFit:
@@ -178,12 +191,15 @@ class ModelVersion(_message.Message):
         epochs: _builtins.int = ...,
         final_loss: _builtins.float = ...,
         seed: _builtins.int = ...,
+        members: _builtins.int = ...,
+        failed_members: _builtins.int = ...,
+        key_columns: _abc.Iterable[_builtins.str] | None = ...,
         gradient: _spec_pb2.GradientFit | None = ...,
         logging: _spec_pb2.Logging | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "create_time", b"create_time", "gradient", b"gradient", "logging", b"logging", "loss", b"loss", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "create_time", b"create_time", "dtype", b"dtype", "epochs", b"epochs", "feature_columns", b"feature_columns", "final_loss", b"final_loss", "gradient", b"gradient", "logging", b"logging", "loss", b"loss", "model", b"model", "name", b"name", "parameters", b"parameters", "rows", b"rows", "run", b"run", "seed", b"seed", "target_columns", b"target_columns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "create_time", b"create_time", "dtype", b"dtype", "epochs", b"epochs", "failed_members", b"failed_members", "feature_columns", b"feature_columns", "final_loss", b"final_loss", "gradient", b"gradient", "key_columns", b"key_columns", "logging", b"logging", "loss", b"loss", "members", b"members", "model", b"model", "name", b"name", "parameters", b"parameters", "rows", b"rows", "run", b"run", "seed", b"seed", "target_columns", b"target_columns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

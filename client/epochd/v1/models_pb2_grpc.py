@@ -127,7 +127,8 @@ class ModelsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExportVersion(self, request, context):
-        """Streams a version's parameters as a safetensors file.
+        """Streams a version's parameters as a safetensors file: by PyTorch's names; a fleet's have the members as a further
+        first dimension, in the order of their keys.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

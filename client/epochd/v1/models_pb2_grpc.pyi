@@ -44,7 +44,9 @@ class ModelsStub:
     GetParameters: _grpc.UnaryUnaryMultiCallable[_models_pb2.GetParametersRequest, _models_pb2.GetParametersResponse]
     """Returns the parameters of a version, if they fit one message; otherwise RESOURCE_EXHAUSTED, and ExportVersion helps."""
     ExportVersion: _grpc.UnaryStreamMultiCallable[_models_pb2.ExportVersionRequest, _models_pb2.ExportVersionResponse]
-    """Streams a version's parameters as a safetensors file."""
+    """Streams a version's parameters as a safetensors file: by PyTorch's names; a fleet's have the members as a further
+    first dimension, in the order of their keys.
+    """
     SetAlias: _grpc.UnaryUnaryMultiCallable[_models_pb2.SetAliasRequest, _models_pb2.SetAliasResponse]
     """Points an alias at a version."""
     DeleteAlias: _grpc.UnaryUnaryMultiCallable[_models_pb2.DeleteAliasRequest, _models_pb2.DeleteAliasResponse]
@@ -70,7 +72,9 @@ class ModelsAsyncStub(ModelsStub):
     GetParameters: _aio.UnaryUnaryMultiCallable[_models_pb2.GetParametersRequest, _models_pb2.GetParametersResponse]  # type: ignore[assignment]
     """Returns the parameters of a version, if they fit one message; otherwise RESOURCE_EXHAUSTED, and ExportVersion helps."""
     ExportVersion: _aio.UnaryStreamMultiCallable[_models_pb2.ExportVersionRequest, _models_pb2.ExportVersionResponse]  # type: ignore[assignment]
-    """Streams a version's parameters as a safetensors file."""
+    """Streams a version's parameters as a safetensors file: by PyTorch's names; a fleet's have the members as a further
+    first dimension, in the order of their keys.
+    """
     SetAlias: _aio.UnaryUnaryMultiCallable[_models_pb2.SetAliasRequest, _models_pb2.SetAliasResponse]  # type: ignore[assignment]
     """Points an alias at a version."""
     DeleteAlias: _aio.UnaryUnaryMultiCallable[_models_pb2.DeleteAliasRequest, _models_pb2.DeleteAliasResponse]  # type: ignore[assignment]
@@ -129,7 +133,9 @@ class ModelsServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.ExportVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_models_pb2.ExportVersionResponse], _abc.AsyncIterator[_models_pb2.ExportVersionResponse]]:
-        """Streams a version's parameters as a safetensors file."""
+        """Streams a version's parameters as a safetensors file: by PyTorch's names; a fleet's have the members as a further
+        first dimension, in the order of their keys.
+        """
 
     @_abc_1.abstractmethod
     def SetAlias(

@@ -177,6 +177,8 @@ class Event(_message.Message):
     SUCCEEDED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     CANCELLED_FIELD_NUMBER: _builtins.int
+    FLEET_PROGRESS_FIELD_NUMBER: _builtins.int
+    MEMBER_LOG_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Number of the event in its run: 1, 2, 3 … without gaps."""
     @_builtins.property
@@ -211,6 +213,14 @@ class Event(_message.Message):
     def cancelled(self) -> Global___Cancelled:
         """The run was cancelled; the last event."""
 
+    @_builtins.property
+    def fleet_progress(self) -> Global___FleetProgress:
+        """Where a fleet's training is."""
+
+    @_builtins.property
+    def member_log(self) -> Global___MemberLog:
+        """An epoch of a member whose logs were asked for."""
+
     def __init__(
         self,
         *,
@@ -223,16 +233,164 @@ class Event(_message.Message):
         succeeded: Global___Succeeded | None = ...,
         failed: Global___Failure | None = ...,
         cancelled: Global___Cancelled | None = ...,
+        fleet_progress: Global___FleetProgress | None = ...,
+        member_log: Global___MemberLog | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "epoch_log", b"epoch_log", "failed", b"failed", "kind", b"kind", "queued", b"queued", "started", b"started", "succeeded", b"succeeded", "time", b"time", "warning", b"warning"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "epoch_log", b"epoch_log", "failed", b"failed", "fleet_progress", b"fleet_progress", "kind", b"kind", "member_log", b"member_log", "queued", b"queued", "started", b"started", "succeeded", b"succeeded", "time", b"time", "warning", b"warning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "epoch_log", b"epoch_log", "failed", b"failed", "kind", b"kind", "queued", b"queued", "sequence", b"sequence", "started", b"started", "succeeded", b"succeeded", "time", b"time", "warning", b"warning"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "epoch_log", b"epoch_log", "failed", b"failed", "fleet_progress", b"fleet_progress", "kind", b"kind", "member_log", b"member_log", "queued", b"queued", "sequence", b"sequence", "started", b"started", "succeeded", b"succeeded", "time", b"time", "warning", b"warning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["queued", "started", "epoch_log", "warning", "succeeded", "failed", "cancelled"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["queued", "started", "epoch_log", "warning", "succeeded", "failed", "cancelled", "fleet_progress", "member_log"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___Event: _TypeAlias = Event  # noqa: Y015
+
+@_typing.final
+class FleetProgress(_message.Message):
+    """Where a fleet's training is; sent about twice a second and at the end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBERS_DONE_FIELD_NUMBER: _builtins.int
+    MEMBERS_FAILED_FIELD_NUMBER: _builtins.int
+    MEMBERS_TOTAL_FIELD_NUMBER: _builtins.int
+    LOSS_FIELD_NUMBER: _builtins.int
+    WORST_FIELD_NUMBER: _builtins.int
+    ETA_SECONDS_FIELD_NUMBER: _builtins.int
+    ELAPSED_SECONDS_FIELD_NUMBER: _builtins.int
+    members_done: _builtins.int
+    """Members that have ended, failed ones included."""
+    members_failed: _builtins.int
+    """Members that have failed."""
+    members_total: _builtins.int
+    """Members in all."""
+    eta_seconds: _builtins.float
+    """Estimated seconds until the fleet ends; 0 when it has."""
+    elapsed_seconds: _builtins.float
+    """Seconds since training began."""
+    @_builtins.property
+    def loss(self) -> Global___LossQuantiles:
+        """Quantiles of the final losses of the members that ended well; unset before the first."""
+
+    @_builtins.property
+    def worst(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberLoss]:
+        """The members with the largest final losses so far, at most 5, largest first."""
+
+    def __init__(
+        self,
+        *,
+        members_done: _builtins.int = ...,
+        members_failed: _builtins.int = ...,
+        members_total: _builtins.int = ...,
+        loss: Global___LossQuantiles | None = ...,
+        worst: _abc.Iterable[Global___MemberLoss] | None = ...,
+        eta_seconds: _builtins.float = ...,
+        elapsed_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["loss", b"loss"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["elapsed_seconds", b"elapsed_seconds", "eta_seconds", b"eta_seconds", "loss", b"loss", "members_done", b"members_done", "members_failed", b"members_failed", "members_total", b"members_total", "worst", b"worst"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FleetProgress: _TypeAlias = FleetProgress  # noqa: Y015
+
+@_typing.final
+class LossQuantiles(_message.Message):
+    """Quantiles over members."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_FIELD_NUMBER: _builtins.int
+    P25_FIELD_NUMBER: _builtins.int
+    P50_FIELD_NUMBER: _builtins.int
+    P75_FIELD_NUMBER: _builtins.int
+    MAX_FIELD_NUMBER: _builtins.int
+    min: _builtins.float
+    """Smallest."""
+    p25: _builtins.float
+    """Lower quartile."""
+    p50: _builtins.float
+    """Median."""
+    p75: _builtins.float
+    """Upper quartile."""
+    max: _builtins.float
+    """Largest."""
+    def __init__(
+        self,
+        *,
+        min: _builtins.float = ...,
+        p25: _builtins.float = ...,
+        p50: _builtins.float = ...,
+        p75: _builtins.float = ...,
+        max: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max", b"max", "min", b"min", "p25", b"p25", "p50", b"p50", "p75", b"p75"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LossQuantiles: _TypeAlias = LossQuantiles  # noqa: Y015
+
+@_typing.final
+class MemberLoss(_message.Message):
+    """A member and its final loss."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    LOSS_FIELD_NUMBER: _builtins.int
+    loss: _builtins.float
+    """The loss of its last epoch, before its update."""
+    @_builtins.property
+    def key(self) -> _spec_pb2.MemberKey:
+        """The member."""
+
+    def __init__(
+        self,
+        *,
+        key: _spec_pb2.MemberKey | None = ...,
+        loss: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "loss", b"loss"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberLoss: _TypeAlias = MemberLoss  # noqa: Y015
+
+@_typing.final
+class MemberLog(_message.Message):
+    """An epoch of one member of a fleet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    LOG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def key(self) -> _spec_pb2.MemberKey:
+        """The member."""
+
+    @_builtins.property
+    def log(self) -> Global___EpochLog:
+        """The epoch."""
+
+    def __init__(
+        self,
+        *,
+        key: _spec_pb2.MemberKey | None = ...,
+        log: Global___EpochLog | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "log", b"log"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "log", b"log"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberLog: _TypeAlias = MemberLog  # noqa: Y015
 
 @_typing.final
 class Queued(_message.Message):
@@ -277,6 +435,8 @@ class Started(_message.Message):
     DTYPE_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     EPOCHS_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    KEY_COLUMNS_FIELD_NUMBER: _builtins.int
     LOSS_FIELD_NUMBER: _builtins.int
     GRADIENT_FIELD_NUMBER: _builtins.int
     LOGGING_FIELD_NUMBER: _builtins.int
@@ -294,6 +454,8 @@ class Started(_message.Message):
     """Rows in a batch."""
     epochs: _builtins.int
     """Epochs asked for."""
+    members: _builtins.int
+    """Fleets: the number of members; 0 for a single model."""
     @_builtins.property
     def model(self) -> _spec_pb2.ModelSpec:
         """The model with every size filled in."""
@@ -309,6 +471,10 @@ class Started(_message.Message):
     @_builtins.property
     def classes(self) -> _tensor_pb2.ClassLabels:
         """Classes in the order of the model's outputs; unset for regression."""
+
+    @_builtins.property
+    def key_columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Fleets: the key columns, in order."""
 
     @_builtins.property
     def loss(self) -> _spec_pb2.Loss:
@@ -336,13 +502,15 @@ class Started(_message.Message):
         dtype: _tensor_pb2.DataType.ValueType = ...,
         batch_size: _builtins.int = ...,
         epochs: _builtins.int = ...,
+        members: _builtins.int = ...,
+        key_columns: _abc.Iterable[_builtins.str] | None = ...,
         loss: _spec_pb2.Loss | None = ...,
         gradient: _spec_pb2.GradientFit | None = ...,
         logging: _spec_pb2.Logging | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "gradient", b"gradient", "logging", b"logging", "loss", b"loss", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "classes", b"classes", "device", b"device", "dtype", b"dtype", "epochs", b"epochs", "feature_columns", b"feature_columns", "gradient", b"gradient", "logging", b"logging", "loss", b"loss", "model", b"model", "parameters", b"parameters", "rows", b"rows", "seed", b"seed", "target_columns", b"target_columns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "classes", b"classes", "device", b"device", "dtype", b"dtype", "epochs", b"epochs", "feature_columns", b"feature_columns", "gradient", b"gradient", "key_columns", b"key_columns", "logging", b"logging", "loss", b"loss", "members", b"members", "model", b"model", "parameters", b"parameters", "rows", b"rows", "seed", b"seed", "target_columns", b"target_columns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -424,6 +592,8 @@ class Succeeded(_message.Message):
     EPOCHS_FIELD_NUMBER: _builtins.int
     FINAL_LOSS_FIELD_NUMBER: _builtins.int
     TRAINING_SECONDS_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    FAILED_MEMBERS_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
     """`models/{model}/versions/{version}`."""
     epochs: _builtins.int
@@ -432,6 +602,10 @@ class Succeeded(_message.Message):
     """The loss of the last epoch, before its update."""
     training_seconds: _builtins.float
     """Seconds from the start of training to its end."""
+    members: _builtins.int
+    """Fleets: the number of members; 0 for a single model. `final_loss` is then the median over the trained ones."""
+    failed_members: _builtins.int
+    """Fleets: how many of them failed; Models.ListMembers says why."""
     def __init__(
         self,
         *,
@@ -439,10 +613,12 @@ class Succeeded(_message.Message):
         epochs: _builtins.int = ...,
         final_loss: _builtins.float = ...,
         training_seconds: _builtins.float = ...,
+        members: _builtins.int = ...,
+        failed_members: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epochs", b"epochs", "final_loss", b"final_loss", "model_version", b"model_version", "training_seconds", b"training_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epochs", b"epochs", "failed_members", b"failed_members", "final_loss", b"final_loss", "members", b"members", "model_version", b"model_version", "training_seconds", b"training_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

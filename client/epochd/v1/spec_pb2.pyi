@@ -710,19 +710,27 @@ class Logging(_message.Message):
 
     EVERY_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
     every: _builtins.int
     """Epochs 0, every, 2 every … and the last one are logged; >= 1. Unset means a hundredth of the epochs, rounded up."""
     parameters: _builtins.bool
     """Whether epoch logs hold the parameters after the epoch's update; for models of at most 10,000 parameters."""
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberKey]:
+        """Fleets only: keys of at most 100 members whose epochs are logged too, as MemberLog events. Unset: none; a fleet
+        reports FleetProgress.
+        """
+
     def __init__(
         self,
         *,
         every: _builtins.int | None = ...,
         parameters: _builtins.bool = ...,
+        members: _abc.Iterable[Global___MemberKey] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_every", b"_every", "every", b"every"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_every", b"_every", "every", b"every", "parameters", b"parameters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_every", b"_every", "every", b"every", "members", b"members", "parameters", b"parameters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__every: _TypeAlias = _typing.Literal["every"]  # noqa: Y015
     _WhichOneofArgType__every: _TypeAlias = _typing.Literal["_every", b"_every"]  # noqa: Y015
@@ -741,8 +749,12 @@ class TrainingData(_message.Message):
     DATASET_FIELD_NUMBER: _builtins.int
     FEATURE_COLUMNS_FIELD_NUMBER: _builtins.int
     TARGET_COLUMNS_FIELD_NUMBER: _builtins.int
+    GROUP_COLUMNS_FIELD_NUMBER: _builtins.int
+    WEIGHT_COLUMN_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     """Name of an uploaded dataset, `datasets/{dataset}`."""
+    weight_column: _builtins.str
+    """Column of row weights, each >= 0 and finite. Unset: every row counts alike. Not with `tensors`."""
     @_builtins.property
     def table(self) -> _tensor_pb2.Table:
         """A table of named columns in the request."""
@@ -759,6 +771,12 @@ class TrainingData(_message.Message):
     def target_columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Columns to predict, one or more. Required with `table` and `dataset`, not allowed with `tensors`."""
 
+    @_builtins.property
+    def group_columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Columns that name the member a row belongs to: one model is trained for each distinct key (a fleet). Text or
+        integers, without missing values. Unset: one model. Not with `tensors`.
+        """
+
     def __init__(
         self,
         *,
@@ -767,16 +785,118 @@ class TrainingData(_message.Message):
         dataset: _builtins.str = ...,
         feature_columns: _abc.Iterable[_builtins.str] | None = ...,
         target_columns: _abc.Iterable[_builtins.str] | None = ...,
+        group_columns: _abc.Iterable[_builtins.str] | None = ...,
+        weight_column: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "source", b"source", "table", b"table", "tensors", b"tensors"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "feature_columns", b"feature_columns", "source", b"source", "table", b"table", "target_columns", b"target_columns", "tensors", b"tensors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "feature_columns", b"feature_columns", "group_columns", b"group_columns", "source", b"source", "table", b"table", "target_columns", b"target_columns", "tensors", b"tensors", "weight_column", b"weight_column"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["table", "tensors", "dataset"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 
 Global___TrainingData: _TypeAlias = TrainingData  # noqa: Y015
+
+@_typing.final
+class KeyValue(_message.Message):
+    """A value of a key column."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    INTEGER_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """A text key."""
+    integer: _builtins.int
+    """An integer key."""
+    number: _builtins.float
+    """A hyperparameter of a sweep."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        integer: _builtins.int = ...,
+        number: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["integer", b"integer", "number", b"number", "text", b"text", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["integer", b"integer", "number", b"number", "text", b"text", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["text", "integer", "number"]  # noqa: Y015
+    _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
+
+Global___KeyValue: _TypeAlias = KeyValue  # noqa: Y015
+
+@_typing.final
+class MemberKey(_message.Message):
+    """The key of a fleet's member: one value for each key column, in their order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyValue]:
+        """The values."""
+
+    def __init__(
+        self,
+        *,
+        values: _abc.Iterable[Global___KeyValue] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberKey: _TypeAlias = MemberKey  # noqa: Y015
+
+@_typing.final
+class Sweep(_message.Message):
+    """Trains one member for each combination of the listed values, all on the same rows. The result is a fleet whose key
+    columns are the swept names (`lr`, `weight_decay`, `momentum`, `seed`), in that order. At most 100,000 members.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LR_FIELD_NUMBER: _builtins.int
+    WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    MOMENTUM_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lr(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Learning rates, each as in the optimizer. Unset: the optimizer's."""
+
+    @_builtins.property
+    def weight_decay(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Weight decays, each as in the optimizer. Unset: the optimizer's."""
+
+    @_builtins.property
+    def momentum(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Momenta, SGD only. Unset: the optimizer's."""
+
+    @_builtins.property
+    def seed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Seeds. Unset: the request's."""
+
+    def __init__(
+        self,
+        *,
+        lr: _abc.Iterable[_builtins.float] | None = ...,
+        weight_decay: _abc.Iterable[_builtins.float] | None = ...,
+        momentum: _abc.Iterable[_builtins.float] | None = ...,
+        seed: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lr", b"lr", "momentum", b"momentum", "seed", b"seed", "weight_decay", b"weight_decay"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Sweep: _TypeAlias = Sweep  # noqa: Y015
 
 @_typing.final
 class TensorData(_message.Message):

@@ -37,6 +37,7 @@ class TrainRequest(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     LOGGING_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    SWEEP_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the client, 1 to 128 letters, digits and `-_.`; a UUID is good. A second request with the same id
     attaches to the run of the first and trains nothing. Unset: every request is a new run.
@@ -71,6 +72,10 @@ class TrainRequest(_message.Message):
     def logging(self) -> _spec_pb2.Logging:
         """What is logged."""
 
+    @_builtins.property
+    def sweep(self) -> _spec_pb2.Sweep:
+        """Trains a cohort over hyperparameters instead of one model. Not with `data.group_columns`."""
+
     def __init__(
         self,
         *,
@@ -84,10 +89,11 @@ class TrainRequest(_message.Message):
         seed: _builtins.int | None = ...,
         logging: _spec_pb2.Logging | None = ...,
         validate_only: _builtins.bool = ...,
+        sweep: _spec_pb2.Sweep | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "data", b"data", "fit", b"fit", "gradient", b"gradient", "logging", b"logging", "loss", b"loss", "model", b"model", "seed", b"seed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "data", b"data", "fit", b"fit", "gradient", b"gradient", "logging", b"logging", "loss", b"loss", "model", b"model", "seed", b"seed", "sweep", b"sweep"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "data", b"data", "dtype", b"dtype", "fit", b"fit", "gradient", b"gradient", "logging", b"logging", "loss", b"loss", "model", b"model", "model_name", b"model_name", "request_id", b"request_id", "seed", b"seed", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "data", b"data", "dtype", b"dtype", "fit", b"fit", "gradient", b"gradient", "logging", b"logging", "loss", b"loss", "model", b"model", "model_name", b"model_name", "request_id", b"request_id", "seed", b"seed", "sweep", b"sweep", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -173,12 +179,18 @@ class PredictRequest(_message.Message):
     TENSOR_FIELD_NUMBER: _builtins.int
     PROBABILITIES_FIELD_NUMBER: _builtins.int
     LOGITS_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    MEMBER_FIELD_NUMBER: _builtins.int
+    UNKNOWN_AS_NAN_FIELD_NUMBER: _builtins.int
+    FALLBACK_MEMBER_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """`models/{model}` (the newest version), `models/{model}/versions/{version}` or `models/{model}@{alias}`."""
     probabilities: _builtins.bool
     """Whether to return probabilities; classifiers only."""
     logits: _builtins.bool
     """Whether to return logits; classifiers only."""
+    unknown_as_nan: _builtins.bool
+    """Predict NaN (regression only)."""
     @_builtins.property
     def table(self) -> _tensor_pb2.Table:
         """Named columns: exactly the model's features, in any order."""
@@ -186,6 +198,18 @@ class PredictRequest(_message.Message):
     @_builtins.property
     def tensor(self) -> _tensor_pb2.Tensor:
         """Shape [rows, features]; [features] is one row."""
+
+    @_builtins.property
+    def keys(self) -> _tensor_pb2.Table:
+        """Fleets with `tensor` rows: the key columns, one value a row. With `table`, the key columns are in the table."""
+
+    @_builtins.property
+    def member(self) -> _spec_pb2.MemberKey:
+        """Fleets: the member that predicts every row; then no key columns are given."""
+
+    @_builtins.property
+    def fallback_member(self) -> _spec_pb2.MemberKey:
+        """Predict with this member."""
 
     def __init__(
         self,
@@ -195,14 +219,23 @@ class PredictRequest(_message.Message):
         tensor: _tensor_pb2.Tensor | None = ...,
         probabilities: _builtins.bool = ...,
         logits: _builtins.bool = ...,
+        keys: _tensor_pb2.Table | None = ...,
+        member: _spec_pb2.MemberKey | None = ...,
+        unknown_as_nan: _builtins.bool = ...,
+        fallback_member: _spec_pb2.MemberKey | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows", "table", b"table", "tensor", b"tensor"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fallback_member", b"fallback_member", "keys", b"keys", "member", b"member", "rows", b"rows", "table", b"table", "tensor", b"tensor", "unknown_as_nan", b"unknown_as_nan", "unknown_keys", b"unknown_keys"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["logits", b"logits", "model", b"model", "probabilities", b"probabilities", "rows", b"rows", "table", b"table", "tensor", b"tensor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fallback_member", b"fallback_member", "keys", b"keys", "logits", b"logits", "member", b"member", "model", b"model", "probabilities", b"probabilities", "rows", b"rows", "table", b"table", "tensor", b"tensor", "unknown_as_nan", b"unknown_as_nan", "unknown_keys", b"unknown_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_rows: _TypeAlias = _typing.Literal["table", "tensor"]  # noqa: Y015
     _WhichOneofArgType_rows: _TypeAlias = _typing.Literal["rows", b"rows"]  # noqa: Y015
+    _WhichOneofReturnType_unknown_keys: _TypeAlias = _typing.Literal["unknown_as_nan", "fallback_member"]  # noqa: Y015
+    _WhichOneofArgType_unknown_keys: _TypeAlias = _typing.Literal["unknown_keys", b"unknown_keys"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_rows) -> _WhichOneofReturnType_rows | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_unknown_keys) -> _WhichOneofReturnType_unknown_keys | None: ...
 
 Global___PredictRequest: _TypeAlias = PredictRequest  # noqa: Y015
 

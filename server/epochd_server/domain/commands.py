@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from epochd_server.domain.activations import ActivationStep
 from epochd_server.domain.data import ColumnRoles, DataSource, Table
+from epochd_server.domain.fleets import Key, Sweep
 from epochd_server.domain.resources import VersionReference
 from epochd_server.domain.specs import GradientFit, Init, Loss, Model, Precision
 from epochd_server.domain.tensors import RawTensor
@@ -37,6 +38,8 @@ class TrainCommand:
     log_every: int | None
     log_parameters: bool
     validate_only: bool
+    log_members: tuple[Key, ...] = ()
+    sweep: Sweep | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -47,6 +50,14 @@ class PredictCommand:
     rows: Table | NDArray[np.generic]
     probabilities: bool
     logits: bool
+    keys: Table | None = None
+    """Fleets with tensor rows: the key columns."""
+    member: Key | None = None
+    """Fleets: the member that predicts every row."""
+    unknown_as_nan: bool = False
+    """Fleets: rows whose key has no trained member give NaN instead of an error."""
+    fallback_member: Key | None = None
+    """Fleets: the member for rows whose key has no trained member."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

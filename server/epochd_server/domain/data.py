@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from epochd_server.domain.fleets import Groups
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Column:
@@ -59,10 +61,17 @@ class DatasetReference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnRoles:
-    """Which columns are learned from and which are predicted; empty features means all others."""
+    """Which columns are learned from and which are predicted; empty features means all without another role.
+
+    Attributes:
+        groups: Columns that name the member a row belongs to; empty where one model is trained.
+        weight: Column of row weights, or None.
+    """
 
     features: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    weight: str | None = None
 
 
 DataSource = Table | TensorPair | DatasetReference
@@ -82,6 +91,8 @@ class TrainingArrays:
         feature_columns: d names.
         target_columns: t names.
         classes: None for regression.
+        groups: How the rows, then sorted by member, belong to the members of a fleet; None for one model.
+        weights: [N] of the training's precision, ≥ 0; None where all rows count alike.
     """
 
     features: NDArray[np.floating]
@@ -89,6 +100,8 @@ class TrainingArrays:
     feature_columns: tuple[str, ...]
     target_columns: tuple[str, ...]
     classes: Classes | None = None
+    groups: Groups | None = None
+    weights: NDArray[np.floating] | None = None
 
     @property
     def rows(self) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from epochd_server.domain.data import Classes
+from epochd_server.domain.fleets import Members
 from epochd_server.domain.runs import Parameters
 from epochd_server.domain.specs import TrainingSpec
 
@@ -24,6 +25,10 @@ class VersionCard:
     rows: int
     epochs: int
     final_loss: float
+    members: int = 0
+    """Fleets: the number of members; 0 for a single model. ``parameters`` is then that of one member."""
+    failed_members: int = 0
+    key_columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +47,9 @@ class TrainedModel:
 
     card: VersionCard
     parameters: Parameters
+    """By PyTorch's names; a fleet's have the members as a further first dimension [K, …], in the order of keys."""
+    members: Members | None = None
+    """Fleets: what became of each member."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.domain.data import Classes
+from epochd_server.domain.fleets import Key
 from epochd_server.domain.specs import TrainingSpec
 
 
@@ -61,6 +62,9 @@ class Started:
     target_columns: tuple[str, ...]
     classes: Classes | None
     device: str
+    members: int = 0
+    """Fleets: the number of members; 0 for a single model."""
+    key_columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -98,7 +102,11 @@ class Succeeded:
     version: int
     epochs: int
     final_loss: float
+    """Of the last epoch, before its update; the median over the trained members of a fleet."""
     training_seconds: float
+    members: int = 0
+    """Fleets: the number of members; 0 for a single model."""
+    failed_members: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +130,33 @@ class Cancelled:
     epochs: int
 
 
-EventBody = Queued | Started | EpochLog | Warned | Succeeded | Failure | Cancelled
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetProgress:
+    """Where a fleet's training is; see the proto for the meaning of each field.
+
+    Attributes:
+        loss_quantiles: Min, quartiles and max of the final losses; None before the first member ended well.
+        worst: Key and final loss, largest first.
+    """
+
+    members_done: int
+    members_failed: int
+    members_total: int
+    loss_quantiles: tuple[float, float, float, float, float] | None
+    worst: tuple[tuple[Key, float], ...]
+    eta_seconds: float
+    elapsed_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MemberLog:
+    """An epoch of one member whose logs were asked for."""
+
+    key: Key
+    log: EpochLog
+
+
+EventBody = Queued | Started | EpochLog | FleetProgress | MemberLog | Warned | Succeeded | Failure | Cancelled
 
 
 @dataclass(frozen=True, slots=True)

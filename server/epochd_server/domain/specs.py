@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from epochd_server.domain.fleets import Key, Sweep
+
 _NO_PARAMETERS: Mapping[str, float] = MappingProxyType({})
 
 
@@ -146,6 +148,8 @@ class Logging:
     every: int
     """Epochs 0, every, 2·every … and the last one are logged."""
     parameters: bool = False
+    members: tuple[Key, ...] = ()
+    """Fleets: members whose epochs are logged too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,3 +163,7 @@ class TrainingSpec:
     precision: Precision
     seed: int
     logging: Logging
+    key_columns: tuple[str, ...] = ()
+    """Fleets: the columns whose values name the members, or the swept hyperparameters."""
+    sweep: Sweep | None = None
+    """Trains one member for each combination, all on the same rows."""

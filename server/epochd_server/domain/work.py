@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from epochd_server.domain.data import Classes, ColumnRoles, TrainingArrays
-from epochd_server.domain.runs import EpochLog, Failure, Parameters
+from epochd_server.domain.fleets import Members
+from epochd_server.domain.runs import EpochLog, Failure, FleetProgress, MemberLog, Parameters
 from epochd_server.domain.specs import TrainingSpec
 
 
@@ -58,6 +59,14 @@ class RunLogged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FleetAdvanced:
+    """News of a fleet: where it is, and epochs of members whose logs were asked for."""
+
+    run_id: str
+    news: tuple[FleetProgress | MemberLog, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RunTrained:
     """A run reached its last epoch."""
 
@@ -66,6 +75,8 @@ class RunTrained:
     epochs: int
     final_loss: float
     training_seconds: float
+    members: Members | None = None
+    """Fleets: what became of each member; ``parameters`` then are [K, …]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +95,7 @@ class RunStopped:
     epochs: int
 
 
-WorkMessage = RunBegan | RunLogged | RunTrained | RunFailed | RunStopped
+WorkMessage = RunBegan | RunLogged | FleetAdvanced | RunTrained | RunFailed | RunStopped
 
 
 class WorkerDied(Exception):

@@ -1,0 +1,92 @@
+"""Fleets: versions with many members, one for each key (or each combination of a sweep).
+
+Legend: K members. Members are in the ascending order of their keys.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Key = tuple[str | int | float, ...]
+"""A member's key: one value for each key column."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Keys:
+    """The keys of K members, as columns.
+
+    Attributes:
+        names: The key columns' names.
+        columns: One array [K] a name: int64, float64 (sweeps only), or Python strings (dtype object).
+    """
+
+    names: tuple[str, ...]
+    columns: tuple[NDArray[np.generic], ...]
+
+    def __len__(self) -> int:
+        return len(self.columns[0]) if self.columns else 0
+
+    def key(self, member: int) -> Key:
+        """The key of one member."""
+        return tuple(
+            column[member].item() if column.dtype != object else column[member] for column in self.columns
+        )
+
+
+class MemberState(enum.IntEnum):
+    """How a member's training ended."""
+
+    SUCCEEDED = 1
+    FAILED = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Groups:
+    """How rows belong to members: rows are sorted by member, in the order of the table within each.
+
+    Attributes:
+        keys: The members' keys, ascending.
+        offsets: int64 [K + 1]; member k owns rows ``offsets[k]:offsets[k + 1]``.
+        unfit: Members that cannot be trained, with a reason in UPPER_SNAKE (``TARGET_NOT_FINITE``,
+            ``FEATURE_NOT_FINITE``, ``ONE_CLASS_ONLY``, ``NO_WEIGHT`` …); they keep their rows but are not trained.
+    """
+
+    keys: Keys
+    offsets: NDArray[np.int64]
+    unfit: Mapping[int, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Members:
+    """What became of K members, as columns [K].
+
+    Attributes:
+        keys: Their keys.
+        states: uint8, :class:`MemberState` values.
+        rows: int64.
+        epochs: int64.
+        final_losses: float64; NaN where there is none.
+        reasons: Failed members → reason in UPPER_SNAKE.
+    """
+
+    keys: Keys
+    states: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    epochs: NDArray[np.int64]
+    final_losses: NDArray[np.float64]
+    reasons: Mapping[int, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """Lists of hyperparameters, of which every combination is a member; an empty list is not swept."""
+
+    lr: tuple[float, ...] = ()
+    weight_decay: tuple[float, ...] = ()
+    momentum: tuple[float, ...] = ()
+    seed: tuple[int, ...] = ()
