@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
@@ -114,10 +115,14 @@ def encode_tensor(array: NDArray[np.generic]) -> pb.Tensor:
     Raises:
         KeyError: The array's type has no DataType.
     """
-    name = array.dtype.name
-    return pb.Tensor(
-        dtype=NUMBERS[name], shape=array.shape, data=array.astype(_WIRE[name], copy=False).tobytes()
-    )
+    number, wire = _encoding(array.dtype)
+    return pb.Tensor(dtype=number, shape=array.shape, data=array.astype(wire, copy=False).tobytes())
+
+
+@lru_cache(maxsize=64)
+def _encoding(dtype: np.dtype[np.generic]) -> tuple[pb.DataType.ValueType, np.dtype[np.generic]]:
+    """The number of a type and how it is sent. Remembered: numpy takes microseconds to name a type."""
+    return NUMBERS[dtype.name], _WIRE[dtype.name]
 
 
 def encode_raw(tensor: RawTensor) -> pb.Tensor:
