@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 import time
 
@@ -15,10 +16,12 @@ class RunIds:
 
     def __init__(self) -> None:
         self._last = 0
+        # seeded by the system once: an id is a name and no secret, and the system's own generator takes a call each
+        self._random = random.Random(secrets.randbits(256))  # noqa: S311
 
     def new(self) -> str:
         """A new id."""
-        value = (time.time_ns() // 1_000_000 << _RANDOM_BITS) | secrets.randbits(_RANDOM_BITS)
+        value = (time.time_ns() // 1_000_000 << _RANDOM_BITS) | self._random.getrandbits(_RANDOM_BITS)
         if value <= self._last or value >> _RANDOM_BITS == self._last >> _RANDOM_BITS:
             value = self._last + 1  # the same millisecond, or a clock that went back
         self._last = value

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 
 from epochd_server.domain.errors import EpochdError
 from epochd_server.domain.models import TrainedModel
@@ -74,7 +75,7 @@ class RunLog:
         self._store = store
         self._budget = budget
         self._newest = newest
-        self._tail: deque[Event] = deque()
+        self._tail: deque[tuple[Event, int]] = deque()  # with the bytes of each
         self._changed = asyncio.Event()
         self._kept = 0
         self._closed = False
@@ -111,9 +112,9 @@ class RunLog:
 
     def publish(self, events: Sequence[Event]) -> None:
         """Shows events that are in the store."""
-        for event in events:
-            self._tail.append(event)
-            self._account(event_bytes(event))
+        sized = [(event, event_bytes(event)) for event in events]
+        self._tail.extend(sized)
+        self._account(sum(nbytes for _, nbytes in sized))
         self._newest = events[-1].sequence
         self._trim()
         self._wake()
@@ -132,16 +133,16 @@ class RunLog:
         """A page of events after a sequence number; None where memory no longer holds the first of them."""
         if sequence >= self._newest:
             return []
-        start = sequence + 1 - self._tail[0].sequence if self._tail else -1
+        start = sequence + 1 - self._tail[0][0].sequence if self._tail else -1
         if start < 0:
             return None
         page: list[Event] = []
-        nbytes = 0
-        for index in range(start, min(start + PAGE_EVENTS, len(self._tail))):
-            nbytes += event_bytes(self._tail[index])
-            if page and nbytes > PAGE_BYTES:
+        room = PAGE_BYTES
+        for event, nbytes in islice(self._tail, start, start + PAGE_EVENTS):
+            room -= nbytes
+            if page and room < 0:
                 break
-            page.append(self._tail[index])
+            page.append(event)
         return page
 
     async def changed(self, sequence: int) -> None:
@@ -162,7 +163,7 @@ class RunLog:
     def _trim(self) -> None:
         budget = self._budget
         while len(self._tail) > 1 and (len(self._tail) > budget.events or budget.used > budget.nbytes):
-            self._account(-event_bytes(self._tail.popleft()))
+            self._account(-self._tail.popleft()[1])
 
     def _account(self, nbytes: int) -> None:
         self._kept += nbytes
