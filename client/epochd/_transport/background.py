@@ -6,12 +6,15 @@ which signals never interrupt, does the waiting, and the caller waits for the th
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+_LOOK_UP_SECONDS = 0.2
 
 
 class Background(Generic[T]):
@@ -33,8 +36,10 @@ class Background(Generic[T]):
 
     def result(self) -> T:
         """Waits for the function and returns its value, or raises its error; may be called again when interrupted."""
-        if not (self._values or self._errors):
-            self._ended.get()
+        while not (self._values or self._errors):
+            # The system may give a signal to another thread, so this one has to look up from time to time.
+            with contextlib.suppress(queue.Empty):
+                self._ended.get(timeout=_LOOK_UP_SECONDS)
         if self._errors:
             raise self._errors[0]
         return self._values[0]
