@@ -31,9 +31,11 @@ class _Weights:
         top_R1: Its (first) index.
         shifted_RN: ``x - m``, rounded.
         error_RN: The rounding error of ``shifted_RN``.
+        exponentials_RN: ``exp(shifted_RN)``, the weights less the effect of ``error_RN``.
         weights_RN: ``exp(x - m)``.
         others_R1: S1, the sum of the weights except the top one.
-        total_R1: ``1 + S1``.
+        total_R1: ``S = 1 + S1``, rounded.
+        total_error_R1: The rounding error of ``total_R1``.
         undefined_R1: Rows without a limit.
     """
 
@@ -41,9 +43,11 @@ class _Weights:
     top_R1: Tensor  # noqa: N815
     shifted_RN: Tensor  # noqa: N815
     error_RN: Tensor  # noqa: N815
+    exponentials_RN: Tensor  # noqa: N815
     weights_RN: Tensor  # noqa: N815
     others_R1: Tensor  # noqa: N815
     total_R1: Tensor  # noqa: N815
+    total_error_R1: Tensor  # noqa: N815
     undefined_R1: Tensor  # noqa: N815
 
 
@@ -82,9 +86,14 @@ def softmax_jacobian(rows: Tensor) -> Tensor:
     if rows.shape[1] == 0:
         return rows.new_empty((rows.shape[0], 0, 0))
     w = _weigh(rows)
-    s = w.weights_RN / w.total_R1
-    jacobian = -(s.unsqueeze(2) * s.unsqueeze(1))
-    jacobian.diagonal(dim1=1, dim2=2).copy_(s * _complement(w))
+    # the relative rounding error of each factor exp / S is put back after the product
+    error = w.error_RN - w.total_error_R1 / w.total_R1
+    squared = w.total_R1 * w.total_R1
+    jacobian = (w.exponentials_RN.unsqueeze(2) * w.exponentials_RN.unsqueeze(1)) / -squared.unsqueeze(2)
+    jacobian = jacobian + jacobian * (error.unsqueeze(2) + error.unsqueeze(1))
+    diagonal = (w.exponentials_RN * _others_of_each(w)) / squared
+    diagonal = diagonal + diagonal * (error - w.total_error_R1 / w.total_R1)
+    jacobian.diagonal(dim1=1, dim2=2).copy_(diagonal)
     return torch.where(w.undefined_R1.unsqueeze(2), NAN, jacobian)
 
 
@@ -95,7 +104,7 @@ def log_softmax_jacobian(rows: Tensor) -> Tensor:
     w = _weigh(rows)
     s = w.weights_RN / w.total_R1
     jacobian = (-s).unsqueeze(1).repeat(1, rows.shape[1], 1)
-    jacobian.diagonal(dim1=1, dim2=2).copy_(_complement(w))
+    jacobian.diagonal(dim1=1, dim2=2).copy_(_others_of_each(w) / w.total_R1)
     return torch.where(w.undefined_R1.unsqueeze(2), NAN, jacobian)
 
 
@@ -105,19 +114,28 @@ def _weigh(rows: Tensor) -> _Weights:
     at_top = rows == largest
     shifted = torch.where(at_top, 0.0, shifted)  # also for infinity less itself
     error = dd.finite_error(torch.where(at_top, 0.0, error))
-    weights = on_lanes(torch.exp, shifted)
-    weights = weights + weights * error
-    others = _sum(weights.scatter(1, top, 0.0))
-    undefined = (largest == -torch.inf) | ((rows == torch.inf).sum(dim=1, keepdim=True) > 1)
+    exponentials = on_lanes(torch.exp, shifted)
+    weights = exponentials + exponentials * error
+    others, others_low = _sum(weights.scatter(1, top, 0.0))
+    total, total_error = dd.two_sum(others, 1.0)
+    total, total_error = dd.quick_two_sum(total, total_error + others_low)
     return _Weights(
-        largest, top, shifted, error, weights, others[0] + others[1], (1.0 + others[0]) + others[1], undefined
+        largest_R1=largest,
+        top_R1=top,
+        shifted_RN=shifted,
+        error_RN=error,
+        exponentials_RN=exponentials,
+        weights_RN=weights,
+        others_R1=others + others_low,
+        total_R1=total,
+        total_error_R1=total_error,
+        undefined_R1=(largest == -torch.inf) | ((rows == torch.inf).sum(dim=1, keepdim=True) > 1),
     )
 
 
-def _complement(w: _Weights) -> Tensor:
-    """Returns ``1 - s_i``: for the top element S1 / S, and for the others, all s_i <= 1/2, by subtraction."""
-    rest = w.total_R1 - w.weights_RN
-    return rest.scatter(1, w.top_R1, w.others_R1) / w.total_R1
+def _others_of_each(w: _Weights) -> Tensor:
+    """Returns ``S - w_i = S (1 - s_i)``: for the top element S1; the others all have s_i <= 1/2."""
+    return (w.total_R1 - w.weights_RN).scatter(1, w.top_R1, w.others_R1)
 
 
 def _sum(values: Tensor) -> tuple[Tensor, Tensor]:
