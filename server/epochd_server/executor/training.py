@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from epochd_server.domain.errors import EpochdError
 from epochd_server.domain.specs import Model, ModuleModel
 from epochd_server.engine.cohort import train_cohort
+from epochd_server.engine.modules import ModuleRegistry
 from epochd_server.executor.forwarding import END_SECONDS, LOG_SECONDS, Forwarder
+from epochd_server.executor.log_records import RecordForwarder
 from epochd_server.executor.outbox import Outbox
 from epochd_server.executor.stops import StopRequests
 from epochd_server.executor.tasks import cohort_task
@@ -27,18 +29,24 @@ class CohortWorker:
     Attributes:
         outbox: Where reports go.
         stops: Who shall stop.
+        modules: The registered modules.
+        records: Told which runs log records are about.
     """
 
     outbox: Outbox
     stops: StopRequests
+    modules: ModuleRegistry
+    records: RecordForwarder
 
     def train(self, work: TrainCohort) -> None:
         """Trains all members; returns when every one's end is reported."""
         self.outbox.put(CohortBegan("cpu"), LOG_SECONDS)
+        self.records.run_ids = work.run_ids
         left = self._train_together(work, np.arange(len(work.run_ids)))
         for member in left:
             self._train_together(work, np.array([member]))
         self.stops.clear()
+        self.records.run_ids = ()
         self.outbox.put(CohortDone())
 
     def _train_together(self, work: TrainCohort, members: NDArray[np.int64]) -> list[int]:
@@ -46,7 +54,7 @@ class CohortWorker:
         forwarder = Forwarder(work.run_ids, members, self.outbox, self.stops)
         left: list[int] = []
         try:
-            train_cohort(cohort_task(work, members), forwarder)
+            train_cohort(cohort_task(work, members), forwarder, modules=self.modules)
         except BaseException as error:  # a module may raise anything, SystemExit too; none may end the worker
             left = list(forwarder.unfinished)
             self._note(work, left, error)

@@ -8,6 +8,7 @@ sending thread    bundles reports and writes them to the socket
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import queue
 import signal
@@ -86,11 +87,17 @@ def _warm_worker(config: WorkerConfig, connection: socket.socket, stops: StopReq
     """Imports PyTorch and the engine, has them load all that a first training would wait for, and says so."""
     import torch
 
+    from epochd_server.engine.modules import ModuleRegistry
+    from epochd_server.executor.log_records import RecordForwarder
     from epochd_server.executor.training import CohortWorker
 
     torch.set_num_threads(1)
+    modules = ModuleRegistry.load(config.modules)
     frames.send(connection, Ready())
-    return CohortWorker(Outbox(connection, lost=_leave), stops)
+    outbox = Outbox(connection, lost=_leave)
+    records = RecordForwarder(outbox)
+    logging.getLogger().addHandler(records)
+    return CohortWorker(outbox, stops, modules, records)
 
 
 if __name__ == "__main__":
