@@ -82,6 +82,12 @@ class Chain:
         """P, the numbers in all parameters."""
         return total_size(self.slots)
 
+    @property
+    def has_bias(self) -> bool:
+        """Whether the last linear layer has a bias."""
+        affine = [step for step in self.steps if isinstance(step, Affine)]
+        return bool(affine) and affine[-1].bias is not None
+
 
 def total_size(slots: Iterable[Slot]) -> int:
     """Numbers in all slots."""

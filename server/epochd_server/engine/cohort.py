@@ -7,15 +7,16 @@ by its own size (:func:`_program_of`), and no program lets one member's numbers 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
-from epochd_server.domain.specs import LinearModel, SequentialModel
+from epochd_server.domain.specs import ModuleModel
 from epochd_server.engine.chain import Chain, chain_of
 from epochd_server.engine.initialisation import initial_parameters
-from epochd_server.engine.programs import lanes, solo
+from epochd_server.engine.inspection import construct
+from epochd_server.engine.modules import ModuleRegistry
+from epochd_server.engine.programs import gram, lanes, module, solo
 from epochd_server.engine.reporting import Reporter
 from epochd_server.engine.rows import Rows, rows_of
 from epochd_server.engine.task import (
@@ -23,7 +24,9 @@ from epochd_server.engine.task import (
     CohortResult,
     CohortTask,
     EndBatch,
+    Floats,
     Hyperparameters,
+    Integers,
     LogBatch,
     MemberState,
     Observer,
@@ -42,32 +45,58 @@ __all__ = [
 ]
 
 SMALL_WORK = 32768
-"""Multiplications of a forward step up to which a member is small."""
+"""Multiplications of a forward step up to which a member is small: below it PyTorch's overhead for each operation
+would dominate."""
+
+Program = Callable[[CohortTask, Chain, Rows, Integers, Floats, Reporter], None]
 
 
 def train_cohort(
-    task: CohortTask, observer: Observer, *, clock: Callable[[], float] = time.monotonic
+    task: CohortTask,
+    observer: Observer,
+    *,
+    modules: ModuleRegistry | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> CohortResult:
     """Trains all members of a cohort.
 
     Args:
         task: What to train.
         observer: Is told logs and ends as they come, on this thread.
+        modules: Where a registered module is found.
         clock: Seconds, monotonic.
+
+    Raises:
+        EpochdError: MODULE_NOT_FOUND, or the module cannot be constructed (InvalidInput).
     """
-    if not isinstance(task.model, LinearModel | SequentialModel):
-        raise TypeError(f"cannot train a {type(task.model).__name__}")
     rows = rows_of(task)
-    chain = chain_of(task.model, rows.features.shape[1])
-    reporter = Reporter(task, chain.slots, observer, clock)
-    start = initial_parameters(task, chain)
-    small = _is_small(chain, rows)
-    lanes.train(task, chain, rows, np.flatnonzero(small), start, reporter)
-    solo.train(task, chain, rows, np.flatnonzero(~small), start, reporter)
+    if isinstance(task.model, ModuleModel):
+        model = task.model
+        reporter = module.train(
+            task,
+            lambda: construct(model, modules),
+            rows,
+            lambda slots: Reporter(task, slots, observer, clock),
+        )
+    else:
+        chain = chain_of(task.model, rows.features.shape[1])
+        reporter = Reporter(task, chain.slots, observer, clock)
+        start = initial_parameters(task, chain)
+        for program, members in _programs(task, chain, rows):
+            program(task, chain, rows, members, start, reporter)
     reporter.flush()
     return reporter.result()
 
 
-def _is_small(chain: Chain, rows: Rows) -> NDArray[np.bool_]:
-    """[K] whether a member's steps are so short that PyTorch's overhead for an operation would dominate."""
-    return chain.size * rows.batch <= SMALL_WORK
+def _programs(task: CohortTask, chain: Chain, rows: Rows) -> Iterator[tuple[Program, Integers]]:
+    """Which program trains which members, by what each member is for itself."""
+    by_gram = gram.eligible(task, chain, rows)
+    small = chain.size * rows.batch <= SMALL_WORK
+    for program, chosen in (
+        (gram.train, by_gram),
+        (lanes.train, small & ~by_gram),
+        (solo.train, ~small & ~by_gram),
+    ):
+        members = np.flatnonzero(chosen)
+        if len(members):
+            yield program, members

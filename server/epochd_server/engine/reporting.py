@@ -67,6 +67,7 @@ class Reporter:
     ) -> None:
         """Takes log points, [M] each; ``snapshots`` are flat parameter vectors [P] where they are wanted."""
         if len(members):
+            self._losses[members] = losses  # in the order of epochs, so the last one stays
             self._points.append((members, epochs, losses, rows_per_second))
             self._snapshots.append(snapshots)
 
@@ -75,7 +76,6 @@ class Reporter:
         members: Integers,
         states: Integers,
         epochs_done: Integers,
-        losses: Floats,
         flat: Floats,
         message: str | None = None,
     ) -> None:
@@ -84,7 +84,7 @@ class Reporter:
             return
         self._states[members] = states
         self._epochs_done[members] = epochs_done
-        self._losses[members] = losses
+        self._losses[members[states == MemberState.DIVERGED]] = np.nan
         self._flat[members] = flat
         for position in np.flatnonzero(states != MemberState.FINISHED):
             member = int(members[position])

@@ -1,9 +1,10 @@
 """Permutations of rows that depend on (seed, epoch, rows) and on nothing else.
 
 The generator is SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014), whose
-state starts at ``mix(mix(mix(seed) + "shuffle") + epoch)``; the shuffle is Fisher and Yates's with Lemire's
-unbiased bounded draws ("Fast random integer generation in an interval", 2019). Each epoch has its own
-generator, so that a resumed or re-blocked training draws the same rows without replaying a shared one.
+state starts at ``mix(mix(mix(seed) + "shuffle") + epoch)``, the purpose read as eight little-endian bytes. The
+shuffle is Fisher and Yates's with Lemire's unbiased bounded draws ("Fast random integer generation in an
+interval", 2019). Each epoch has its own generator, so that a resumed or re-blocked training draws the same rows
+without replaying a shared one.
 (``torch.randperm`` would do, but seeding its generator costs more than an epoch of a small model.)
 """
 
@@ -36,6 +37,14 @@ def epoch_permutation(seed: int, epoch: int, rows: int) -> NDArray[np.int64]:
     order = np.empty(rows, np.int64)
     permute(np.uint64(seed % 2**64), epoch, order)
     return order
+
+
+def derived_seed(seed: int, purpose: str, epoch: int) -> int:
+    """A seed in [0, 2⁶⁴) for one purpose (at most eight ASCII letters) in one epoch."""
+    word = int.from_bytes(purpose.encode("ascii").ljust(8, b"\0"), "little")
+    state = int(mix(np.uint64(seed % 2**64)))
+    state = int(mix(np.uint64((state + word) % 2**64)))
+    return int(mix(np.uint64((state + epoch) % 2**64)))
 
 
 @kernel

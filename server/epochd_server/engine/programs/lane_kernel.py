@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from epochd_server.engine.compiling import kernel
 from epochd_server.engine.optimizers import refresh_scales, step_lanes
+from epochd_server.engine.programs.blocks import Record, State
+from epochd_server.engine.programs.lane_epochs import end_if_due, find_blemishes, keep_snapshot
 from epochd_server.engine.programs.lane_layers import TARGET, WIDTH_OUT, Network, backward, forward
 from epochd_server.engine.programs.lane_losses import batch_loss
 from epochd_server.engine.shuffling import permute
@@ -49,24 +51,6 @@ class Rows(NamedTuple):
     """[L]"""
 
 
-class State(NamedTuple):
-    """What changes from epoch to epoch; arrays [·, L]."""
-
-    parameters: Floats
-    first: Floats
-    second: Floats
-    powers: NDArray[np.float64]
-    table: NDArray[np.float64]
-    alive: NDArray[np.bool_]
-    """[L]"""
-    epochs: Integers
-    """[L] how many epochs a lane shall make."""
-    ended: Integers
-    """[L] epochs a lane had made when it ended; −1 before that."""
-    final: Floats
-    """[P, L] the parameters of lanes that ended, as they were then."""
-
-
 class Scratch(NamedTuple):
     """Space that a block uses again and again."""
 
@@ -96,17 +80,6 @@ class Scratch(NamedTuple):
     """[L]"""
 
 
-class Record(NamedTuple):
-    """What a chunk of E epochs leaves behind."""
-
-    losses: NDArray[np.float64]
-    """[E, L]"""
-    snapshot_of: Integers
-    """[E] which snapshot an epoch's parameters go to, or −1."""
-    snapshots: Floats
-    """[S, P, L]"""
-
-
 _BATCH_LOSS, _BATCH_WEIGHT, _EPOCH_LOSS, _EPOCH_WEIGHT = range(4)
 
 
@@ -132,9 +105,7 @@ def run_epochs(
         _epoch(network, recipe, rows, state, scratch, epoch)
         snapshot = record.snapshot_of[offset]
         if snapshot >= 0:
-            for p in range(state.parameters.shape[0]):
-                for lane in range(state.parameters.shape[1]):
-                    record.snapshots[snapshot, p, lane] = state.parameters[p, lane]
+            keep_snapshot(state.parameters, record.snapshots, snapshot)
         if not _close_epoch(state, scratch, record.losses[offset], epoch):
             return offset + 1
     return epochs
@@ -283,25 +254,14 @@ def _step(recipe: Recipe, rows: Rows, state: State, scratch: Scratch, number: in
 @kernel
 def _close_epoch(state: State, scratch: Scratch, losses: NDArray[np.float64], epoch: int) -> bool:
     """Notes losses, ends lanes that diverged or are done, and says whether any lane is still alive."""
-    lanes = len(state.alive)
-    blemish = scratch.totals[4]  # 0, or NaN where a parameter is infinite or NaN
-    blemish[:] = 0.0
-    for p in range(state.parameters.shape[0]):
-        for lane in range(lanes):
-            blemish[lane] += state.parameters[p, lane] * state.parameters.dtype.type(0)
+    blemish = scratch.totals[4]
+    find_blemishes(state.parameters, blemish)
     any_alive = False
-    for lane in range(lanes):
+    for lane in range(len(state.alive)):
         weight = scratch.totals[_EPOCH_WEIGHT, lane]
         loss = scratch.totals[_EPOCH_LOSS, lane] / weight if weight > 0.0 else np.nan
         losses[lane] = loss
-        if not state.alive[lane]:
-            continue
-        healthy = np.isfinite(loss) and blemish[lane] == 0.0
-        if healthy and epoch + 1 < state.epochs[lane]:
-            any_alive = True
-            continue
-        state.alive[lane] = False
-        state.ended[lane] = epoch + 1 if healthy else epoch
-        for p in range(state.parameters.shape[0]):
-            state.final[p, lane] = state.parameters[p, lane]
+        if state.alive[lane]:
+            healthy = np.isfinite(loss) and blemish[lane] == 0.0
+            any_alive |= not end_if_due(state, lane, epoch, healthy)
     return any_alive

@@ -62,7 +62,7 @@ def _train_member(task: CohortTask, rows: Rows, member: _Member, reporter: Repor
             reporter.log(column, np.array([epoch]), np.array([loss]), np.array([rate]), snapshots)
         reporter.flush_if_due()
     done = epochs if state is MemberState.FINISHED else epoch
-    reporter.end(column, np.array([state]), np.array([done]), np.array([loss]), member.flat[None])
+    reporter.end(column, np.array([state]), np.array([done]), member.flat[None])
 
 
 class _Member:

@@ -1,0 +1,233 @@
+"""Predictions: outputs of rows under the parameters of one model, or of the member that each row names.
+
+Networks are evaluated row by row in a compiled kernel, every sum in one fixed order, so a row's bits depend on the
+row and its member's parameters only: not on the other rows, their number or place, nor on whether the parameters
+come alone or in a fleet's slab. Registered modules are called with each row alone, for the same reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.func import functional_call
+
+from epochd_server.domain.specs import LinearModel, Model, ModuleModel, SequentialModel
+from epochd_server.engine.activation_kernels import IDENTITY, RELU, value
+from epochd_server.engine.activation_kernels import SIGMOID as SIGMOID_CODE
+from epochd_server.engine.activation_kernels import TANH as TANH_CODE
+from epochd_server.engine.chain import Slot, chain_of, total_size
+from epochd_server.engine.compiling import kernel
+from epochd_server.engine.inspection import construct, in_features_of, module_slots
+from epochd_server.engine.modules import ModuleRegistry
+from epochd_server.engine.numerics import sigmoid, tanh
+from epochd_server.engine.programs.lane_layers import (
+    AFFINE,
+    BIAS,
+    CODE,
+    WEIGHT,
+    WIDTH_IN,
+    WIDTH_OUT,
+    network_of,
+)
+from epochd_server.engine.task import Floats, Integers
+
+
+class Predictor:
+    """Evaluates one model version. Safe to share between threads.
+
+    Args:
+        model: With resolved sizes.
+        parameters: Name → […] for a single model, or [K, …] for a fleet. A fleet whose parameters are views of one
+            [K, P] array, as :class:`CohortResult` and a memory-mapped slab have them, is not copied.
+        modules: Where a registered module is found.
+
+    Raises:
+        KeyError: A parameter is missing.
+        ValueError: A parameter has another shape than the model says.
+        EpochdError: MODULE_NOT_FOUND.
+    """
+
+    def __init__(
+        self, model: Model, parameters: Mapping[str, Floats], *, modules: ModuleRegistry | None = None
+    ) -> None:
+        self._evaluator: _Network | _Module
+        if isinstance(model, ModuleModel):
+            self._evaluator = _Module(model, parameters, modules)
+        else:
+            self._evaluator = _Network(model, parameters)
+
+    @property
+    def members(self) -> int:
+        """K; 1 for a single model."""
+        return len(self._evaluator.flat)
+
+    def predict(self, rows: Floats, members: Integers | None = None) -> Floats:
+        """Raw outputs (logits for classifiers).
+
+        Args:
+            rows: [n, d]; converted to the parameters' dtype.
+            members: [n] the member of each row; None for member 0 throughout.
+
+        Returns:
+            [n, outputs] in the parameters' dtype.
+
+        Raises:
+            IndexError: A member does not exist.
+            ValueError: Rows have another width than the model takes.
+        """
+        if members is None:
+            members = np.zeros(len(rows), np.int64)
+        elif len(members) and not 0 <= int(members.min()) <= int(members.max()) < self.members:
+            raise IndexError("no such member")
+        return self._evaluator.evaluate(np.ascontiguousarray(rows, self._evaluator.flat.dtype), members)
+
+
+class _Network:
+    def __init__(self, model: LinearModel | SequentialModel, parameters: Mapping[str, Floats]) -> None:
+        self._width = in_features_of(model)
+        chain = chain_of(model, self._width)
+        self.flat = stacked(parameters, chain.slots)
+        tables = network_of(chain)
+        self._steps, self._arguments = tables.steps, tables.arguments
+        self._outputs = chain.out_features
+        self._room = max(self._width, int(tables.steps[:, WIDTH_OUT].max()))
+
+    def evaluate(self, rows: Floats, members: Integers) -> Floats:
+        if rows.ndim != 2 or rows.shape[1] != self._width:
+            raise ValueError(f"rows must have {self._width} features, have shape {rows.shape}")
+        outputs = np.empty((len(rows), self._outputs), rows.dtype)
+        room = np.empty((2, self._room), rows.dtype)
+        predict_rows(self._steps, self._arguments, self.flat, members, rows, outputs, room)
+        return outputs
+
+
+class _Module:
+    def __init__(
+        self, model: ModuleModel, parameters: Mapping[str, Floats], modules: ModuleRegistry | None
+    ) -> None:
+        self._module = construct(model, modules).eval()
+        self._slots = module_slots(self._module)
+        self.flat = stacked(parameters, self._slots)
+
+    def evaluate(self, rows: Floats, members: Integers) -> Floats:
+        flat, inputs = torch.from_numpy(np.ascontiguousarray(self.flat)), torch.from_numpy(rows)
+        outputs = []
+        with torch.no_grad():
+            for row, member in zip(inputs, members, strict=True):
+                vector = flat[int(member)]
+                state = {s.name: vector[s.offset : s.end].view(s.shape) for s in self._slots}
+                outputs.append(functional_call(self._module, state, (row[None],)).reshape(-1))
+        if not outputs:
+            return np.empty((0, 1), rows.dtype)
+        result: Floats = torch.stack(outputs).numpy()
+        return result
+
+
+def stacked(parameters: Mapping[str, Floats], slots: tuple[Slot, ...]) -> Floats:
+    """Parameters as one [K, P] array: a view where they are views of such an array already.
+
+    Args:
+        parameters: Name → […] or [K, …].
+        slots: What the array holds.
+
+    Raises:
+        KeyError: A parameter is missing.
+        ValueError: A parameter has another shape.
+    """
+    arrays = []
+    for slot in slots:
+        array = np.asarray(parameters[slot.name])
+        array = array[None] if array.ndim == len(slot.shape) else array
+        if array.shape[1:] != slot.shape:
+            raise ValueError(f"{slot.name} must have shape {slot.shape}, has {array.shape[1:]}")
+        arrays.append(array)
+    base = arrays[0].base
+    size = total_size(slots)
+    if isinstance(base, np.ndarray) and base.ndim == 2 and base.shape == (len(arrays[0]), size):
+        begin = base.__array_interface__["data"][0]
+        places = [array.__array_interface__["data"][0] - begin for array in arrays]
+        if places == [slot.offset * base.itemsize for slot in slots] and base.flags.c_contiguous:
+            return base
+    return np.concatenate([array.reshape(len(array), -1) for array in arrays], 1)
+
+
+@kernel
+def predict_rows(
+    steps: Integers,
+    arguments: NDArray[np.float64],
+    flat: Floats,
+    members: Integers,
+    rows: Floats,
+    outputs: Floats,
+    room: Floats,
+) -> None:
+    """Evaluates rows one by one.
+
+    Args:
+        steps: [S, 8] a network's step table, see :mod:`epochd_server.engine.programs.lane_layers`.
+        arguments: [S, 2]
+        flat: [K, P]
+        members: [n]
+        rows: [n, d]
+        outputs: [n, o], filled.
+        room: [2, widest layer], scratch.
+    """
+    for n in range(len(rows)):
+        member = members[n]
+        here = 0
+        for i in range(rows.shape[1]):
+            room[here, i] = rows[n, i]
+        for s in range(len(steps)):
+            there = 1 - here
+            if steps[s, AFFINE] == 1:
+                for o in range(steps[s, WIDTH_OUT]):
+                    begin = steps[s, WEIGHT] + o * steps[s, WIDTH_IN]
+                    total = _dot(flat, member, begin, room, here, steps[s, WIDTH_IN])
+                    if steps[s, BIAS] >= 0:
+                        total += flat[member, steps[s, BIAS] + o]
+                    room[there, o] = total
+            else:
+                _activate_row(
+                    steps[s, CODE], arguments[s, 0], arguments[s, 1], room, here, there, steps[s, WIDTH_IN]
+                )
+            here = there
+        for o in range(outputs.shape[1]):
+            outputs[n, o] = room[here, o]
+
+
+@kernel
+def _dot(flat: Floats, member: int, begin: int, room: Floats, here: int, count: int) -> np.floating:
+    """Σᵢ flat[member, begin + i] · room[here, i], as four sums over i mod 4, then pairwise."""
+    zero = flat.dtype.type(0)
+    a, b, c, d = zero, zero, zero, zero
+    i = 0
+    while i + 4 <= count:
+        a += flat[member, begin + i] * room[here, i]
+        b += flat[member, begin + i + 1] * room[here, i + 1]
+        c += flat[member, begin + i + 2] * room[here, i + 2]
+        d += flat[member, begin + i + 3] * room[here, i + 3]
+        i += 4
+    while i < count:
+        a += flat[member, begin + i] * room[here, i]
+        i += 1
+    return (a + b) + (c + d)
+
+
+@kernel
+def _activate_row(code: int, p0: float, p1: float, room: Floats, here: int, there: int, width: int) -> None:
+    zero = room.dtype.type(0)
+    for i in range(width):
+        x = room[here, i]
+        if code == RELU:
+            room[there, i] = zero if x <= zero else x
+        elif code == TANH_CODE:
+            room[there, i] = tanh(np.float64(x))
+        elif code == SIGMOID_CODE:
+            room[there, i] = sigmoid(np.float64(x))
+        elif code == IDENTITY:
+            room[there, i] = x
+        else:
+            room[there, i] = value(code, np.float64(x), p0, p1)

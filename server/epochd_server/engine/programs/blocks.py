@@ -1,0 +1,239 @@
+"""Blocks of small members: what the lane programs have in common.
+
+A block trains L members at once, one in each vector lane, epoch by epoch in chunks that last some milliseconds.
+Between chunks it tells logs and ends, asks who shall stop, and closes ranks when members have left. Which members
+share a block, how many, and how long a chunk is, are only matters of speed: no lane's numbers depend on them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochd_server.engine import optimizers
+from epochd_server.engine.reporting import Reporter
+from epochd_server.engine.rows import Rows
+from epochd_server.engine.task import CohortTask, Floats, Integers, MemberState
+
+MOST_LANES = 64
+"""Enough for the vector units to outweigh the loops around them."""
+BLOCK_BYTES = 1 << 20
+"""What a block may occupy, about: half of a usual second-level cache."""
+CHUNK_SECONDS = 0.012
+"""How long one call of a kernel should last."""
+CHUNK_EPOCHS = 4096
+
+
+class State(NamedTuple):
+    """What changes from epoch to epoch; arrays [·, L]."""
+
+    parameters: Floats
+    first: Floats
+    second: Floats
+    powers: NDArray[np.float64]
+    table: NDArray[np.float64]
+    alive: NDArray[np.bool_]
+    """[L]"""
+    epochs: Integers
+    """[L] how many epochs a lane shall make."""
+    ended: Integers
+    """[L] epochs a lane had made when it ended; −1 before that."""
+    final: Floats
+    """[P, L] the parameters of lanes that ended, as they were then."""
+
+
+class Record(NamedTuple):
+    """What a chunk of E epochs leaves behind."""
+
+    wanted: NDArray[np.bool_]
+    """[E, L] which epochs a lane logs."""
+    losses: NDArray[np.float64]
+    """[E, L], at least where wanted."""
+    snapshot_of: Integers
+    """[E] which snapshot an epoch's parameters go to, or −1."""
+    snapshots: Floats
+    """[S, P, L]"""
+
+
+class Pace:
+    """How fast a task's blocks have been going."""
+
+    def __init__(self) -> None:
+        self.seconds = 1e-9
+        """For each unit of work, as measured last."""
+
+    def learn(self, seconds: float) -> None:
+        """Takes a measurement; one hiccup of the machine must not shrink all chunks to come."""
+        self.seconds = min(max(seconds, self.seconds / 4), self.seconds * 4)
+
+
+def in_blocks(
+    task: CohortTask, rows: Rows, members: Integers, lane_bytes: Callable[[int], int]
+) -> Iterator[Integers]:
+    """Cuts members into blocks that fit the cache.
+
+    Args:
+        task: The whole cohort.
+        rows: Its rows.
+        members: Which of them are to be cut into blocks.
+        lane_bytes: What a lane of so many rows occupies.
+    """
+    # Neighbours of one size waste no lane on padding, and those of one seed share their permutations.
+    ordered = members[np.lexsort((task.seeds[members], task.epochs[members], rows.counts[members]))]
+    begin = 0
+    while begin < len(ordered):
+        reach = ordered[begin : begin + MOST_LANES]
+        room = BLOCK_BYTES // max(lane_bytes(int(rows.counts[reach[-1]])), 1)
+        lanes = min(MOST_LANES, max(8, room // 8 * 8))
+        yield ordered[begin : begin + lanes]
+        begin += lanes
+
+
+class Block(ABC):
+    """L members on their way through all their epochs.
+
+    Args:
+        task: The whole cohort.
+        rows: Its rows.
+        members: [L] which of them are in this block.
+        start: [L, P] their initial parameters, in the precision of the arithmetic.
+        pace: Of the blocks of this task.
+    """
+
+    def __init__(self, task: CohortTask, rows: Rows, members: Integers, start: Floats, pace: Pace) -> None:
+        self._task = task
+        self._members = members
+        self._counts = rows.counts[members]
+        self._pace = pace
+        self._epoch = 0
+        self._told = np.zeros(len(members), np.bool_)
+        self._state = _new_state(task, members, start)
+
+    def run(self, reporter: Reporter) -> None:
+        """Trains to the end of the last member."""
+        while self._state.alive.any():
+            self._stop(reporter)
+            if self._state.alive.any():
+                self._run_chunk(reporter)
+                reporter.flush_if_due()
+                self._drop_ended()
+
+    @abstractmethod
+    def _advance(self, record: Record, epochs: int) -> int:
+        """Runs some epochs from ``self._epoch`` on; returns how many, fewer when no lane is left alive."""
+
+    @abstractmethod
+    def _epoch_work(self) -> float:
+        """How much there is to do in an epoch, in any unit."""
+
+    @abstractmethod
+    def _keep(self, lanes: Integers) -> None:
+        """Forgets all lanes but these."""
+
+    def _stop(self, reporter: Reporter) -> None:
+        """Ends the members that the observer wants stopped."""
+        wanted = reporter.stopped()
+        if not wanted:
+            return
+        lanes = np.flatnonzero(self._state.alive & np.isin(self._members, list(wanted)))
+        self._state.alive[lanes] = False
+        self._state.ended[lanes] = self._epoch
+        self._told[lanes] = True
+        states = np.full(len(lanes), MemberState.STOPPED, np.int64)
+        flat = self._state.parameters[:, lanes].T
+        reporter.end(self._members[lanes], states, self._state.ended[lanes], flat)
+
+    def _run_chunk(self, reporter: Reporter) -> None:
+        epochs, wanted = self._next_chunk()
+        snapshot_of, snapshots = self._snapshot_space(wanted)
+        record = Record(wanted, np.empty(wanted.shape), snapshot_of, snapshots)
+        work = self._epoch_work()
+        began = reporter.clock()
+        ran = self._advance(record, epochs)
+        seconds = max(reporter.clock() - began, 1e-9)
+        self._pace.learn(seconds / ran / work)
+        self._report_logs(reporter, record, ran, ran / seconds)
+        self._epoch += ran
+        self._report_ends(reporter)
+
+    def _next_chunk(self) -> tuple[int, NDArray[np.bool_]]:
+        """How many epochs to run next, and which of them [E, L] are logged by which lane."""
+        state = self._state
+        left = int(state.epochs[state.alive].max()) - self._epoch
+        affordable = int(CHUNK_SECONDS / (self._pace.seconds * self._epoch_work()))
+        epochs = max(1, min(left, CHUNK_EPOCHS, affordable))
+        epoch = np.arange(self._epoch, self._epoch + epochs)[:, None]
+        every = self._task.log_every[self._members]
+        wanted = (epoch % every == 0) | (epoch == state.epochs - 1)
+        return epochs, wanted & state.alive
+
+    def _snapshot_space(self, wanted: NDArray[np.bool_]) -> tuple[Integers, Floats]:
+        """Room for the parameters of the epochs that a lane logs with its parameters."""
+        asking = self._task.log_parameters[self._members]
+        epochs = np.flatnonzero((wanted & asking).any(1))
+        snapshot_of = np.full(len(wanted), -1, np.int64)
+        snapshot_of[epochs] = np.arange(len(epochs))
+        parameters = self._state.parameters
+        return snapshot_of, np.empty((len(epochs), *parameters.shape), parameters.dtype)
+
+    def _report_logs(self, reporter: Reporter, record: Record, ran: int, epochs_per_second: float) -> None:
+        done = np.where(self._state.ended < 0, self._epoch + ran, self._state.ended)
+        epochs = np.arange(self._epoch, self._epoch + ran)[:, None]
+        lanes, offsets = np.nonzero((record.wanted[:ran] & (epochs < done)).T)
+        members = self._members[lanes]
+        asking = self._task.log_parameters[members]
+        snapshots: list[Floats | None] | None = None
+        if asking.any():
+            snapshots = [
+                record.snapshots[record.snapshot_of[offset], :, lane].astype(self._task.dtype)
+                if ask
+                else None
+                for lane, offset, ask in zip(lanes, offsets, asking, strict=True)
+            ]
+        rates = self._counts[lanes] * epochs_per_second
+        reporter.log(members, self._epoch + offsets, record.losses[offsets, lanes], rates, snapshots)
+
+    def _report_ends(self, reporter: Reporter) -> None:
+        state = self._state
+        lanes = np.flatnonzero((state.ended >= 0) & ~self._told)
+        self._told[lanes] = True
+        finished = state.ended[lanes] == state.epochs[lanes]
+        states = np.where(finished, MemberState.FINISHED, MemberState.DIVERGED).astype(np.int64)
+        reporter.end(self._members[lanes], states, state.ended[lanes], state.final[:, lanes].T)
+
+    def _drop_ended(self) -> None:
+        """Closes ranks once at most half of the lanes are still training."""
+        alive = np.flatnonzero(self._state.alive)
+        if 0 < len(alive) <= len(self._members) // 2:
+            self._members, self._counts = self._members[alive], self._counts[alive]
+            self._told = self._told[alive]
+            self._state = State._make(take(array, alive) for array in self._state)
+            self._keep(alive)
+
+
+def _new_state(task: CohortTask, members: Integers, start: Floats) -> State:
+    lanes, size = start.shape
+    second = 0 if optimizers.CODES[task.optimizer_kind] == optimizers.SGD else size
+    return State(
+        parameters=np.ascontiguousarray(start.T),
+        first=np.zeros((size, lanes), start.dtype),
+        second=np.zeros((second, lanes), start.dtype),
+        powers=np.ones((2, lanes)),
+        table=optimizers.hyperparameter_table(task.hyperparameters, members),
+        alive=np.ones(lanes, np.bool_),
+        epochs=task.epochs[members].astype(np.int64),
+        ended=np.full(lanes, -1, np.int64),
+        final=np.zeros((size, lanes), start.dtype),
+    )
+
+
+_Array = TypeVar("_Array", bound=NDArray[Any])
+
+
+def take(array: _Array, lanes: Integers) -> _Array:
+    """Some lanes of an array whose last axis is lanes."""
+    return cast("_Array", np.ascontiguousarray(array[..., lanes]))

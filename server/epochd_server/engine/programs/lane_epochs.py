@@ -1,0 +1,40 @@
+"""What the lane kernels do at the end of an epoch: snapshots, and the end of lanes that are done or diverged."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochd_server.engine.compiling import kernel
+from epochd_server.engine.programs.blocks import State
+from epochd_server.engine.task import Floats
+
+
+@kernel
+def keep_snapshot(parameters: Floats, snapshots: Floats, index: int) -> None:
+    """snapshots[index] = parameters, [P, L]."""
+    for p in range(parameters.shape[0]):
+        for lane in range(parameters.shape[1]):
+            snapshots[index, p, lane] = parameters[p, lane]
+
+
+@kernel
+def find_blemishes(parameters: Floats, blemish: NDArray[np.float64]) -> None:
+    """Sets blemish [L] to 0, or to NaN where any of a lane's parameters [P, L] is infinite or NaN."""
+    zero = parameters.dtype.type(0)
+    blemish[:] = 0.0
+    for p in range(parameters.shape[0]):
+        for lane in range(parameters.shape[1]):
+            blemish[lane] += parameters[p, lane] * zero
+
+
+@kernel
+def end_if_due(state: State, lane: int, epoch: int, healthy: bool) -> bool:
+    """Ends a living lane that diverged or made its last epoch, keeps its parameters, and says whether it did."""
+    if healthy and epoch + 1 < state.epochs[lane]:
+        return False
+    state.alive[lane] = False
+    state.ended[lane] = epoch + 1 if healthy else epoch
+    for p in range(state.parameters.shape[0]):
+        state.final[p, lane] = state.parameters[p, lane]
+    return True
