@@ -134,7 +134,7 @@ class EpochLog(Event):
         last = max(self.epochs - 1, self.epoch)
         parts = [f"Epoch {self.epoch:>{len(str(last))}}/{last}", f"loss {self.loss:.6f}", f"lr {self.lr:g}"]
         if not 1e-5 <= abs(self.loss) < 1e6 and self.loss:
-            parts[1] = f"loss {self.loss:.6e}"
+            parts[1] = f"loss {self.loss:.6g}"
         parts += [f"{name} {value.item():.3f}" for name, value in self.parameters.items() if value.size == 1]
         if self.rows_per_second:
             parts.append(f"{short_number(self.rows_per_second)} rows/s")

@@ -51,6 +51,25 @@ def test_events_are_those_of_the_run_from_queued_to_succeeded(call, steps, train
     assert all(str(event) for event in seen)
 
 
+def test_a_stream_that_stays_open_after_the_last_event_does_not_hold_up(call, fake, steps, train_arguments):
+    original = fake.does.Train
+
+    def train(request, context):
+        yield from original(request, context)
+        while context.is_active():
+            threading.Event().wait(0.05)
+
+    fake.does.Train = train
+    fake.restart()
+
+    @steps
+    def use(client):
+        run = yield client.train([[1.0], [2.0]], [2.0, 4.0], **train_arguments)
+        return (yield run.events())
+
+    assert len(call(use)) == 8
+
+
 def test_iterating_twice_replays_without_asking_the_server(call, fake, steps, train_arguments):
     @steps
     def use(client):

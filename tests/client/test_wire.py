@@ -93,6 +93,13 @@ def test_a_safetensors_file_of_every_type_is_read_as_torch_wrote_it():
         np.testing.assert_array_equal(read[name], expected.numpy())
 
 
+def test_the_order_of_a_file_is_the_one_its_metadata_gives():
+    tensors = {"0.weight": torch.ones(2, 3), "0.bias": torch.ones(2), "other": torch.ones(1)}
+    file = save(tensors, metadata={"parameters": '["0.weight", "0.bias"]'})
+    assert list(read_safetensors(file)) == ["0.weight", "0.bias", "other"]
+    assert set(read_safetensors(save(tensors))) == set(tensors)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_a_damaged_safetensors_file_is_data_loss_and_nothing_else(data):
@@ -124,7 +131,7 @@ def log(**changes):
 
 def test_a_log_prints_in_columns_that_line_up():
     assert str(log(epoch=0)) == "Epoch    0/1999  loss 0.250000  lr 0.01"
-    assert str(log(epoch=1900, loss=7.7e-6)) == "Epoch 1900/1999  loss 7.700000e-06  lr 0.01"
+    assert str(log(epoch=1900, loss=7.7e-6)) == "Epoch 1900/1999  loss 7.7e-06  lr 0.01"
     assert str(log(loss=0.0)).endswith("loss 0.000000  lr 0.01")
     assert "  loss nan  " in str(log(loss=float("nan")))
 

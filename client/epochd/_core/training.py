@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from epochd._wire.events import TERMINAL
 from epochd.errors import Cancelled, EpochdError, Internal, Unavailable
 from epochd.policy import Policy
 from epochd.v1 import run_pb2, runs_pb2, trainer_pb2
+
+_END_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,7 @@ def watch(
                     record(event)
                     yield Emit(event)
                     if event.WhichOneof("kind") in TERMINAL:
+                        yield from _let_end(stream)
                         return
             delay = contact.lost(Unavailable("The server ended the watch before the run's end."))
         except EpochdError as error:
@@ -131,6 +135,12 @@ def watch(
                 stream.cancel()
                 stream = None
         yield Sleep(delay)
+
+
+def _let_end(stream: Stream) -> Program[None]:
+    """Takes the end of a stream after its last event, so that the server does not see it cancelled."""
+    with contextlib.suppress(EpochdError):
+        yield from receive(WATCH_RUN, stream, _END_SECONDS)
 
 
 def _following(events: Sequence[run_pb2.Event], after: int) -> Sequence[run_pb2.Event]:

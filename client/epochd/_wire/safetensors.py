@@ -17,7 +17,7 @@ _NAMES = {
 
 
 def read_safetensors(data: bytes | bytearray) -> dict[str, NDArray[Any]]:
-    """The tensors by name, in the order in which their bytes lie in the file.
+    """The tensors by name, in the order that the server's ``parameters`` in the metadata gives them.
 
     Raises:
         DataLoss: When it is no safetensors file, or its header and its length disagree.
@@ -25,10 +25,11 @@ def read_safetensors(data: bytes | bytearray) -> dict[str, NDArray[Any]]:
     try:
         start = 8 + int.from_bytes(data[:8], "little")
         header: dict[str, Any] = json.loads(bytes(data[8:start]))
-        header.pop("__metadata__", None)
+        metadata = header.pop("__metadata__", {})
+        order = {name: place for place, name in enumerate(json.loads(metadata.get("parameters", "[]")))}
         body = memoryview(data)[start:]
-        entries = sorted(header.items(), key=lambda entry: entry[1]["data_offsets"])
-        return {name: _tensor(entry, body) for name, entry in entries}
+        names = sorted(header, key=lambda name: order.get(name, len(order)))
+        return {name: _tensor(header[name], body) for name in names}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataLoss(f"The export is no safetensors file ({error}).", reason="BAD_RESPONSE") from None
 

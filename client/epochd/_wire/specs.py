@@ -137,4 +137,6 @@ def _decode_layer(message: spec_pb2.LayerSpec) -> Layer:
     spec = message.activation
     name = activation_pb2.ActivationFunction.Name(spec.function).removeprefix("ACTIVATION_FUNCTION_").lower()
     parameters: dict[str, Any] = dict(spec.parameters)
-    return Activation(name, approximate=spec.approximate or None, **parameters)
+    return Activation(
+        name, approximate=spec.approximate if spec.approximate not in ("", "none") else None, **parameters
+    )
