@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from epochd.v1 import activation_pb2
+from epochd_server.codec.sweeps import MAX_MEMBERS
+from epochd_server.domain.fleets import Sweep
 from epochd_server.domain.layers import ACTIVATION_PARAMETERS
 from epochd_server.domain.models import ModelVersion, VersionCard
 from epochd_server.domain.runs import (
@@ -17,6 +20,8 @@ from epochd_server.domain.runs import (
     EpochLog,
     Event,
     Failure,
+    FleetProgress,
+    MemberLog,
     Queued,
     Run,
     RunState,
@@ -141,37 +146,86 @@ parameters = st.none() | st.dictionaries(
     max_size=3,
 )
 
+keys = st.lists(texts | st.integers(-(2**63), 2**63 - 1) | finite, min_size=1, max_size=3).map(tuple)
+
+
+@st.composite
+def sweeps(draw: st.DrawFn, optimizer: Optimizer) -> Sweep:
+    def listed(values: st.SearchStrategy) -> tuple:
+        return draw(st.lists(values, unique=True, max_size=4).map(tuple))
+
+    sgd = optimizer.kind is OptimizerKind.SGD
+    sweep = Sweep(
+        lr=listed(positive),
+        weight_decay=listed(not_negative),
+        momentum=listed(positive if optimizer.nesterov else not_negative) if sgd else (),
+        seed=draw(st.lists(counts, unique=True, min_size=1, max_size=4).map(tuple)),
+    )
+    assert sweep.size <= MAX_MEMBERS
+    return sweep
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> TrainingSpec:
+    """Specs of single models and fleets; a sweep's key columns are the swept names."""
+    fit = draw(fits())
+    sweep = draw(st.none() | sweeps(fit.optimizer))
+    return TrainingSpec(
+        model=draw(models),
+        loss=draw(losses),
+        fit=fit,
+        init=draw(st.sampled_from(Init)),
+        precision=draw(st.sampled_from(Precision)),
+        seed=draw(counts),
+        logging=Logging(
+            every=draw(sizes),
+            parameters=draw(st.booleans()),
+            members=draw(st.lists(keys, unique=True, max_size=3).map(tuple)),
+        ),
+        key_columns=draw(columns) if sweep is None else sweep.names,
+        sweep=sweep,
+    )
+
+
+st.register_type_strategy(Sweep, st.from_type(Optimizer).flatmap(sweeps))
 st.register_type_strategy(Optimizer, sgds() | adams)
 st.register_type_strategy(GradientFit, fits())
-st.register_type_strategy(
-    TrainingSpec,
-    st.builds(
-        TrainingSpec,
-        model=models,
-        loss=losses,
-        fit=fits(),
-        init=st.sampled_from(Init),
-        precision=st.sampled_from(Precision),
-        seed=counts,
-        logging=st.builds(Logging, every=sizes, parameters=st.booleans()),
-    ),
-)
+st.register_type_strategy(TrainingSpec, specs())
 _resolved = {
-    "spec": st.from_type(TrainingSpec),
+    # Messages of started runs and of versions hold no sweep, only its names.
+    "spec": specs().map(lambda spec: replace(spec, sweep=None)),
     "parameters": counts,
     "rows": counts,
     "feature_columns": columns,
     "target_columns": columns,
     "classes": classes,
+    "members": counts,
 }
+
+
+def _with_key_columns(value: Started | VersionCard) -> Started | VersionCard:
+    return replace(value, key_columns=value.spec.key_columns)
+
+
 epoch_logs = st.builds(
     EpochLog, epoch=counts, loss=st.floats(), lr=finite, rows_per_second=finite, parameters=parameters
 )
 failures = st.builds(Failure, reason=texts, message=texts, hint=texts, epoch=st.none() | counts)
 bodies = (
     st.builds(Queued, run_id=run_ids, model=names)
-    | st.builds(Started, **_resolved, device=texts)
+    | st.builds(Started, **_resolved, device=texts).map(_with_key_columns)
     | epoch_logs
+    | st.builds(
+        FleetProgress,
+        members_done=counts,
+        members_failed=counts,
+        members_total=counts,
+        loss_quantiles=st.none() | st.tuples(*[finite] * 5),
+        worst=st.lists(st.tuples(keys, finite), max_size=3).map(tuple),
+        eta_seconds=finite,
+        elapsed_seconds=finite,
+    )
+    | st.builds(MemberLog, key=keys, log=epoch_logs)
     | st.builds(Warned, reason=texts, message=texts)
     | st.builds(
         Succeeded,
@@ -180,13 +234,23 @@ bodies = (
         epochs=counts,
         final_loss=finite,
         training_seconds=finite,
+        members=counts,
+        failed_members=counts,
     )
     | failures
     | st.builds(Cancelled, epochs=counts)
 )
 st.register_type_strategy(Event, st.builds(Event, sequence=counts, time=times, body=bodies))
 st.register_type_strategy(
-    VersionCard, st.builds(VersionCard, run_id=run_ids, **_resolved, epochs=counts, final_loss=finite)
+    VersionCard,
+    st.builds(
+        VersionCard,
+        run_id=run_ids,
+        **_resolved,
+        epochs=counts,
+        final_loss=finite,
+        failed_members=counts,
+    ).map(_with_key_columns),
 )
 st.register_type_strategy(
     ModelVersion,

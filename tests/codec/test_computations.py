@@ -72,6 +72,41 @@ def test_faults_of_a_prediction_are_named_at_once() -> None:
     assert fields(violations) == {"tensor.shape"}
 
 
+def test_a_fleet_is_asked_by_keys_beside_a_tensor_or_by_one_member() -> None:
+    request = trainer_pb2.PredictRequest(model="models/m", tensor=encode_tensor(np.ones((2, 3))))
+    request.keys.columns.add(name="store").strings.values.extend(["a", "b"])
+    request.fallback_member.values.add().text = "a"
+    command = decode_predict(request, Violations())
+    assert command.keys.names == ("store",)
+    assert (command.member, command.unknown_as_nan, command.fallback_member) == (None, False, ("a",))
+    request.ClearField("keys")
+    request.member.values.add().integer = 3
+    request.unknown_as_nan = True
+    command = decode_predict(request, Violations())
+    assert command.keys is None
+    assert (command.member, command.unknown_as_nan, command.fallback_member) == ((3,), True, None)
+
+
+def test_keys_that_cannot_be_are_named_at_once() -> None:
+    request = trainer_pb2.PredictRequest(model="models/m")
+    request.table.columns.add(name="x").numbers.values.append(1)
+    request.keys.columns.add(name="store")
+    request.fallback_member.values.add()
+    violations = Violations()
+    assert decode_predict(request, violations) is None
+    assert fields(violations) == {
+        "keys",
+        "keys.columns[0].values",
+        "fallback_member.values[0].value",
+    }
+    both = trainer_pb2.PredictRequest(model="models/m", tensor=encode_tensor(np.ones((1, 1))))
+    both.keys.columns.add(name="store").strings.values.append("a")
+    both.member.values.add().text = "a"
+    violations = Violations()
+    assert decode_predict(both, violations) is None
+    assert fields(violations) == {"keys"}
+
+
 @given(st.from_type(VersionCard), st.data())
 def test_predictions_are_values_or_labels(card: VersionCard, data: st.DataObject) -> None:
     version = ModelVersion(model="m", version=2, create_time=datetime.now(UTC), card=card)

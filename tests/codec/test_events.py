@@ -4,13 +4,20 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from epochd.v1 import run_pb2 as pb
 from epochd_server.codec import events
 from epochd_server.domain.errors import EpochdError, Reason
-from epochd_server.domain.runs import EpochLog, Event, Failure, Started
+from epochd_server.domain.fleets import Key
+from epochd_server.domain.runs import EpochLog, Event, Failure, FleetProgress, MemberLog, Started
+
+
+def same_log(left: EpochLog, right: EpochLog) -> bool:
+    numbers = [[log.epoch, log.loss, log.lr, log.rows_per_second] for log in (left, right)]
+    return same_parameters(left, right) and np.array_equal(*numbers, equal_nan=True)
 
 
 def same_parameters(left: EpochLog, right: EpochLog) -> bool:
@@ -22,15 +29,22 @@ def same_parameters(left: EpochLog, right: EpochLog) -> bool:
     )
 
 
+def same_key(left: Key, right: Key) -> bool:
+    """Equal, and of the same types: 1 == 1.0, but not to a fleet."""
+    return left == right and list(map(type, left)) == list(map(type, right))
+
+
 @given(st.from_type(Event))
 def test_an_event_survives_storage(event: Event) -> None:
     decoded = events.decode(events.encode(event))
     assert (decoded.sequence, decoded.time) == (event.sequence, event.time)
     if isinstance(event.body, EpochLog):
         assert isinstance(decoded.body, EpochLog)
-        assert same_parameters(decoded.body, event.body)
-        numbers = [[b.epoch, b.loss, b.lr, b.rows_per_second] for b in (decoded.body, event.body)]
-        assert np.array_equal(*numbers, equal_nan=True)
+        assert same_log(decoded.body, event.body)
+    elif isinstance(event.body, MemberLog):
+        assert isinstance(decoded.body, MemberLog)
+        assert same_key(decoded.body.key, event.body.key)
+        assert same_log(decoded.body.log, event.body.log)
     else:
         assert decoded.body == event.body
 
@@ -63,3 +77,27 @@ def test_a_full_batch_is_reported_as_all_rows(event: Event) -> None:
     assert isinstance(body, Started)
     expected = body.rows if body.spec.fit.batch_size is None else body.spec.fit.batch_size
     assert events.to_message(event).started.batch_size == expected
+
+
+def test_quantiles_are_unset_before_the_first_member_ended_well() -> None:
+    progress = FleetProgress(
+        members_done=0,
+        members_failed=0,
+        members_total=3,
+        loss_quantiles=None,
+        worst=(),
+        eta_seconds=1.0,
+        elapsed_seconds=0.0,
+    )
+    time = datetime(2026, 7, 1, tzinfo=UTC)
+    assert not events.to_message(Event(1, time, progress)).fleet_progress.HasField("loss")
+    known = replace(progress, loss_quantiles=(0.0, 0.0, 0.0, 0.0, 0.0), worst=((("a", 3), 0.0),))
+    message = events.to_message(Event(1, time, known)).fleet_progress
+    assert message.HasField("loss")
+    assert [value.WhichOneof("value") for value in message.worst[0].key.values] == ["text", "integer"]
+
+
+def test_a_key_without_values_is_corrupt() -> None:
+    with pytest.raises(EpochdError) as caught:
+        events.from_message(pb.Event(member_log=pb.MemberLog()))
+    assert caught.value.reason is Reason.ARTIFACT_CORRUPT

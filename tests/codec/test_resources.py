@@ -1,5 +1,6 @@
 """Runs, models, versions, cards and datasets as clients and the store see them."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -46,8 +47,15 @@ def test_a_version_says_all_that_its_card_does(version: ModelVersion) -> None:
     assert message.HasField("classes") == (card.classes is not None)
     assert (message.parameters, message.rows, message.epochs) == (card.parameters, card.rows, card.epochs)
     assert list(message.feature_columns) == list(card.feature_columns)
+    assert (message.members, message.failed_members) == (card.members, card.failed_members)
     spec = join_spec(
-        message.model, message.loss, message.gradient, message.dtype, message.seed, message.logging
+        message.model,
+        message.loss,
+        message.gradient,
+        message.dtype,
+        message.seed,
+        message.logging,
+        message.key_columns,
     )
     assert spec == card.spec
 
@@ -69,7 +77,7 @@ def test_a_run_says_all_that_is_known_of_it(run: Run) -> None:
     spec = join_spec(
         message.spec, message.loss, message.gradient, message.dtype, message.seed, message.logging
     )
-    assert spec == run.spec
+    assert spec == replace(run.spec, key_columns=(), sweep=None)
 
 
 def test_a_model_lists_its_aliases_in_order() -> None:

@@ -12,6 +12,7 @@ from epochd.v1 import run_pb2 as pb
 from epochd_server.codec.architectures import encode_model
 from epochd_server.codec.fits import encode_gradient_fit, encode_logging
 from epochd_server.codec.labels import decode_classes, encode_classes
+from epochd_server.codec.members import encode_key, stored_key
 from epochd_server.codec.names import stored_model, stored_run, stored_version
 from epochd_server.codec.parameters import decode_parameters, encode_parameters
 from epochd_server.codec.specs import encode_loss, encode_precision, join_spec
@@ -24,11 +25,15 @@ from epochd_server.domain.runs import (
     Event,
     EventBody,
     Failure,
+    FleetProgress,
+    MemberLog,
     Queued,
     Started,
     Succeeded,
     Warned,
 )
+
+_QUANTILES = ("min", "p25", "p50", "p75", "max")
 
 
 def encode(event: Event) -> bytes:
@@ -120,14 +125,22 @@ def encode_started(started: Started) -> pb.Started:
         loss=encode_loss(spec.loss),
         gradient=encode_gradient_fit(spec.fit),
         logging=encode_logging(spec.logging),
+        members=started.members,
+        key_columns=started.key_columns,
     )
 
 
 def decode_started(message: pb.Started) -> Started:
-    """The start of a message that this server made."""
+    """The start of a message that this server made; of a sweep its spec keeps the names only, as key columns."""
     return Started(
         spec=join_spec(
-            message.model, message.loss, message.gradient, message.dtype, message.seed, message.logging
+            message.model,
+            message.loss,
+            message.gradient,
+            message.dtype,
+            message.seed,
+            message.logging,
+            message.key_columns,
         ),
         parameters=message.parameters,
         rows=message.rows,
@@ -135,7 +148,44 @@ def decode_started(message: pb.Started) -> Started:
         target_columns=tuple(message.target_columns),
         classes=decode_classes(message.classes),
         device=message.device,
+        members=message.members,
+        key_columns=tuple(message.key_columns),
     )
+
+
+def _encode_progress(body: FleetProgress) -> pb.FleetProgress:
+    quantiles = body.loss_quantiles
+    return pb.FleetProgress(
+        members_done=body.members_done,
+        members_failed=body.members_failed,
+        members_total=body.members_total,
+        loss=None if quantiles is None else pb.LossQuantiles(**dict(zip(_QUANTILES, quantiles, strict=True))),
+        worst=[pb.MemberLoss(key=encode_key(key), loss=loss) for key, loss in body.worst],
+        eta_seconds=body.eta_seconds,
+        elapsed_seconds=body.elapsed_seconds,
+    )
+
+
+def _decode_progress(message: pb.FleetProgress) -> FleetProgress:
+    loss = message.loss
+    quantiles = (loss.min, loss.p25, loss.p50, loss.p75, loss.max) if message.HasField("loss") else None
+    return FleetProgress(
+        members_done=message.members_done,
+        members_failed=message.members_failed,
+        members_total=message.members_total,
+        loss_quantiles=quantiles,
+        worst=tuple((stored_key(member.key), member.loss) for member in message.worst),
+        eta_seconds=message.eta_seconds,
+        elapsed_seconds=message.elapsed_seconds,
+    )
+
+
+def _encode_member_log(body: MemberLog) -> pb.MemberLog:
+    return pb.MemberLog(key=encode_key(body.key), log=encode_epoch_log(body.log))
+
+
+def _decode_member_log(message: pb.MemberLog) -> MemberLog:
+    return MemberLog(key=stored_key(message.key), log=decode_epoch_log(message.log))
 
 
 def _encode_queued(body: Queued) -> pb.Queued:
@@ -160,6 +210,8 @@ def _encode_succeeded(body: Succeeded) -> pb.Succeeded:
         epochs=body.epochs,
         final_loss=body.final_loss,
         training_seconds=body.training_seconds,
+        members=body.members,
+        failed_members=body.failed_members,
     )
 
 
@@ -171,6 +223,8 @@ def _decode_succeeded(message: pb.Succeeded) -> Succeeded:
         epochs=message.epochs,
         final_loss=message.final_loss,
         training_seconds=message.training_seconds,
+        members=message.members,
+        failed_members=message.failed_members,
     )
 
 
@@ -187,6 +241,8 @@ _ENCODERS: Mapping[type[EventBody], tuple[str, Callable[[Any], Any]]] = MappingP
         Queued: ("queued", _encode_queued),
         Started: ("started", encode_started),
         EpochLog: ("epoch_log", encode_epoch_log),
+        FleetProgress: ("fleet_progress", _encode_progress),
+        MemberLog: ("member_log", _encode_member_log),
         Warned: ("warning", _encode_warning),
         Succeeded: ("succeeded", _encode_succeeded),
         Failure: ("failed", encode_failure),
@@ -198,6 +254,8 @@ _DECODERS: Mapping[str, Callable[[Any], EventBody]] = MappingProxyType(
         "queued": _decode_queued,
         "started": decode_started,
         "epoch_log": decode_epoch_log,
+        "fleet_progress": _decode_progress,
+        "member_log": _decode_member_log,
         "warning": _decode_warning,
         "succeeded": _decode_succeeded,
         "failed": decode_failure,

@@ -10,10 +10,13 @@ from typing import TypeVar, assert_never
 
 from epochd.v1 import spec_pb2 as pb
 from epochd_server.codec.checks import bounded_integer, fraction, not_negative, positive
+from epochd_server.codec.members import decode_key, encode_keys
 from epochd_server.domain.errors import Violations
+from epochd_server.domain.fleets import Key
 from epochd_server.domain.specs import GradientFit, Logging, Optimizer, OptimizerKind
 
 MAX_EPOCHS = 10_000_000
+MAX_LOGGED_MEMBERS = 100
 _MAX_INT64 = 2**63 - 1
 _DEFAULT = Optimizer(kind=OptimizerKind.ADAM, lr=1e-3)
 _ADAMW_WEIGHT_DECAY = 0.01
@@ -59,9 +62,28 @@ def decode_log_every(message: pb.Logging, violations: Violations) -> int | None:
     return bounded_integer(message.every, 1, _MAX_INT64, "every", violations)
 
 
+def decode_log_members(message: pb.Logging, violations: Violations) -> tuple[Key, ...]:
+    """The members whose epochs are logged, as far as their keys are sound; relative to ``logging``."""
+    count = len(message.members)
+    if count > MAX_LOGGED_MEMBERS:
+        violations.add("members", f"has {count:,} keys, at most {MAX_LOGGED_MEMBERS} are allowed")
+        return ()
+    keys: dict[Key, None] = {}
+    for index, member in enumerate(message.members):
+        with violations.within(f"members[{index}]"):
+            key = decode_key(member, violations)
+            if key in keys:
+                violations.add("", "is listed twice")
+        if key is not None:
+            keys[key] = None
+    return tuple(keys)
+
+
 def encode_logging(logging: Logging) -> pb.Logging:
     """The message of what is logged."""
-    return pb.Logging(every=logging.every, parameters=logging.parameters)
+    return pb.Logging(
+        every=logging.every, parameters=logging.parameters, members=encode_keys(logging.members)
+    )
 
 
 def _decode_optimizer(message: pb.Optimizer, violations: Violations) -> Optimizer:

@@ -45,7 +45,7 @@ def encode_card(card: VersionCard) -> bytes:
 
 
 def decode_card(data: bytes) -> VersionCard:
-    """The card that :func:`encode_card` stored.
+    """The card that :func:`encode_card` stored; of a sweep its spec keeps the names only, as key columns.
 
     Raises:
         EpochdError: ARTIFACT_CORRUPT.
@@ -56,7 +56,15 @@ def decode_card(data: bytes) -> VersionCard:
         raise EpochdError(Reason.ARTIFACT_CORRUPT) from None
     return VersionCard(
         run_id=stored_run(stored.run),
-        spec=join_spec(stored.model, stored.loss, stored.gradient, stored.dtype, stored.seed, stored.logging),
+        spec=join_spec(
+            stored.model,
+            stored.loss,
+            stored.gradient,
+            stored.dtype,
+            stored.seed,
+            stored.logging,
+            stored.key_columns,
+        ),
         feature_columns=tuple(stored.feature_columns),
         target_columns=tuple(stored.target_columns),
         classes=decode_classes(stored.classes),
@@ -64,6 +72,9 @@ def decode_card(data: bytes) -> VersionCard:
         rows=stored.rows,
         epochs=stored.epochs,
         final_loss=stored.final_loss,
+        members=stored.members,
+        failed_members=stored.failed_members,
+        key_columns=tuple(stored.key_columns),
     )
 
 
@@ -81,6 +92,9 @@ def _card_message(card: VersionCard) -> pb.ModelVersion:
         rows=card.rows,
         epochs=card.epochs,
         final_loss=card.final_loss,
+        members=card.members,
+        failed_members=card.failed_members,
+        key_columns=card.key_columns,
         seed=spec.seed,
         gradient=encode_gradient_fit(spec.fit),
         logging=encode_logging(spec.logging),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
 from epochd.v1 import trainer_pb2 as pb
 from epochd_server.codec.labels import encode_classes, encode_label_array
+from epochd_server.codec.members import decode_key
 from epochd_server.codec.tables import decode_table
 from epochd_server.codec.tensors import decode_tensor, encode_tensor
 from epochd_server.domain.commands import PredictCommand
 from epochd_server.domain.data import Table
 from epochd_server.domain.errors import Violations
+from epochd_server.domain.fleets import Key
 from epochd_server.domain.predictions import Prediction
 from epochd_server.domain.resources import (
     VERSION_REFERENCE_RULE,
@@ -26,14 +30,25 @@ def decode_predict(request: pb.PredictRequest, violations: Violations) -> Predic
     Returns:
         None, and everything wrong in ``violations``, where the request is malformed.
     """
+    before = len(violations.found)
     reference = parse_version_reference(request.model)
     if reference is None:
         violations.add("model", f"{VERSION_REFERENCE_RULE}, is {request.model[:80]!r}")
     rows = _decode_rows(request, violations)
-    if reference is None or rows is None:
+    keys = _decode_keys(request, violations)
+    member = _decode_member(request, "member", violations)
+    fallback = _decode_member(request, "fallback_member", violations)
+    if reference is None or rows is None or len(violations.found) > before:
         return None
     return PredictCommand(
-        reference=reference, rows=rows, probabilities=request.probabilities, logits=request.logits
+        reference=reference,
+        rows=rows,
+        probabilities=request.probabilities,
+        logits=request.logits,
+        keys=keys,
+        member=member,
+        unknown_as_nan=request.unknown_as_nan,
+        fallback_member=fallback,
     )
 
 
@@ -67,3 +82,23 @@ def _decode_rows(request: pb.PredictRequest, violations: Violations) -> Table | 
             violations.add("shape", f"must be [rows, features] or [features], has {tensor.ndim} dimensions")
             return None
         return tensor
+
+
+def _decode_keys(request: pb.PredictRequest, violations: Violations) -> Table | None:
+    if not request.HasField("keys"):
+        return None
+    if request.HasField("table"):
+        violations.add("keys", "is for tensor rows; with table rows the key columns are in the table")
+    if request.HasField("member"):
+        violations.add("keys", "is not needed with member, which predicts every row")
+    with violations.within("keys"):
+        return decode_table(request.keys, violations)
+
+
+def _decode_member(
+    request: pb.PredictRequest, field: Literal["member", "fallback_member"], violations: Violations
+) -> Key | None:
+    if not request.HasField(field):
+        return None
+    with violations.within(field):
+        return decode_key(getattr(request, field), violations)

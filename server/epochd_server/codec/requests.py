@@ -6,13 +6,16 @@ from collections.abc import Iterable
 
 from epochd.v1 import spec_pb2, trainer_pb2
 from epochd_server.codec.architectures import decode_init, decode_model
-from epochd_server.codec.fits import decode_gradient_fit, decode_log_every
+from epochd_server.codec.fits import decode_gradient_fit, decode_log_every, decode_log_members
+from epochd_server.codec.members import MAX_KEY_COLUMNS
 from epochd_server.codec.specs import decode_loss, decode_precision
+from epochd_server.codec.sweeps import decode_sweep, with_swept
 from epochd_server.codec.tables import decode_table
 from epochd_server.codec.tensors import decode_tensor
 from epochd_server.domain.commands import TrainCommand
 from epochd_server.domain.data import ColumnRoles, DatasetReference, DataSource, TensorPair
 from epochd_server.domain.errors import Violations
+from epochd_server.domain.fleets import Sweep
 from epochd_server.domain.resources import (
     NAME_RULE,
     REQUEST_ID_RULE,
@@ -38,6 +41,8 @@ def decode_train(request: trainer_pb2.TrainRequest, violations: Violations) -> T
         loss = decode_loss(request.loss, violations)
     with violations.within("logging"):
         log_every = decode_log_every(request.logging, violations)
+        log_members = decode_log_members(request.logging, violations)
+    sweep = _decode_sweep(request, violations)
     return TrainCommand(
         request_id=_request_id(request.request_id, violations),
         model_name=_model_name(request.model_name, violations),
@@ -45,22 +50,35 @@ def decode_train(request: trainer_pb2.TrainRequest, violations: Violations) -> T
         roles=roles,
         model=model,
         loss=loss,
-        fit=_decode_fit(request, violations),
+        fit=_decode_fit(request, sweep, violations),
         init=init,
         precision=decode_precision(request.dtype, violations),
         seed=_seed(request, violations),
         log_every=log_every,
         log_parameters=request.logging.parameters,
         validate_only=request.validate_only,
+        log_members=log_members,
+        sweep=sweep,
     )
 
 
-def _decode_fit(request: trainer_pb2.TrainRequest, violations: Violations) -> GradientFit:
+def _decode_sweep(request: trainer_pb2.TrainRequest, violations: Violations) -> Sweep | None:
+    if not request.HasField("sweep"):
+        return None
+    if request.data.group_columns:
+        violations.add("data.group_columns", "is not for a sweep, whose members share all rows")
+    with violations.within("sweep"):
+        return decode_sweep(request.sweep, request.gradient.optimizer, violations)
+
+
+def _decode_fit(
+    request: trainer_pb2.TrainRequest, sweep: Sweep | None, violations: Violations
+) -> GradientFit:
     if request.WhichOneof("fit") is None:
         violations.add("fit", "must be set: gradient")
         return decode_gradient_fit(request.gradient, Violations())
     with violations.within("gradient"):
-        return decode_gradient_fit(request.gradient, violations)
+        return decode_gradient_fit(with_swept(request.gradient, sweep), violations)
 
 
 def _decode_source(message: spec_pb2.TrainingData, violations: Violations) -> DataSource | None:
@@ -94,13 +112,17 @@ def _decode_roles(message: spec_pb2.TrainingData, violations: Violations) -> Col
     return ColumnRoles(
         features=_columns(message.feature_columns, "feature_columns", violations),
         targets=_columns(message.target_columns, "target_columns", violations),
+        groups=_columns(message.group_columns, "group_columns", violations, MAX_KEY_COLUMNS),
+        weight=message.weight_column or None,
     )
 
 
-def _columns(names: Iterable[str], field: str, violations: Violations) -> tuple[str, ...]:
+def _columns(
+    names: Iterable[str], field: str, violations: Violations, limit: int = MAX_ROLE_COLUMNS
+) -> tuple[str, ...]:
     listed = tuple(names)
-    if len(listed) > MAX_ROLE_COLUMNS:
-        violations.add(field, f"has {len(listed):,} names, at most {MAX_ROLE_COLUMNS:,} are allowed")
+    if len(listed) > limit:
+        violations.add(field, f"has {len(listed):,} names, at most {limit:,} are allowed")
         return ()
     return listed
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from google.protobuf.message import DecodeError
@@ -13,10 +13,13 @@ from epochd_server.codec.checks import positive
 from epochd_server.codec.fits import (
     decode_gradient_fit,
     decode_log_every,
+    decode_log_members,
     encode_gradient_fit,
     encode_logging,
 )
+from epochd_server.codec.sweeps import decode_sweep, encode_sweep
 from epochd_server.domain.errors import EpochdError, Reason, Violations
+from epochd_server.domain.fleets import Sweep
 from epochd_server.domain.specs import (
     Logging,
     Loss,
@@ -81,13 +84,17 @@ def encode_precision(precision: Precision) -> tensor_pb2.DataType.ValueType:
 
 def encode_spec(spec: TrainingSpec) -> bytes:
     """A spec for storage: a serialised TrainRequest without rows and names."""
+    # The key columns of a sweep are the names of what is swept.
+    groups = spec.key_columns if spec.sweep is None else ()
     return trainer_pb2.TrainRequest(
+        data=spec_pb2.TrainingData(group_columns=groups) if groups else None,
         model=encode_model(spec.model, spec.init),
         loss=encode_loss(spec.loss),
         gradient=encode_gradient_fit(spec.fit),
         dtype=encode_precision(spec.precision),
         seed=spec.seed,
         logging=encode_logging(spec.logging),
+        sweep=encode_sweep(spec.sweep),
     ).SerializeToString(deterministic=True)
 
 
@@ -101,7 +108,17 @@ def decode_spec(data: bytes) -> TrainingSpec:
         stored = trainer_pb2.TrainRequest.FromString(data)
     except DecodeError:
         raise EpochdError(Reason.ARTIFACT_CORRUPT) from None
-    return join_spec(stored.model, stored.loss, stored.gradient, stored.dtype, stored.seed, stored.logging)
+    sweep = _stored_sweep(stored) if stored.HasField("sweep") else None
+    return join_spec(
+        stored.model,
+        stored.loss,
+        stored.gradient,
+        stored.dtype,
+        stored.seed,
+        stored.logging,
+        stored.data.group_columns if sweep is None else sweep.names,
+        sweep,
+    )
 
 
 def join_spec(
@@ -111,6 +128,8 @@ def join_spec(
     dtype: int,
     seed: int,
     logging: spec_pb2.Logging,
+    key_columns: Iterable[str] = (),
+    sweep: Sweep | None = None,
 ) -> TrainingSpec:
     """The spec whose parts this server once wrote into a message.
 
@@ -121,6 +140,7 @@ def join_spec(
     decoded_model = decode_model(model, violations)
     decoded_loss = decode_loss(loss, violations)
     every = decode_log_every(logging, violations)
+    members = decode_log_members(logging, violations)
     init = decode_init(model, violations)
     precision = decode_precision(dtype, violations)
     fit = decode_gradient_fit(gradient, violations)
@@ -133,5 +153,15 @@ def join_spec(
         init=init,
         precision=precision,
         seed=seed,
-        logging=Logging(every=every, parameters=logging.parameters),
+        logging=Logging(every=every, parameters=logging.parameters, members=members),
+        key_columns=tuple(key_columns),
+        sweep=sweep,
     )
+
+
+def _stored_sweep(stored: trainer_pb2.TrainRequest) -> Sweep:
+    violations = Violations()
+    sweep = decode_sweep(stored.sweep, stored.gradient.optimizer, violations)
+    if violations or sweep is None:
+        raise EpochdError(Reason.ARTIFACT_CORRUPT)
+    return sweep

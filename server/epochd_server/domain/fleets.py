@@ -6,8 +6,10 @@ Legend: K members. Members are in the ascending order of their keys.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,3 +92,26 @@ class Sweep:
     weight_decay: tuple[float, ...] = ()
     momentum: tuple[float, ...] = ()
     seed: tuple[int, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is swept, in the order of the fields: the fleet's key columns."""
+        return tuple(name for name in SWEPT if getattr(self, name))
+
+    @property
+    def size(self) -> int:
+        """Number of combinations K."""
+        return math.prod(len(getattr(self, name)) for name in self.names)
+
+    def keys(self) -> Keys:
+        """The K combinations as the members' keys: float64 columns, int64 for the seed."""
+        lists = [np.array(sorted(getattr(self, name)), _SWEPT_TYPES[name]) for name in self.names]
+        grids = np.meshgrid(*lists, indexing="ij")
+        return Keys(self.names, tuple(grid.ravel() for grid in grids))
+
+
+_SWEPT_TYPES: Mapping[str, type[np.generic]] = MappingProxyType(
+    {"lr": np.float64, "weight_decay": np.float64, "momentum": np.float64, "seed": np.int64}
+)
+SWEPT = tuple(_SWEPT_TYPES)
+"""What can be swept, in the order of key columns."""
