@@ -12,8 +12,10 @@ import time
 
 import numpy as np
 import psutil
+import pyarrow as pa
 import pytest
 import torch
+from pyarrow import ipc
 
 from epochd_server.domain.data import ColumnRoles, TrainingArrays
 from epochd_server.domain.work import (
@@ -245,6 +247,17 @@ def _full_batch_weight(features, epochs, lr):
         torch.nn.functional.mse_loss(model(x), 3 * x).backward()
         optimizer.step()
     return model.weight.item()
+
+
+async def test_the_rows_of_a_dataset_are_read_by_the_worker(executor, train, cohort, run_work, tmp_path):
+    path = tmp_path / "rows.arrow"
+    table = pa.table({"x0": [1.0, 2.0, 3.0], "y": [2.0, 4.0, 6.0]})
+    with ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table)
+    file = DatasetFile(path=str(path), roles=ColumnRoles(features=("x0",), targets=("y",)))
+    messages = ends(await train(executor, cohort(run_work("file", data=file), run_work("inline"))))
+    for name, array in messages["inline"].parameters.items():
+        assert array.tobytes() == messages["file"].parameters[name].tobytes()
 
 
 async def test_a_dataset_that_is_gone_fails_its_own_run_only(executor, train, cohort, run_work, tmp_path):

@@ -194,8 +194,12 @@ class FlakyStore(SqlRunStore):
     """A store that does not answer ``failures`` times; half of the writes that fail are made all the same."""
 
     failures = 0
+    broken: str | None = None
+    """A run whose log cannot be written, for a reason that no retry helps."""
 
     async def append(self, *args: object, **kwargs: object) -> None:
+        if args[0] == self.broken:
+            raise RuntimeError("a bug")
         await self._maybe_fail(lambda: super(FlakyStore, self).append(*args, **kwargs))
 
     async def succeed(self, *args: object, **kwargs: object) -> Event:

@@ -306,3 +306,31 @@ async def test_a_store_that_is_away_for_a_while_loses_and_repeats_nothing(servic
         assert kinds(events) == [Queued, Started, *[EpochLog] * 4, Succeeded]
         assert_gapless(events)
     assert store.failures == 0
+
+
+async def test_a_run_whose_log_cannot_be_written_is_given_up_and_its_neighbours_succeed(
+    make_service, executor, store, plan, watch_all
+):
+    service = await make_service()
+    executor.begin.clear()
+    await service.submit(plan(epochs=1), "me")
+    good, bad, also_good = [await service.submit(plan(seed=seed), "me") for seed in (1, 2, 3)]
+    store.broken = bad.run_id
+    watcher = asyncio.create_task(watch_all(service, bad.run_id))
+    executor.begin.set()
+    for run in (good, also_good):
+        assert isinstance((await watch_all(service, run.run_id))[-1].body, Succeeded)
+    with pytest.raises(EpochdError) as caught:
+        await watcher
+    assert caught.value.reason is Reason.INTERNAL
+    assert bad.run_id in executor.stops
+    assert len(executor.cohorts[1]) == 3
+
+
+async def test_runs_that_are_being_accepted_count_as_queued(make_service, executor, plan):
+    service = await make_service(max_queued=3)
+    executor.begin.clear()
+    answers = await asyncio.gather(*(service.submit(plan(), "me") for _ in range(10)), return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, EpochdError)]
+    assert len(refused) == 7
+    assert {answer.reason for answer in refused} == {Reason.QUEUE_FULL}

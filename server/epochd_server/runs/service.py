@@ -63,6 +63,7 @@ class RunService:
         )
         self._scheduler = Scheduler(executor.slots, self._trainer.train, self._settings)
         self._recovery: asyncio.Task[None] | None = None
+        self._accepting = 0
         self._stopping = False
 
     async def start(self) -> None:
@@ -86,7 +87,7 @@ class RunService:
             EpochdError: SERVER_STOPPING, QUEUE_FULL, REQUEST_ID_REUSED or STORAGE_UNAVAILABLE.
         """
         self._refuse_when_stopping()
-        if self._scheduler.waiting >= self._settings.max_queued:
+        if self._scheduler.waiting + self._accepting >= self._settings.max_queued:
             return await self._attach_or_refuse(plan)
         run_id = self._ids.new()
         model = plan.model or f"run-{run_id.lower()}"
@@ -96,11 +97,14 @@ class RunService:
         )
         first = log.next_events([Queued(run_id=run_id, model=model)])
         self._live[run_id] = run  # before it can be found in the store, so that no watcher misses its log
+        self._accepting += 1
         try:
             accepted = await self._store.accept(_new_run(run, plan), first[0])
         except BaseException:
             self._withdraw_unaccepted(run)
             raise
+        finally:
+            self._accepting -= 1
         if not accepted.created:
             self._withdraw_unaccepted(run)
             await self._find(accepted.run_id)

@@ -15,6 +15,7 @@ from epochd_server.domain.work import (
     CohortWork,
     DatasetFile,
     RunBegan,
+    RunLogged,
     RunWork,
     WorkerDied,
     WorkMessage,
@@ -75,7 +76,8 @@ class CohortTrainer:
             return
         unfinished = [self._live[work.run_id] for work in works]
         try:
-            await self._execute(CohortWork(cohort_id=self._ids.new(), runs=tuple(works)))
+            work = CohortWork(cohort_id=self._ids.new(), runs=tuple(works))
+            await self._execute(work, {run.run_id: run for run in unfinished})
         except WorkerDied as death:
             await asyncio.gather(*(self._after_death(run, death) for run in unfinished if not run.ended))
             return
@@ -112,26 +114,21 @@ class CohortTrainer:
             return None
         return RunWork(run_id=run.run_id, spec=run.spec, data=data)
 
-    async def _execute(self, work: CohortWork) -> None:
+    async def _execute(self, work: CohortWork, runs: Mapping[str, LiveRun]) -> None:
         async with aclosing(self._executor.run(work)) as deliveries:
             async for delivery in deliveries:
-                await self._deliver(delivery)
+                await self._deliver(delivery, runs)
 
-    async def _deliver(self, delivery: Sequence[WorkMessage]) -> None:
+    async def _deliver(self, delivery: Sequence[WorkMessage], runs: Mapping[str, LiveRun]) -> None:
         by_run: dict[str, list[WorkMessage]] = {}
         for message in delivery:
             by_run.setdefault(message.run_id, []).append(message)
         await asyncio.gather(
-            *(self._recorder.record(self._live[run_id], messages) for run_id, messages in by_run.items())
+            *(self._recorder.record(runs[run_id], messages) for run_id, messages in by_run.items())
         )
-        late = [run_id for run_id, messages in by_run.items() if self._is_cancelled_late(run_id, messages)]
-        if late:
-            self._executor.stop_runs(late)
-
-    def _is_cancelled_late(self, run_id: str, messages: Sequence[WorkMessage]) -> bool:
-        """Whether the run was cancelled on its way to the worker, when the worker could not know it yet."""
-        run = self._live.get(run_id)
-        return run is not None and run.cancelled and isinstance(messages[0], RunBegan)
+        unwanted = [run_id for run_id, messages in by_run.items() if _is_unwanted(runs[run_id], messages)]
+        if unwanted:
+            self._executor.stop_runs(unwanted)
 
     async def _after_death(self, run: LiveRun, death: WorkerDied) -> None:
         run.deaths += 1
@@ -144,6 +141,12 @@ class CohortTrainer:
             run.training = False
             run.interrupted = f"Its worker process {death.evidence}."
             self._again(run)
+
+
+def _is_unwanted(run: LiveRun, messages: Sequence[WorkMessage]) -> bool:
+    """Whether a run goes on that nobody wants: its log is lost, or it was cancelled on its way to the worker."""
+    goes_on = isinstance(messages[-1], RunBegan | RunLogged)
+    return goes_on and (run.ended or (run.cancelled and isinstance(messages[0], RunBegan)))
 
 
 def _internal() -> Failure:
