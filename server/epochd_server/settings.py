@@ -76,6 +76,9 @@ class Settings(BaseSettings):
         10_000, "Runs that may wait for a worker; further ones are refused.", unit="runs", ge=1
     )
     max_parameters: int = _setting(100_000_000, "Largest model that may be trained.", unit="parameters", ge=1)
+    predict_cache_bytes: int = _setting(
+        512 * 2**20, "Memory for the models that predicted last.", unit="bytes", ge=0
+    )
     max_stream_bytes: int = _setting(
         4 * 2**30,
         "Largest tensor of ActivationTransformStream, input or output. It is kept in a temporary file "

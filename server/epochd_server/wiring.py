@@ -1,0 +1,120 @@
+"""The one place that builds everything a server serves with. Importing it takes a while: it brings in PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import grpc
+import torch
+
+from epochd.v1 import datasets_pb2_grpc, models_pb2_grpc, runs_pb2_grpc, trainer_pb2_grpc
+from epochd_server.data.formats import convert_to_arrow
+from epochd_server.engine.inference import Predictor
+from epochd_server.engine.modules import ModuleRegistry, ModuleSourceError
+from epochd_server.planning.limits import PlanLimits
+from epochd_server.planning.planner import RequestPlanner
+from epochd_server.planning.registered import RegisteredModules
+from epochd_server.rpc.activation import Activations
+from epochd_server.rpc.activation_stream import ActivationStreams
+from epochd_server.rpc.computing import Computer
+from epochd_server.rpc.datasets import DatasetsServicer
+from epochd_server.rpc.differentiate import Differentiator
+from epochd_server.rpc.interceptors import MAX_MESSAGE_BYTES, Guard, Registrar
+from epochd_server.rpc.models import ModelsServicer
+from epochd_server.rpc.runs import RunsServicer
+from epochd_server.rpc.standard import Health, add_reflection
+from epochd_server.rpc.trainer import TrainerServicer
+from epochd_server.runs.ports import Executor
+from epochd_server.runs.service import RunService
+from epochd_server.runs.settings import RunSettings
+from epochd_server.serving import PredictionService
+from epochd_server.settings import Settings
+from epochd_server.storage import Storage, StorageUnusableError, open_storage
+
+__all__ = ["ModuleSourceError", "Parts", "StorageUnusableError", "build", "load_modules", "open_state"]
+
+_SERVER_OPTIONS = (
+    ("grpc.so_reuseport", 0),  # a port that another server has is taken, not shared
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_concurrent_streams", 10_000),  # a connection; each followed run is one
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a running server consists of."""
+
+    storage: Storage
+    runs: RunService
+    server: grpc.aio.Server
+    guard: Guard
+    health: Health
+    computer: Computer
+
+
+def load_modules(settings: Settings) -> ModuleRegistry:
+    """Imports the modules that may be trained by name; blocks until done.
+
+    Raises:
+        ModuleSourceError: One of them cannot be imported; says why in one line.
+    """
+    return ModuleRegistry.load(settings.modules)
+
+
+def open_state(settings: Settings) -> Storage:
+    """Opens the data folder and the database; blocks until done.
+
+    Raises:
+        StorageUnusableError: One of them cannot be used; says why in one line.
+    """
+    convert = partial(convert_to_arrow, max_bytes=4 * settings.max_dataset_bytes)
+    return open_storage(
+        settings.data_dir,
+        convert=convert,
+        most_dataset_bytes=settings.max_dataset_bytes,
+        database_url=settings.database_url or None,
+    )
+
+
+def build(settings: Settings, storage: Storage, modules: ModuleRegistry, executor: Executor) -> Parts:
+    """Builds a server that is not bound to a port yet; call it inside the loop."""
+    torch.set_num_threads(1)  # the workers have the cores; a large request has a thread of its own
+    planner = RequestPlanner(
+        datasets=storage.datasets,
+        modules=RegisteredModules(modules),
+        limits=PlanLimits(max_parameters=settings.max_parameters),
+    )
+    runs = RunService(storage.runs, planner, executor, RunSettings(max_queued=settings.max_queued_runs))
+    predictor = PredictionService(
+        storage.models, partial(Predictor, modules=modules), cache_bytes=settings.predict_cache_bytes
+    )
+    computer = Computer(settings.workers)
+    trainer = TrainerServicer(
+        planner=planner,
+        runs=runs,
+        predictor=predictor,
+        activations=Activations(computer),
+        streams=ActivationStreams(computer, storage.folder.uploads, settings.max_stream_bytes),
+        differentiator=Differentiator(computer),
+    )
+    server = grpc.aio.server(options=_SERVER_OPTIONS)
+    guard = Guard()
+    registrar = Registrar(server, guard)
+    services: tuple[tuple[Callable[[Any, Any], None], object], ...] = (
+        (trainer_pb2_grpc.add_TrainerServicer_to_server, trainer),
+        (runs_pb2_grpc.add_RunsServicer_to_server, RunsServicer(runs)),
+        (models_pb2_grpc.add_ModelsServicer_to_server, ModelsServicer(storage.models)),
+        (datasets_pb2_grpc.add_DatasetsServicer_to_server, DatasetsServicer(storage.datasets)),
+    )
+    for add, servicer in services:
+        add(servicer, registrar)
+    add_reflection(server, registrar.services)
+    health = Health(server, registrar.services)
+    return Parts(storage, runs, server, guard, health, computer)

@@ -1,0 +1,113 @@
+"""Real servers, as processes of their own, on free ports."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+import pytest_asyncio
+
+START_SECONDS = 60
+
+
+class Server:
+    """A running ``python -m epochd_server``.
+
+    Attributes:
+        address: HOST:PORT.
+        data_dir: Its data folder.
+        process: The process.
+    """
+
+    def __init__(self, data_dir: Path, log: Path, flags: Sequence[str]) -> None:
+        self.data_dir = data_dir
+        self._log = log
+        command = [sys.executable, "-m", "epochd_server", "--listen", "127.0.0.1:0"]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("EPOCHD_")}
+        with log.open("wb") as errors:
+            self.process = subprocess.Popen(
+                [*command, "--data-dir", str(data_dir), "--workers", "1", *flags],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=environment,
+            )
+        line = self.process.stdout.readline()
+        if not line.startswith("epochd listening on "):
+            self.process.wait(START_SECONDS)
+            pytest.fail(f"the server did not start: {self.log()}")
+        self.address = line.split()[-1]
+
+    def log(self) -> str:
+        """What it wrote to standard error so far."""
+        return self._log.read_text()
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        """Sends a signal."""
+        self.process.send_signal(number)
+
+    def stop(self, seconds: float = 30) -> int:
+        """Stops it gracefully and returns its exit code."""
+        if self.process.poll() is None:
+            self.signal()
+        try:
+            return self.process.wait(seconds)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """Ends it at once, as a crash would."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def wait_for_log(self, text: str, seconds: float = 30) -> None:
+        """Waits until a text is in its log."""
+        until = time.monotonic() + seconds
+        while text not in self.log():
+            if time.monotonic() > until:
+                pytest.fail(f"{text!r} was never logged: {self.log()}")
+            time.sleep(0.02)
+
+
+StartServer = Callable[..., Server]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that all tests share: one worker, a fresh data folder. Leave it running."""
+    folder = tmp_path_factory.mktemp("server")
+    started = Server(folder / "data", folder / "log", ())
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[StartServer]:
+    """Starts servers of a test's own: ``start_server("--grace", "1", data_dir=...)``."""
+    started: list[Server] = []
+
+    def start(*flags: str, data_dir: Path | None = None) -> Server:
+        log = tmp_path / f"server-{len(started)}.log"
+        started.append(Server(data_dir or tmp_path / "data", log, flags))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.kill()
+
+
+@pytest_asyncio.fixture
+async def channel(server: Server) -> grpc.aio.Channel:
+    """A channel to the shared server."""
+    async with grpc.aio.insecure_channel(server.address) as opened:
+        yield opened
