@@ -90,9 +90,11 @@ def _warm_worker(config: WorkerConfig, connection: socket.socket, stops: StopReq
     from epochd_server.engine.modules import ModuleRegistry
     from epochd_server.executor.log_records import RecordForwarder
     from epochd_server.executor.training import CohortWorker
+    from epochd_server.executor.warming import warm_up
 
     torch.set_num_threads(1)
     modules = ModuleRegistry.load(config.modules)
+    warm_up()
     frames.send(connection, Ready())
     outbox = Outbox(connection, lost=_leave)
     records = RecordForwarder(outbox)
