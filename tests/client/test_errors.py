@@ -199,7 +199,7 @@ def test_connecting_waits_for_a_server_that_starts(fake):
     starting.join()
 
 
-def test_the_request_of_a_client_says_where_it_is_connected(fake):
+def test_reprs_name_what_they_stand_for(fake):
     with epochd.connect(fake.address) as client:
         assert repr(client) == f"<Client of {fake.address}>"
         assert repr(client.model("x")) == "<Model models/house-price/versions/3>"

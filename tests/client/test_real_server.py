@@ -61,9 +61,12 @@ def test_the_tutorial_prints_what_plain_pytorch_prints(client):
     assert list(model.parameters()) == ["linear.weight", "linear.bias"]
 
 
-def test_a_frame_is_trained_on_and_predicted_from(client, people):
+@pytest.mark.parametrize(
+    "model", [epochd.Linear(), epochd.Sequential(epochd.Linear(16), "relu", epochd.Linear())], ids=str
+)
+def test_a_frame_is_trained_on_and_predicted_from(client, people, model):
     arguments = {"target": "churned", "loss": "cross_entropy", "optimizer": epochd.Adam(lr=0.1), "epochs": 50}
-    model = client.train(people, model=epochd.Linear(), seed=7, **arguments).result()
+    model = client.train(people, model=model, seed=7, **arguments).result()
     assert (model.predict(people) == people.churned).mean() > 0.95
     assert model.features == ("age", "income")
     assert model.classes.tolist() == ["no", "yes"]
