@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -251,6 +252,31 @@ def distance(actual: Any, expected: Any) -> float:
     return float(np.abs(actual - expected).max() / max(np.abs(expected).max(), 1e-300))
 
 
+def subset(task: CohortTask, members: Any) -> CohortTask:
+    """The same task with some of its members, in the order given; rows are copied together."""
+    members = np.asarray(members)
+    offsets = task.data.offsets
+    rows = [np.arange(offsets[k], offsets[k + 1]) for k in members]
+    chosen = np.concatenate(rows)
+    weights = task.data.weights
+    values = task.hyperparameters
+    columns = {name: getattr(values, name)[members] for name in HYPERPARAMETERS}
+    return dataclasses.replace(
+        task,
+        data=CohortData(
+            features=task.data.features[chosen],
+            targets=task.data.targets[chosen],
+            offsets=np.concatenate([[0], np.cumsum([len(r) for r in rows])]).astype(np.int64),
+            weights=None if weights is None else weights[chosen],
+        ),
+        epochs=task.epochs[members],
+        seeds=task.seeds[members],
+        hyperparameters=Hyperparameters(nesterov=values.nesterov, **columns),
+        log_every=task.log_every[members],
+        log_parameters=task.log_parameters[members],
+    )
+
+
 def member(result: CohortResult, index: int = 0) -> dict[str, Any]:
     """One member's parameters."""
     return {name: value[index] for name, value in result.parameters.items()}
@@ -269,6 +295,7 @@ def lab() -> Any:
         distance,
         hyperparameters,
         member,
+        subset,
     )
 
     class Lab:

@@ -24,6 +24,7 @@ _OPTIONS: dict[str, Any] = {
     # Kernels allocate nothing, so arrays need no reference counts: those are atomic operations, and took
     # as long as the arithmetic of a small model.
     "_nrt": False,
+    "no_cfunc_wrapper": True,
 }
 
 

@@ -18,6 +18,7 @@ from epochd_server.domain.specs import LinearModel, Model, ModuleModel, Sequenti
 from epochd_server.engine.activation_kernels import IDENTITY, RELU, value
 from epochd_server.engine.activation_kernels import SIGMOID as SIGMOID_CODE
 from epochd_server.engine.activation_kernels import TANH as TANH_CODE
+from epochd_server.engine.arrays import kernel_array
 from epochd_server.engine.chain import Slot, chain_of, total_size
 from epochd_server.engine.compiling import kernel
 from epochd_server.engine.inspection import construct, in_features_of, module_slots
@@ -82,7 +83,9 @@ class Predictor:
             members = np.zeros(len(rows), np.int64)
         elif len(members) and not 0 <= int(members.min()) <= int(members.max()) < self.members:
             raise IndexError("no such member")
-        return self._evaluator.evaluate(np.ascontiguousarray(rows, self._evaluator.flat.dtype), members)
+        else:
+            members = kernel_array(members, np.int64)
+        return self._evaluator.evaluate(kernel_array(rows, self._evaluator.flat.dtype), members)
 
 
 class _Network:
@@ -113,7 +116,7 @@ class _Module:
         self.flat = stacked(parameters, self._slots)
 
     def evaluate(self, rows: Floats, members: Integers) -> Floats:
-        flat, inputs = torch.from_numpy(np.ascontiguousarray(self.flat)), torch.from_numpy(rows)
+        flat, inputs = torch.from_numpy(self.flat), torch.from_numpy(rows)
         outputs = []
         with torch.no_grad():
             for row, member in zip(inputs, members, strict=True):
@@ -150,7 +153,7 @@ def stacked(parameters: Mapping[str, Floats], slots: tuple[Slot, ...]) -> Floats
         begin = base.__array_interface__["data"][0]
         places = [array.__array_interface__["data"][0] - begin for array in arrays]
         if places == [slot.offset * base.itemsize for slot in slots] and base.flags.c_contiguous:
-            return base
+            return kernel_array(base, base.dtype)
     return np.concatenate([array.reshape(len(array), -1) for array in arrays], 1)
 
 

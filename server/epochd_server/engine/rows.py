@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.domain.specs import LossKind
+from epochd_server.engine.arrays import kernel_array
 from epochd_server.engine.task import CohortTask, Floats, Integers
 
 
@@ -45,9 +46,9 @@ def rows_of(task: CohortTask) -> Rows:
         counts = np.asarray(data.offsets[1:], np.int64) - starts
     batch = counts if task.batch_size is None else np.minimum(counts, task.batch_size)
     return Rows(
-        features=np.ascontiguousarray(data.features, task.dtype),
+        features=kernel_array(data.features, task.dtype),
         targets=_targets(task),
-        weights=None if data.weights is None else np.ascontiguousarray(data.weights, task.dtype),
+        weights=None if data.weights is None else kernel_array(data.weights, task.dtype),
         starts=starts,
         counts=counts,
         batch=batch,
@@ -57,5 +58,5 @@ def rows_of(task: CohortTask) -> Rows:
 def _targets(task: CohortTask) -> NDArray[np.generic]:
     targets = task.data.targets
     if task.loss.kind is LossKind.CROSS_ENTROPY:
-        return np.ascontiguousarray(targets, np.int64)
-    return np.ascontiguousarray(targets.reshape(len(targets), -1), task.dtype)
+        return kernel_array(targets, np.int64)
+    return kernel_array(targets.reshape(len(targets), -1), task.dtype)

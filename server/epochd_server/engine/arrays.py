@@ -1,0 +1,34 @@
+"""Arrays as compiled kernels want them: of one type only, so that nothing is compiled while a client waits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+
+class _Lender:
+    """Shows an array's memory to numpy as writable, and keeps it alive."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self._array = array
+        self.__array_interface__ = {
+            "shape": array.shape,
+            "typestr": array.dtype.str,
+            "data": (array.__array_interface__["data"][0], False),
+            "version": 3,
+        }
+
+
+def kernel_array(array: Any, dtype: DTypeLike) -> NDArray[Any]:
+    """``array`` as C-contiguous, aligned, of ``dtype`` and formally writable; copied only where it must be.
+
+    numba compiles a kernel again for read-only arrays, such as memory-mapped files and received messages are.
+    So they are passed as if writable: kernels write to no array that a caller handed in.
+    """
+    array = np.require(array, dtype, ("C_CONTIGUOUS", "ALIGNED"))
+    if array.flags.writeable:
+        return array
+    lent: NDArray[Any] = np.asarray(_Lender(array)) if array.size else array.copy()
+    return lent

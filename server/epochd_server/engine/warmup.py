@@ -1,0 +1,76 @@
+"""Loads, or compiles once for a machine, every kernel that trainings and predictions use."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from epochd_server.domain.specs import Init, LinearModel, Loss, LossKind, OptimizerKind, Precision
+from epochd_server.engine.cohort import (
+    CohortData,
+    CohortTask,
+    EndBatch,
+    Hyperparameters,
+    LogBatch,
+    train_cohort,
+)
+from epochd_server.engine.inference import Predictor
+from epochd_server.engine.optimizers import RowOptimizer
+from epochd_server.engine.programs.gram import LEAST_ROWS
+from epochd_server.engine.shuffling import epoch_permutation
+
+
+def warm_up() -> None:
+    """Makes the first training and the first prediction of this process as fast as all others.
+
+    Takes well under a second where the kernels are in the cache (see
+    :func:`epochd_server.engine.compiling.kernel`), and some tens of seconds the first time on a machine. Every
+    kernel is compiled for one set of argument types in each precision, so nothing is left to be compiled later.
+    """
+    epoch_permutation(0, 0, 2)
+    for precision in Precision:
+        for rows in (2, LEAST_ROWS):  # lanes, then Gram matrices
+            task = _task(precision, rows)
+            result = train_cohort(task, _Silent())
+        Predictor(task.model, result.parameters).predict(task.data.features)
+        table, one = np.zeros((7, 1)), np.ones((1, 1), task.dtype)
+        RowOptimizer(OptimizerKind.SGD, table, False, (1, 1), task.dtype).step(one, one, np.ones(1, np.bool_))
+
+
+class _Silent:
+    def logs(self, batch: LogBatch) -> None:
+        pass
+
+    def ended(self, batch: EndBatch) -> None:
+        pass
+
+    def stopped_members(self) -> Collection[int]:
+        return ()
+
+
+def _task(precision: Precision, rows: int) -> CohortTask:
+    dtype = np.dtype(precision.value)
+    zero = np.zeros(1)
+    return CohortTask(
+        model=LinearModel(in_features=1, out_features=1),
+        loss=Loss(kind=LossKind.MSE),
+        optimizer_kind=OptimizerKind.SGD,
+        batch_size=None,
+        shuffle=True,
+        accumulation_steps=1,
+        init=Init.ZEROS,
+        precision=precision,
+        data=CohortData(
+            features=np.ones((rows, 1), dtype),
+            targets=np.ones(rows, dtype),
+            offsets=np.array([0, rows], np.int64),
+        ),
+        epochs=np.ones(1, np.int64),
+        seeds=np.zeros(1, np.int64),
+        hyperparameters=Hyperparameters(
+            lr=zero, weight_decay=zero, momentum=zero, dampening=zero, beta1=zero, beta2=zero, eps=zero
+        ),
+        log_every=np.ones(1, np.int64),
+        log_parameters=np.zeros(1, np.bool_),
+    )
