@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -25,12 +26,17 @@ from epochd_server.settings import Settings
 
 if TYPE_CHECKING:
     from epochd_server.runs.ports import Executor
+    from epochd_server.storage import Storage
     from epochd_server.wiring import Parts
 
 LAST_WORDS_SECONDS: Final = 1.0
 """How long calls may take to send their ends once nothing computes any more."""
 
 _log = structlog.get_logger()
+
+
+_UNPACKED: Final = 4
+"""How many times larger than its upload a dataset may be in memory: uploads may be compressed."""
 
 
 class StartError(Exception):
@@ -102,13 +108,13 @@ class Application:
         return parts
 
     async def _build(self, cleanup: AsyncExitStack, executor: Executor) -> Parts:
+        storage = await asyncio.to_thread(_open_storage, self._settings)
+        cleanup.callback(storage.close)
         wiring = await asyncio.to_thread(importlib.import_module, "epochd_server.wiring")
         try:
             modules = await asyncio.to_thread(wiring.load_modules, self._settings)
-            storage = await asyncio.to_thread(wiring.open_state, self._settings)
-        except (wiring.StorageUnusableError, wiring.ModuleSourceError) as error:
+        except wiring.ModuleSourceError as error:
             raise StartError(str(error)) from error
-        cleanup.callback(storage.close)
         parts: Parts = wiring.build(self._settings, storage, modules, executor)
         cleanup.callback(parts.computer.close)
         cleanup.push_async_callback(parts.runs.close)
@@ -176,6 +182,26 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ModuleNotFoundError:
         return None
     return uvloop.new_event_loop
+
+
+def _open_storage(settings: Settings) -> Storage:
+    """Opens the data folder and the database; blocks until done.
+
+    Raises:
+        StartError: One of them cannot be used.
+    """
+    from epochd_server.data.formats import convert_to_arrow
+    from epochd_server.storage import StorageUnusableError, open_storage
+
+    try:
+        return open_storage(
+            settings.data_dir,
+            convert=partial(convert_to_arrow, max_bytes=_UNPACKED * settings.max_dataset_bytes),
+            most_dataset_bytes=settings.max_dataset_bytes,
+            database_url=settings.database_url or None,
+        )
+    except StorageUnusableError as error:
+        raise StartError(str(error)) from error
 
 
 def _check_port(listen: str) -> None:

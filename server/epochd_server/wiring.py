@@ -11,7 +11,6 @@ import grpc
 import torch
 
 from epochd.v1 import datasets_pb2_grpc, models_pb2_grpc, runs_pb2_grpc, trainer_pb2_grpc
-from epochd_server.data.formats import convert_to_arrow
 from epochd_server.engine.inference import Predictor
 from epochd_server.engine.modules import ModuleRegistry, ModuleSourceError
 from epochd_server.planning.limits import PlanLimits
@@ -32,9 +31,9 @@ from epochd_server.runs.service import RunService
 from epochd_server.runs.settings import RunSettings
 from epochd_server.serving import PredictionService
 from epochd_server.settings import Settings
-from epochd_server.storage import Storage, StorageUnusableError, open_storage
+from epochd_server.storage import Storage
 
-__all__ = ["ModuleSourceError", "Parts", "StorageUnusableError", "build", "load_modules", "open_state"]
+__all__ = ["ModuleSourceError", "Parts", "build", "load_modules"]
 
 _SERVER_OPTIONS = (
     ("grpc.so_reuseport", 0),  # a port that another server has is taken, not shared
@@ -66,21 +65,6 @@ def load_modules(settings: Settings) -> ModuleRegistry:
         ModuleSourceError: One of them cannot be imported; says why in one line.
     """
     return ModuleRegistry.load(settings.modules)
-
-
-def open_state(settings: Settings) -> Storage:
-    """Opens the data folder and the database; blocks until done.
-
-    Raises:
-        StorageUnusableError: One of them cannot be used; says why in one line.
-    """
-    convert = partial(convert_to_arrow, max_bytes=4 * settings.max_dataset_bytes)
-    return open_storage(
-        settings.data_dir,
-        convert=convert,
-        most_dataset_bytes=settings.max_dataset_bytes,
-        database_url=settings.database_url or None,
-    )
 
 
 def build(settings: Settings, storage: Storage, modules: ModuleRegistry, executor: Executor) -> Parts:

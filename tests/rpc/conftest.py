@@ -139,6 +139,19 @@ async def api(channel: grpc.aio.Channel) -> Api:
     return Api(channel)
 
 
+async def eventually(found: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
+    """Waits until something is so in another process, which cannot tell us."""
+    async with asyncio.timeout(seconds):
+        while not await found():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def until() -> Callable[..., Awaitable[None]]:
+    """``await until(condition)``, where the condition is an async function."""
+    return eventually
+
+
 @pytest.fixture
 def tensor() -> Callable[..., tensor_pb2.Tensor]:
     """Makes a Tensor of anything numpy takes; float32 unless said otherwise."""

@@ -253,17 +253,21 @@ async def test_what_is_too_large_is_refused_before_any_byte(api, shape, steps):
     assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "DATA_TOO_LARGE")
 
 
-async def test_a_client_that_leaves_leaves_no_temporary_file(api, server):
+async def test_a_client_that_leaves_leaves_no_temporary_file(api, server, until):
     call = api.trainer.ActivationTransformStream()
     await call.write(header((1_000, 3_000), along(Activation.SOFTMAX, 0)))
     await call.write(pb.ActivationTransformStreamRequest(data=bytes(MESSAGE_BYTES)))
     await call.read()
-    async with asyncio.timeout(10):
-        while len(temporary_files(server)) != 2:
-            await asyncio.sleep(0.02)
-        call.cancel()
-        while temporary_files(server):
-            await asyncio.sleep(0.02)
+
+    async def has_files() -> bool:
+        return len(temporary_files(server)) == 2
+
+    async def has_none() -> bool:
+        return not temporary_files(server)
+
+    await until(has_files)
+    call.cancel()
+    await until(has_none)
 
 
 def temporary_files(server) -> list[str]:

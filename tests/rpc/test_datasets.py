@@ -65,7 +65,7 @@ async def test_what_is_here_already_need_not_be_uploaded(api):
     assert await upload(api, data) == dataset
 
 
-async def test_a_broken_upload_goes_on_where_it_broke(api):
+async def test_a_broken_upload_goes_on_where_it_broke(api, until):
     data = csv(200)
 
     async def breaking():
@@ -74,12 +74,13 @@ async def test_a_broken_upload_goes_on_where_it_broke(api):
         await asyncio.sleep(30)
 
     call = api.datasets.UploadDataset(breaking())
-    async with asyncio.timeout(20):
-        while (committed := (await begin(api, data)).committed_bytes) < 400:
-            await asyncio.sleep(0.02)
+
+    async def arrived() -> bool:
+        return (await begin(api, data)).committed_bytes == 400
+
+    await until(arrived)
     call.cancel()
-    assert committed == 400
-    answer = await api.datasets.UploadDataset(messages(data, committed))
+    answer = await api.datasets.UploadDataset(messages(data, 400))
     assert answer.dataset.rows == 201
 
 

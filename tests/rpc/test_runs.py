@@ -20,6 +20,16 @@ async def begin(api, request) -> str:
     return run
 
 
+async def begin_training(api, request) -> str:
+    """Starts a training, waits until it has logged an epoch, and leaves its stream."""
+    call = api.trainer.Train(request)
+    events = list((await call.read()).events)
+    while events[-1].WhichOneof("kind") != "epoch_log":
+        events += (await call.read()).events
+    call.cancel()
+    return events[0].queued.run
+
+
 async def state_of(api, run: str) -> int:
     return (await api.runs.GetRun(runs_pb2.GetRunRequest(name=run))).run.state
 
@@ -64,10 +74,9 @@ async def test_several_watchers_see_the_same_log(api, linear):
 
 
 async def test_cancel_stops_a_run_at_its_next_epoch(api, endless):
-    run = await begin(api, endless())
+    run = await begin_training(api, endless())
+    assert await state_of(api, run) == run_pb2.RUN_STATE_RUNNING
     following = asyncio.create_task(watch(api, run))
-    while await state_of(api, run) != run_pb2.RUN_STATE_RUNNING:
-        await asyncio.sleep(0.02)
     await api.runs.CancelRun(runs_pb2.CancelRunRequest(name=run))
     events = await asyncio.wait_for(following, 20)
     assert events[-1].WhichOneof("kind") == "cancelled"
@@ -75,9 +84,7 @@ async def test_cancel_stops_a_run_at_its_next_epoch(api, endless):
 
 
 async def test_a_waiting_run_is_cancelled_at_once(api, endless):
-    busy = await begin(api, endless())
-    while await state_of(api, busy) != run_pb2.RUN_STATE_RUNNING:
-        await asyncio.sleep(0.02)
+    busy = await begin_training(api, endless())
     waiting = await begin(api, endless(seed=2))
     cancelled = (await api.runs.CancelRun(runs_pb2.CancelRunRequest(name=waiting))).run
     assert cancelled.state == run_pb2.RUN_STATE_CANCELLED
