@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from sklearn.preprocessing import LabelEncoder
 
 from epochd_server.data.columns import TableColumns, TensorColumns
-from epochd_server.data.features import prepare_features, unusable
+from epochd_server.data.features import prepare_features, wrong_value
 from epochd_server.data.targets import load_targets, prepare_targets
 from epochd_server.domain.data import Column, Table, TensorPair
 from epochd_server.domain.errors import Violations
@@ -85,4 +85,4 @@ def test_numbers_of_every_type_are_converted(dtype) -> None:
     values = np.array([0, 1, 1]).astype(dtype)
     matrix = prepare_features(column(values), [0], Precision.FLOAT64, Violations())
     assert matrix.tolist() == [[0.0], [1.0], [1.0]]
-    assert unusable(values, Precision.FLOAT64) is None
+    assert wrong_value(values, Precision.FLOAT64) is None

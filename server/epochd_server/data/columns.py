@@ -11,11 +11,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from epochd_server.data.texts import encode_texts
 from epochd_server.domain.data import ColumnRoles, Table, TensorPair, default_names
 
 TABLE = "data.table"
 FEATURES = "data.tensors.features"
 TARGETS = "data.tensors.targets"
+_INTEGER_KINDS = "biu"
 
 
 class Columns(Protocol):
@@ -39,8 +41,19 @@ class Columns(Protocol):
     def is_text(self, index: int) -> bool:
         """Whether a column holds text."""
 
+    def is_integer(self, index: int) -> bool:
+        """Whether a column holds integers or truth values; some may be missing."""
+
     def values(self, index: int) -> NDArray[np.generic]:
         """[N]; text as dtype object, None where it is missing; missing numbers as NaN."""
+
+    def codes(self, index: int) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
+        """A text column as numbers, as :func:`~epochd_server.data.texts.encode_texts` has it.
+
+        Returns:
+            Its distinct texts, ascending (dtype object), and each row's position among them, int64 [N]; -1 where
+            a text is missing.
+        """
 
     def fill(self, indices: Sequence[int], out: NDArray[np.floating]) -> None:
         """Writes numeric columns into ``out`` [N, len(indices)], converted to its type; too large becomes inf."""
@@ -64,9 +77,17 @@ class TableColumns:
         """Whether a column holds text."""
         return self._columns[index].is_text
 
+    def is_integer(self, index: int) -> bool:
+        """Whether a column holds integers or truth values."""
+        return self._columns[index].values.dtype.kind in _INTEGER_KINDS
+
     def values(self, index: int) -> NDArray[np.generic]:
         """[N]."""
         return self._columns[index].values
+
+    def codes(self, index: int) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
+        """A text column as numbers."""
+        return encode_texts(self._columns[index].values)
 
     def fill(self, indices: Sequence[int], out: NDArray[np.floating]) -> None:
         """Writes numeric columns into ``out``."""
@@ -95,6 +116,18 @@ class TensorColumns:
     def is_text(self, index: int) -> bool:
         """False: tensors hold numbers."""
         return False
+
+    def is_integer(self, index: int) -> bool:
+        """Whether a column's tensor holds integers or truth values."""
+        return self.values(index).dtype.kind in _INTEGER_KINDS
+
+    def codes(self, index: int) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
+        """No column is text.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError("tensors hold no text")
 
     def values(self, index: int) -> NDArray[np.generic]:
         """[N]."""

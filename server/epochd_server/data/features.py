@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.data.columns import Columns
+from epochd_server.data.fitness import FEATURE_NOT_FINITE, UnusableRows
 from epochd_server.domain.errors import Violations
 from epochd_server.domain.specs import Precision
 
@@ -23,36 +24,61 @@ def float_type(precision: Precision) -> np.dtype[np.floating]:
 
 
 def prepare_features(
-    columns: Columns, indices: Sequence[int], precision: Precision, violations: Violations
+    columns: Columns,
+    indices: Sequence[int],
+    precision: Precision,
+    violations: Violations,
+    unusable: UnusableRows | None = None,
 ) -> NDArray[np.floating] | None:
     """The matrix [N, d] of some columns, C-contiguous.
 
+    Args:
+        columns: Where they are.
+        indices: Which they are, in order.
+        precision: The matrix's type.
+        violations: Takes every column that is text or, for one model, has a value that cannot be used.
+        unusable: Fleets: takes the rows with such a value instead.
+
     Returns:
-        None, and every column that is text or has an unusable value in ``violations``.
+        None where there are violations.
     """
     texts = [index for index in indices if columns.is_text(index)]
     if texts:
         numeric = [index for index in indices if index not in set(texts)]
         _report_texts(columns, texts, violations)
-        check_features(columns, numeric, precision, violations)
+        check_features(columns, numeric, precision, violations, unusable)
         return None
     matrix = np.empty((columns.rows, len(indices)), dtype=float_type(precision))
     with np.errstate(over="ignore"):
         columns.fill(indices, matrix)
-    if np.isfinite(matrix).all():
+    finite = np.isfinite(matrix)
+    if finite.all():
+        return matrix
+    if unusable is not None:
+        rows: NDArray[np.bool_] = np.any(~finite, axis=1)
+        unusable.add(FEATURE_NOT_FINITE, rows)
         return matrix
     check_features(columns, indices, precision, violations)
     return None
 
 
 def check_features(
-    columns: Columns, indices: Sequence[int], precision: Precision, violations: Violations
+    columns: Columns,
+    indices: Sequence[int],
+    precision: Precision,
+    violations: Violations,
+    unusable: UnusableRows | None = None,
 ) -> None:
-    """Reports every column that is text or has an unusable value; needs the memory of one column."""
+    """Reports what :func:`prepare_features` would, in the memory of one column."""
     _report_texts(columns, [index for index in indices if columns.is_text(index)], violations)
+    if unusable is not None:
+        for index in indices:
+            if not columns.is_text(index):
+                unusable.add(FEATURE_NOT_FINITE, not_finite(columns.values(index), precision))
+        return
     reported = 0
     for index in indices:
-        problem = None if columns.is_text(index) else unusable(columns.values(index), precision)
+        problem = None if columns.is_text(index) else wrong_value(columns.values(index), precision)
         if problem is None:
             continue
         reported += 1
@@ -62,19 +88,23 @@ def check_features(
         violations.add(columns.field, f"{reported - _MAX_REPORTED} more features have unusable values")
 
 
-def unusable(values: NDArray[np.generic], precision: Precision) -> str | None:
-    """What is wrong with the first value [N] that a training cannot use, or None where all are finite."""
+def not_finite(values: NDArray[np.generic], precision: Precision) -> NDArray[np.bool_]:
+    """Which values [N] are not finite in the precision."""
     with np.errstate(over="ignore"):
-        converted = values.astype(float_type(precision))
-    finite = np.isfinite(converted)
-    if finite.all():
+        return ~np.isfinite(values.astype(float_type(precision)))
+
+
+def wrong_value(values: NDArray[np.generic], precision: Precision) -> str | None:
+    """What is wrong with the first value [N] that a training cannot use, or None where all are finite."""
+    wrong = not_finite(values, precision)
+    if not wrong.any():
         return None
-    row = int(np.argmin(finite))
+    row = int(np.argmax(wrong))
     value = values[row]
     if np.isfinite(value):
         return f"is {value:g} in row {row}, too large for {precision.name}; train with dtype FLOAT64"
     shown = "missing (NaN)" if np.isnan(value) else "infinite"
-    count = int(np.count_nonzero(~finite))
+    count = int(np.count_nonzero(wrong))
     more = f" and {count - 1:,} more" if count > 1 else ""
     return f"is {shown} in row {row}{more}, counting from 0; every value must be finite"
 

@@ -14,9 +14,14 @@ from numpy.typing import NDArray
 from pyarrow import ipc
 
 from epochd_server.data.arrow_types import numpy_name
+from epochd_server.data.assembly import Fleet, assemble
 from epochd_server.data.features import prepare_features
+from epochd_server.data.fitness import UnusableRows, unfit_members
+from epochd_server.data.grouping import assign_members
 from epochd_server.data.selection import select
-from epochd_server.data.targets import load_targets
+from epochd_server.data.targets import Targets, load_targets
+from epochd_server.data.texts import encode_arrow
+from epochd_server.data.weights import prepare_weights
 from epochd_server.domain.data import Classes, ColumnRoles, TrainingArrays
 from epochd_server.domain.datasets import DatasetColumn, DatasetSummary
 from epochd_server.domain.errors import EpochdError, Reason, Violations
@@ -57,6 +62,15 @@ class ArrowColumns:
     def is_text(self, index: int) -> bool:
         """Whether a column holds text."""
         return numpy_name(self._table.schema.field(index).type) is None
+
+    def is_integer(self, index: int) -> bool:
+        """Whether a column holds integers or truth values; some may be missing."""
+        stored = self._table.schema.field(index).type
+        return bool(pa.types.is_integer(stored) or pa.types.is_boolean(stored))
+
+    def codes(self, index: int) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
+        """A text column as numbers; nothing of it becomes Python strings but the distinct texts."""
+        return encode_arrow(self._table.column(index))
 
     def values(self, index: int) -> NDArray[np.generic]:
         """[N]; missing text is None, and a column of integers with missing values is float64 with NaN."""
@@ -103,17 +117,20 @@ def load_training_arrays(
     columns, violations = ArrowColumns(path), Violations()
     selection = select(columns.names, roles, violations)
     violations.raise_if_any()
-    features = prepare_features(columns, selection.features, spec.precision, violations)
+    unusable = UnusableRows() if roles.groups else None
+    features = prepare_features(columns, selection.features, spec.precision, violations, unusable)
+    weights = prepare_weights(columns, selection.weight, spec.precision, violations, unusable)
+    targets = load_targets(columns, selection.targets, spec.loss, spec.precision, classes, unusable)
+    fleet = None
+    if unusable is not None:
+        assignment = assign_members(columns, selection.groups, columns.rows, violations)
+        if assignment is not None:
+            labels = None if classes is None else targets
+            fleet = Fleet(assignment, unfit_members(assignment, unusable, labels, weights))
     violations.raise_if_any()
     if features is None:
         raise EpochdError(Reason.ARTIFACT_CORRUPT)
-    return TrainingArrays(
-        features=features,
-        targets=load_targets(columns, selection.targets, spec.loss, spec.precision, classes),
-        feature_columns=tuple(columns.names[index] for index in selection.features),
-        target_columns=tuple(columns.names[index] for index in selection.targets),
-        classes=classes,
-    )
+    return assemble(features, Targets(targets, classes), weights, fleet, selection.roles(columns.names))
 
 
 def _numbers(chunk: pa.Array) -> NDArray[np.generic]:

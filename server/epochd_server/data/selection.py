@@ -21,36 +21,66 @@ class Selection:
     Attributes:
         features: Indices of the columns to learn from, in order.
         targets: Indices of the columns to predict, in order.
+        groups: Indices of the key columns, in order; empty where one model is trained.
+        weight: Index of the column of row weights, or None.
         complete: Whether the roles were free of faults, so that the number of features is what was meant.
     """
 
     features: tuple[int, ...]
     targets: tuple[int, ...]
+    groups: tuple[int, ...] = ()
+    weight: int | None = None
     complete: bool
+
+    def roles(self, names: Sequence[str]) -> ColumnRoles:
+        """The same with all columns named; ``names`` are those of all columns."""
+        return ColumnRoles(
+            features=tuple(names[index] for index in self.features),
+            targets=tuple(names[index] for index in self.targets),
+            groups=tuple(names[index] for index in self.groups),
+            weight=None if self.weight is None else names[self.weight],
+        )
 
 
 def select(names: Sequence[str], roles: ColumnRoles, violations: Violations) -> Selection:
-    """Finds the columns of each role, and reports every fault of ``data.feature_columns`` and ``…target_columns``.
+    """Finds the columns of each role, and reports every fault of ``data.feature_columns`` and the other roles.
 
     Args:
         names: The columns there are; unique.
-        roles: Names by role; without features, every column that is no target is one.
-        violations: Takes unknown names (with the nearest known one), repeated names, and names of both roles.
+        roles: Names by role; without features, every column that has no other role is one.
+        violations: Takes unknown names (with the nearest known one), repeated names, and names of two roles.
     """
     before = len(violations.found)
     index = {name: position for position, name in enumerate(names)}
     targets = _find(roles.targets, index, "data.target_columns", violations)
     if not roles.targets:
         violations.add("data.target_columns", f"must name one column or more of {quoted(names)}")
+    groups = _find(roles.groups, index, "data.group_columns", violations)
+    weight = _find_weight(roles.weight, index, violations)
     if roles.features:
         features = _find(roles.features, index, "data.feature_columns", violations)
-        _check_both_roles(roles, violations)
     else:
-        chosen = set(targets)
+        chosen = {*targets, *groups, weight}
         features = tuple(position for position in range(len(names)) if position not in chosen)
         if not features:
             violations.add("data.feature_columns", "there is no column to learn from besides the targets")
-    return Selection(features=features, targets=targets, complete=len(violations.found) == before)
+    _check_two_roles(roles, violations)
+    return Selection(
+        features=features,
+        targets=targets,
+        groups=groups,
+        weight=weight,
+        complete=len(violations.found) == before,
+    )
+
+
+def _find_weight(name: str | None, index: Mapping[str, int], violations: Violations) -> int | None:
+    if name is None:
+        return None
+    column = index.get(name)
+    if column is None:
+        violations.add("data.weight_column", f"{name[:_SHOWN]!r} {_unknown(name, tuple(index))}")
+    return column
 
 
 def _find(
@@ -78,8 +108,18 @@ def _unknown(name: str, names: Sequence[str]) -> str:
     return f"is no column of the data; {hint}"
 
 
-def _check_both_roles(roles: ColumnRoles, violations: Violations) -> None:
-    targets = set(roles.targets)
-    both = [(position, name) for position, name in enumerate(roles.features) if name in targets]
+def _check_two_roles(roles: ColumnRoles, violations: Violations) -> None:
+    """Reports features, key columns and the weight column that have a role which is listed before theirs here."""
+    taken = dict.fromkeys(roles.targets, "a target column")
+    _report_taken(roles.groups, taken, "data.group_columns[{}]", violations)
+    taken = {**dict.fromkeys(roles.groups, "a key column"), **taken}
+    weights = () if roles.weight is None else (roles.weight,)
+    _report_taken(weights, taken, "data.weight_column", violations)
+    taken = {**dict.fromkeys(weights, "the weight column"), **taken}
+    _report_taken(roles.features, taken, "data.feature_columns[{}]", violations)
+
+
+def _report_taken(names: Sequence[str], taken: Mapping[str, str], field: str, violations: Violations) -> None:
+    both = [(position, name) for position, name in enumerate(names) if name in taken]
     for position, name in both[:_MAX_REPORTED]:
-        violations.add(f"data.feature_columns[{position}]", f"{name[:_SHOWN]!r} is a target column too")
+        violations.add(field.format(position), f"{name[:_SHOWN]!r} is {taken[name]} too")

@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.data.columns import Columns
-from epochd_server.data.features import float_type, unusable
+from epochd_server.data.features import float_type, not_finite, wrong_value
+from epochd_server.data.fitness import TARGET_NOT_FINITE, UnusableRows
 from epochd_server.domain.data import Classes, quoted
 from epochd_server.domain.errors import Violations
 from epochd_server.domain.specs import CLASSIFICATION_LOSSES, Loss, LossKind, Precision
 
 _TOO_LARGE = 2.0**63
+_NONE = np.array(None, dtype=object)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +37,7 @@ def prepare_targets(
     precision: Precision,
     outputs: int | None,
     violations: Violations,
+    unusable: UnusableRows | None = None,
 ) -> Targets | None:
     """The targets that a loss needs.
 
@@ -45,19 +48,22 @@ def prepare_targets(
         precision: The type of regression targets.
         outputs: Number of outputs that the model was given, or None where the targets are to decide it.
         violations: Takes everything that is wrong with them.
+        unusable: Fleets: takes the rows whose targets are missing or infinite instead; labels that are missing
+            become one of the others.
     """
     if loss.kind not in CLASSIFICATION_LOSSES:
-        return _regression(columns, indices, precision, violations)
+        return _regression(columns, indices, precision, violations, unusable)
     if len(indices) > 1:
         problem = f"{loss.kind.value} takes one column of class labels, {len(indices)} are given"
         violations.add(_role_field(columns), problem)
         return None
     if not indices:
         return None
-    classes = _find_classes(columns, indices[0], loss, outputs, violations)
+    labels = _labels(columns, indices[0], unusable)
+    classes = _find_classes(columns, indices[0], labels, loss, outputs, violations)
     if classes is None:
         return None
-    return Targets(index_labels(columns.values(indices[0]), classes, loss, precision), classes)
+    return Targets(index_labels(labels, classes, loss, precision), classes)
 
 
 def load_targets(
@@ -66,13 +72,15 @@ def load_targets(
     loss: Loss,
     precision: Precision,
     classes: Classes | None,
+    unusable: UnusableRows | None = None,
 ) -> NDArray[np.generic]:
     """The targets that :func:`prepare_targets` found to be good before, with the classes that it found."""
-    if classes is None:
-        matrix = np.empty((columns.rows, len(indices)), dtype=float_type(precision))
-        columns.fill(indices, matrix)
-        return matrix
-    return index_labels(columns.values(indices[0]), classes, loss, precision)
+    if classes is not None:
+        return index_labels(_labels(columns, indices[0], unusable), classes, loss, precision)
+    matrix = _matrix(columns, indices, precision)
+    if unusable is not None:
+        unusable.add(TARGET_NOT_FINITE, ~np.isfinite(matrix).all(axis=1))
+    return matrix
 
 
 def index_labels(
@@ -93,31 +101,61 @@ def index_labels(
     return found
 
 
+def _labels(columns: Columns, index: int, unusable: UnusableRows | None) -> NDArray[np.generic]:
+    """A column of labels [N]; those of a fleet without missing ones, unless all are."""
+    labels = columns.values(index)
+    if unusable is None:
+        return labels
+    missing = np.equal(labels, _NONE) if labels.dtype == object else not_finite(labels, Precision.FLOAT64)
+    if not missing.any() or missing.all():
+        return labels
+    unusable.add(TARGET_NOT_FINITE, missing)
+    return np.where(missing, labels[int(np.argmin(missing))], labels)
+
+
+def _matrix(columns: Columns, indices: Sequence[int], precision: Precision) -> NDArray[np.floating]:
+    matrix = np.empty((columns.rows, len(indices)), dtype=float_type(precision))
+    with np.errstate(over="ignore"):
+        columns.fill(indices, matrix)
+    return matrix
+
+
 def _regression(
-    columns: Columns, indices: Sequence[int], precision: Precision, violations: Violations
+    columns: Columns,
+    indices: Sequence[int],
+    precision: Precision,
+    violations: Violations,
+    unusable: UnusableRows | None,
 ) -> Targets | None:
     before = len(violations.found)
     for index in indices:
-        problem = _wrong_number_column(columns, index, precision)
+        problem = _wrong_number_column(columns, index, precision, unusable)
         if problem is not None:
             violations.add(columns.column_field(index), f"target {columns.names[index]!r} {problem}")
     if not indices or len(violations.found) > before:
         return None
-    matrix = np.empty((columns.rows, len(indices)), dtype=float_type(precision))
-    columns.fill(indices, matrix)
-    return Targets(matrix, None)
+    return Targets(_matrix(columns, indices, precision), None)
 
 
-def _wrong_number_column(columns: Columns, index: int, precision: Precision) -> str | None:
+def _wrong_number_column(
+    columns: Columns, index: int, precision: Precision, unusable: UnusableRows | None
+) -> str | None:
     if columns.is_text(index):
         return "is text; this loss needs numbers (text labels need cross_entropy or bce_with_logits)"
-    return unusable(columns.values(index), precision)
+    if unusable is None:
+        return wrong_value(columns.values(index), precision)
+    unusable.add(TARGET_NOT_FINITE, not_finite(columns.values(index), precision))
+    return None
 
 
 def _find_classes(
-    columns: Columns, index: int, loss: Loss, outputs: int | None, violations: Violations
+    columns: Columns,
+    index: int,
+    values: NDArray[np.generic],
+    loss: Loss,
+    outputs: int | None,
+    violations: Violations,
 ) -> Classes | None:
-    values = columns.values(index)
     found: Classes | str
     if columns.is_text(index):
         found = _text_classes(values, loss, outputs)

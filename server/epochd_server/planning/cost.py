@@ -5,20 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+import numpy as np
+from numpy.typing import NDArray
+
 from epochd_server.domain.specs import GradientFit, OptimizerKind, Precision
 
 ITEM_BYTES: Mapping[Precision, int] = MappingProxyType({Precision.FLOAT32: 4, Precision.FLOAT64: 8})
 """Bytes a number."""
 
 
-def count_steps(fit: GradientFit, rows: int) -> int:
-    """Updates of the parameters in all; the last one of an epoch may take fewer mini-batches."""
-    batches = -(-rows // (fit.batch_size or rows))
-    return fit.epochs * -(-batches // fit.accumulation_steps)
+def count_steps(fit: GradientFit, sizes: NDArray[np.int64]) -> int:
+    """Updates of the parameters in all; the last one of an epoch may take fewer mini-batches.
+
+    Args:
+        fit: How every member is fitted.
+        sizes: Rows of each member [K].
+    """
+    batches = np.ones_like(sizes) if fit.batch_size is None else -(-sizes // fit.batch_size)
+    return fit.epochs * int((-(-batches // fit.accumulation_steps)).sum())
 
 
 def training_bytes(fit: GradientFit, precision: Precision, parameters: int, data_bytes: int) -> int:
-    """Bytes of data, parameters, their gradients and the optimizer's state."""
+    """Bytes of data, parameters of all members, their gradients and the optimizer's state."""
     return data_bytes + parameters * ITEM_BYTES[precision] * (2 + _states(fit))
 
 

@@ -8,26 +8,28 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from epochd_server.data.assembly import Fleet, assemble
 from epochd_server.data.columns import Columns
-from epochd_server.data.features import check_features, prepare_features
 from epochd_server.data.selection import Selection
-from epochd_server.data.targets import Targets, prepare_targets
+from epochd_server.data.targets import Targets
 from epochd_server.domain.commands import TrainCommand
 from epochd_server.domain.data import (
     Classes,
     ColumnRoles,
-    DatasetReference,
     TensorPair,
     TrainingArrays,
 )
 from epochd_server.domain.errors import EpochdError, InvalidInput, Reason, Violations
+from epochd_server.domain.fleets import Key, Keys
 from epochd_server.domain.specs import LossKind, Model, ModuleModel
 from epochd_server.domain.work import DatasetFile
 from epochd_server.planning.cost import ITEM_BYTES
 from epochd_server.planning.limits import PlanLimits
+from epochd_server.planning.members import resolve_log_members
 from epochd_server.planning.ports import Modules
 from epochd_server.planning.sizes import Needed, count_parameters, given_outputs, resolve_sizes
 from epochd_server.planning.sources import check_no_roles, open_source, select_columns
+from epochd_server.planning.values import Reader, Values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -38,16 +40,22 @@ class Draft:
         model: The model with every size filled in.
         parameters: Number of its parameters.
         rows: Number of rows.
-        names: The columns to learn from and to predict, all named.
+        roles: The columns of each role, all named.
+        keys: The members of a fleet; None for one model.
+        sizes: Rows that each member is trained on [K], or [1] for one model.
+        log_members: Members whose epochs are logged.
         classes: None for regression.
         data: The rows, or where the worker finds them.
-        data_bytes: Bytes of features and targets in the training's precision.
+        data_bytes: Bytes of features, targets and weights in the training's precision.
     """
 
     model: Model
     parameters: int
     rows: int
-    names: ColumnRoles
+    roles: ColumnRoles
+    keys: Keys | None
+    sizes: NDArray[np.int64]
+    log_members: tuple[Key, ...]
     classes: Classes | None
     data: TrainingArrays | DatasetFile
     data_bytes: int
@@ -59,11 +67,11 @@ class _Found:
 
     columns: Columns | None = None
     selection: Selection | None = None
-    features: NDArray[np.floating] | None = None
-    targets: Targets | None = None
+    values: Values | None = None
     model: Model | None = None
     outputs: int | None = None
     parameters: int | None = None
+    log_members: tuple[Key, ...] = ()
     refusals: list[tuple[str, EpochdError]] = field(default_factory=list)
 
     @property
@@ -71,6 +79,16 @@ class _Found:
         """Number of features, where the roles had no fault."""
         selection = self.selection
         return len(selection.features) if selection is not None and selection.complete else None
+
+    @property
+    def targets(self) -> Targets | None:
+        """The targets, where they had no fault."""
+        return None if self.values is None else self.values.targets
+
+    @property
+    def fleet(self) -> Fleet | None:
+        """The members of a fleet, where nothing is wrong with its keys."""
+        return None if self.values is None else self.values.fleet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -141,24 +159,23 @@ class Drafting:
             found.model, found.outputs, found.parameters = model, facts.outputs, facts.parameters
 
     def _read_values(self, found: _Found) -> None:
-        """Reads features and targets, where there are any and they are not too many."""
-        columns, selection, command = found.columns, found.selection, self.command
+        """Reads the values of all roles, where there are any and they are not too many."""
+        columns, selection = found.columns, found.selection
         if columns is None or selection is None or not columns.rows:
             return
         if self._data_bytes(columns, selection) > self.limits.max_data_bytes:
             limit = f"{self.limits.max_data_bytes:,} bytes"
             self._refuse(found, columns.field, Reason.DATA_TOO_LARGE, f"The data takes more than {limit}.")
             return
-        if isinstance(command.source, DatasetReference):
-            check_features(columns, selection.features, command.precision, self.violations)
-        else:
-            found.features = prepare_features(columns, selection.features, command.precision, self.violations)
-        if command.loss is not None and selection.targets:
+        reader = Reader(
+            command=self.command,
+            columns=columns,
+            selection=selection,
             # A single output is a fault of the model, not of the labels.
-            outputs = None if found.outputs == 1 else found.outputs
-            found.targets = prepare_targets(
-                columns, selection.targets, command.loss, command.precision, outputs, self.violations
-            )
+            outputs=None if found.outputs == 1 else found.outputs,
+            max_members=self.limits.max_members,
+        )
+        found.values = reader.read(self.violations)
 
     def _fit_model(self, found: _Found) -> None:
         """Fills in the model's sizes from the data, and counts its parameters."""
@@ -201,6 +218,13 @@ class Drafting:
                 f"The model has {count:,} parameters; this server allows {limits.max_parameters:,} at most."
             )
             self._refuse(found, "model", Reason.MODEL_TOO_LARGE, message)
+        keys = self._keys(found)
+        if keys is not None and len(keys) * count > limits.max_fleet_parameters >= count:
+            message = (
+                f"The fleet's {len(keys):,} members have {len(keys) * count:,} parameters; "
+                f"this server allows {limits.max_fleet_parameters:,} at most."
+            )
+            self._refuse(found, "model", Reason.MODEL_TOO_LARGE, message)
         if self.command.log_parameters and count > limits.max_logged_parameters:
             self.violations.add(
                 "logging.parameters",
@@ -208,11 +232,30 @@ class Drafting:
             )
 
     def _check_against_data(self, found: _Found) -> None:
+        self._check_batch_size(found)
+        keys, asked = self._keys(found), self.command.log_members
+        if keys is not None:
+            found.log_members = resolve_log_members(asked, keys, self.violations)
+        elif asked and not self.command.roles.groups:
+            self.violations.add("logging.members", "is for fleets: there are no key columns and no sweep")
+
+    def _check_batch_size(self, found: _Found) -> None:
+        """A batch may be larger than some members, which are then full batches, but not than all."""
         batch_size = self.command.fit.batch_size
-        if found.columns is not None and batch_size is not None and 0 < found.columns.rows < batch_size:
-            self.violations.add(
-                "gradient.batch_size", f"is {batch_size:,}, but there are {found.columns.rows:,} rows"
-            )
+        if batch_size is None or found.columns is None:
+            return
+        rows, those = found.columns.rows, "there are {:,} rows"
+        if found.fleet is not None:
+            rows, those = int(found.fleet.assignment.sizes().max()), "the largest member has {:,} rows"
+        if 0 < rows < batch_size:
+            self.violations.add("gradient.batch_size", f"is {batch_size:,}, but {those.format(rows)}")
+
+    def _keys(self, found: _Found) -> Keys | None:
+        """The keys of a fleet's members, where nothing is wrong with them."""
+        if found.fleet is not None:
+            return found.fleet.assignment.keys
+        sweep = self.command.sweep
+        return None if sweep is None or self.command.roles.groups else sweep.keys()
 
     def _raise_if_wrong(self, found: _Found) -> None:
         if self.violations:
@@ -223,41 +266,40 @@ class Drafting:
             raise found.refusals[0][1]
 
     def _finish(self, found: _Found) -> Draft:
-        columns, selection, targets = found.columns, found.selection, found.targets
-        if columns is None or selection is None or targets is None:
+        columns, selection, values = found.columns, found.selection, found.values
+        if columns is None or selection is None or values is None or values.targets is None:
             raise EpochdError(Reason.INTERNAL)
         if found.model is None or found.parameters is None:
             raise EpochdError(Reason.INTERNAL)
-        names = ColumnRoles(
-            features=tuple(columns.names[index] for index in selection.features),
-            targets=tuple(columns.names[index] for index in selection.targets),
-        )
+        roles, keys = selection.roles(columns.names), self._keys(found)
         return Draft(
             model=found.model,
             parameters=found.parameters,
             rows=columns.rows,
-            names=names,
-            classes=targets.classes,
-            data=self._data(found.features, targets, names),
+            roles=roles,
+            keys=keys,
+            sizes=_sizes(columns.rows, values.fleet, keys),
+            log_members=found.log_members,
+            classes=values.targets.classes,
+            data=self._data(values, values.targets, roles),
             data_bytes=self._data_bytes(columns, selection),
         )
 
-    def _data(
-        self, features: NDArray[np.floating] | None, targets: Targets, names: ColumnRoles
-    ) -> TrainingArrays | DatasetFile:
-        if features is None:
-            return DatasetFile(path=str(self.dataset), roles=names, classes=targets.classes)
-        return TrainingArrays(
-            features=features,
-            targets=targets.values,
-            feature_columns=names.features,
-            target_columns=names.targets,
-            classes=targets.classes,
-        )
+    def _data(self, values: Values, targets: Targets, roles: ColumnRoles) -> TrainingArrays | DatasetFile:
+        if values.features is None:
+            return DatasetFile(path=str(self.dataset), roles=roles, classes=targets.classes)
+        return assemble(values.features, targets, values.weights, values.fleet, roles)
 
     def _data_bytes(self, columns: Columns, selection: Selection) -> int:
-        width = len(selection.features) + len(selection.targets)
+        width = len(selection.features) + len(selection.targets) + (selection.weight is not None)
         return columns.rows * width * ITEM_BYTES[self.command.precision]
 
     def _refuse(self, found: _Found, path: str, reason: Reason, message: str) -> None:
         found.refusals.append((path, EpochdError(reason, message)))
+
+
+def _sizes(rows: int, fleet: Fleet | None, keys: Keys | None) -> NDArray[np.int64]:
+    """Rows that each member is trained on: its own, or in a sweep all."""
+    if fleet is not None:
+        return fleet.assignment.sizes()
+    return np.full(1 if keys is None else len(keys), rows, np.int64)

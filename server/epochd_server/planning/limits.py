@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +19,12 @@ class PlanLimits:
     max_data_bytes: int = 8 * 2**30
     """Bytes of features and targets in the training's precision."""
 
+    max_members: int = 1_000_000
+    """Members of a fleet."""
+
+    max_fleet_parameters: int = 500_000_000
+    """Trainable parameters of all members of a fleet."""
+
     max_logged_parameters: int = 10_000
     """Parameters of a model whose epoch logs may hold them."""
 
@@ -26,6 +32,6 @@ class PlanLimits:
     """Requests of at most so many bytes are planned in the event loop, larger ones in a thread."""
 
     def __post_init__(self) -> None:
-        for name in ("max_parameters", "max_data_bytes", "max_logged_parameters", "inline_bytes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1")
+        for bound in fields(self):
+            if getattr(self, bound.name) < 1:
+                raise ValueError(f"{bound.name} must be at least 1")

@@ -104,7 +104,7 @@ class RequestPlanner:
         return self._complete(request, command, drafting.draft(missing))
 
     def _complete(self, request: TrainRequest, command: TrainCommand, draft: Draft) -> Plan:
-        seed = secrets.randbits(_SEED_BITS) if command.seed is None else command.seed
+        seed = _seed(command)
         spec = _spec(command, draft, seed)
         fingerprint, stored = fingerprint_and_store(request, seed)
         source = command.source
@@ -120,15 +120,28 @@ class RequestPlanner:
                 spec=spec,
                 parameters=draft.parameters,
                 rows=draft.rows,
-                feature_columns=draft.names.features,
-                target_columns=draft.names.targets,
+                feature_columns=draft.roles.features,
+                target_columns=draft.roles.targets,
                 classes=draft.classes,
                 device=self._device,
+                members=0 if draft.keys is None else len(draft.keys),
+                key_columns=spec.key_columns,
             ),
-            steps=count_steps(spec.fit, draft.rows),
-            memory_bytes=training_bytes(spec.fit, spec.precision, draft.parameters, draft.data_bytes),
+            steps=count_steps(spec.fit, draft.sizes),
+            memory_bytes=training_bytes(
+                spec.fit, spec.precision, draft.parameters * len(draft.sizes), draft.data_bytes
+            ),
             validate_only=command.validate_only,
         )
+
+
+def _seed(command: TrainCommand) -> int:
+    """The seed that was asked for, the first one of a sweep over seeds, or a drawn one."""
+    if command.seed is not None:
+        return command.seed
+    if command.sweep is not None and command.sweep.seed:
+        return command.sweep.seed[0]
+    return secrets.randbits(_SEED_BITS)
 
 
 def _spec(command: TrainCommand, draft: Draft, seed: int) -> TrainingSpec:
@@ -143,5 +156,7 @@ def _spec(command: TrainCommand, draft: Draft, seed: int) -> TrainingSpec:
         init=command.init,
         precision=command.precision,
         seed=seed,
-        logging=Logging(every=every, parameters=command.log_parameters),
+        logging=Logging(every=every, parameters=command.log_parameters, members=draft.log_members),
+        key_columns=() if draft.keys is None else draft.keys.names,
+        sweep=command.sweep,
     )

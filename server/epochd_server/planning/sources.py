@@ -50,7 +50,13 @@ def select_columns(columns: Columns, roles: ColumnRoles, violations: Violations)
 
 def check_no_roles(roles: ColumnRoles, violations: Violations) -> None:
     """Adds a violation for each role that is given although the rows are tensors."""
-    for field, names in (("feature_columns", roles.features), ("target_columns", roles.targets)):
+    given = {
+        "feature_columns": roles.features,
+        "target_columns": roles.targets,
+        "group_columns": roles.groups,
+        "weight_column": roles.weight,
+    }
+    for field, names in given.items():
         if names:
             violations.add(f"data.{field}", "is for tables and datasets; tensors have no named columns")
 

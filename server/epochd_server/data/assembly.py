@@ -1,0 +1,70 @@
+"""From values that were read to the arrays of a training, a fleet's rows sorted by member.
+
+Legend: N rows, K members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochd_server.data.grouping import Assignment
+from epochd_server.data.targets import Targets
+from epochd_server.domain.data import ColumnRoles, TrainingArrays
+from epochd_server.domain.fleets import Groups
+
+_Number = TypeVar("_Number", bound=np.generic)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fleet:
+    """The members of a fleet.
+
+    Attributes:
+        assignment: The member of each row.
+        unfit: Members that cannot be trained → reason in UPPER_SNAKE.
+    """
+
+    assignment: Assignment
+    unfit: Mapping[int, str]
+
+
+def assemble(
+    features: NDArray[np.floating],
+    targets: Targets,
+    weights: NDArray[np.floating] | None,
+    fleet: Fleet | None,
+    roles: ColumnRoles,
+) -> TrainingArrays:
+    """The arrays of a training.
+
+    Args:
+        features: [N, d], in the order of the table.
+        targets: As the loss takes them, in the order of the table.
+        weights: [N], or None where all rows count alike.
+        fleet: The members, or None where one model is trained.
+        roles: The columns, all named.
+    """
+    order = None if fleet is None else fleet.assignment.order()
+    return TrainingArrays(
+        features=_sorted(features, order),
+        targets=_sorted(targets.values, order),
+        feature_columns=roles.features,
+        target_columns=roles.targets,
+        classes=targets.classes,
+        groups=None if fleet is None else _groups(fleet),
+        weights=None if weights is None else _sorted(weights, order),
+    )
+
+
+def _groups(fleet: Fleet) -> Groups:
+    assignment = fleet.assignment
+    return Groups(keys=assignment.keys, offsets=assignment.offsets(), unfit=fleet.unfit)
+
+
+def _sorted(array: NDArray[_Number], order: NDArray[np.int64] | None) -> NDArray[_Number]:
+    return array if order is None else array.take(order, axis=0)

@@ -1,0 +1,35 @@
+"""Columns of text as numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def encode_texts(values: NDArray[np.generic]) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
+    """The distinct texts of an array [N] of Python strings (dtype object), and each row's position among them.
+
+    Returns:
+        Texts in ascending order of their code points (dtype object), and int64 [N]; -1 where a text is None.
+    """
+    # Imported here: most servers start without ever needing pyarrow.
+    import pyarrow as pa
+
+    return encode_arrow(pa.chunked_array([pa.array(values, pa.string())]))
+
+
+def encode_arrow(column: Any) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
+    """As :func:`encode_texts`, of a pyarrow ChunkedArray of strings."""
+    import pyarrow.compute as pc
+
+    encoded = column.dictionary_encode().combine_chunks()
+    # Arrow sorts by UTF-8 bytes, which is the order of the code points, and so Python's.
+    order = pc.array_sort_indices(encoded.dictionary)
+    texts: NDArray[np.generic] = np.empty(len(order), dtype=object)
+    texts[:] = encoded.dictionary.take(order).to_pylist()
+    ranks = np.empty(len(order) + 1, np.int64)
+    ranks[order.to_numpy()] = np.arange(len(order))
+    ranks[-1] = -1
+    return texts, ranks[encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
