@@ -11,6 +11,7 @@ const { epochd } = grpc.loadPackageDefinition(
   protoLoader.loadSync("epochd/v1/trainer.proto", {
     includeDirs: [protos],
     keepCase: true,
+    defaults: true, // zeros, too: epoch 0 is left out on the wire
     longs: Number,
     oneofs: true,
   }),

@@ -8,6 +8,7 @@ import typer
 
 import epochd
 from epochd import events
+from epochd._transport.background import Background
 from epochd.cli.output import Output
 from epochd.cli.session import Exit
 from epochd.cli.views import View, view
@@ -36,16 +37,17 @@ def follow(run: epochd.Run, output: Output, *, after: int = 0, cancels: bool) ->
     progress = _Progress(after)
     interrupted = False
     with view(output) as shown:
+        showing = Background(lambda: _show(run, shown, progress))
         try:
-            _show(run, shown, progress)
+            showing.result()
         except KeyboardInterrupt:
             if not cancels:
-                output.note(f"{run.name} goes on; see it again with: epochd runs watch {run.name}")
+                shown.note(f"{run.name} goes on; see it again with: epochd runs watch {run.name}")
                 raise
             interrupted = True
-            output.note("Ctrl-C: the run is asked to cancel; once more to leave it alone")
-            run.cancel()
-            _show(run, shown, progress)
+            shown.note("Ctrl-C: the run is asked to cancel; once more to leave it alone")
+            Background(run.cancel).result()
+            showing.result()
     if isinstance(progress.last, events.Failed | events.Cancelled):
         raise typer.Exit(Exit.INTERRUPTED if interrupted else Exit.FAILED)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 import epochd
-from epochd.cli.output import Column, ago
+from epochd.cli.output import Column, ago, shortest
 from epochd.cli.session import of
 
 app = typer.Typer(
@@ -80,8 +80,9 @@ def show_model(
         session.output.json({**_version(model), **({"parameters": values} if values else {})})
         return
     session.output.line(str(model))
+    width = max(map(len, values), default=0)
     for key, value in values.items():
-        session.output.line(f"  {key:<9} {value.tolist()}")
+        session.output.line(f"  {key:<{width}}  {shortest(value).tolist()}")
     if not values:
         session.output.note("  --parameters shows the parameters, too")
 

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -34,6 +35,9 @@ class Column:
 
     right: bool = False
     """Whether its cells end at the right."""
+
+    whole: bool = False
+    """Whether its cells are never cut, however narrow the terminal."""
 
 
 class Output:
@@ -107,10 +111,8 @@ def plain(value: Any) -> Any:
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, np.generic):
-        return plain(value.item())
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(shortest(np.asarray(value)).tolist())
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, datetime):
@@ -118,6 +120,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
+
+
+def shortest(array: NDArray[Any]) -> NDArray[Any]:
+    """The array whose numbers print as short as their own type allows: 3.1844087 of float32, not 3.184408664703369."""
+    narrow = array.dtype.kind == "f" and array.dtype.itemsize < np.dtype(np.float64).itemsize
+    return array.astype(np.str_).astype(np.float64) if narrow else array
 
 
 def ago(time: datetime | None) -> str:
@@ -146,7 +154,8 @@ def duration(seconds: float) -> str:
 def _table(columns: Sequence[Column], rows: Sequence[Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column.title, style=column.style, justify="right" if column.right else "left")
+        justify: Literal["right", "left"] = "right" if column.right else "left"
+        table.add_column(column.title, style=column.style, justify=justify, no_wrap=column.whole)
     for row in rows:
         table.add_row(*(_text(column.cell(row)) for column in columns))
     return table

@@ -13,7 +13,7 @@ import typer
 
 import epochd
 from epochd.cli import tables
-from epochd.cli.output import Column, Output
+from epochd.cli.output import Column, Output, shortest
 from epochd.cli.session import of
 
 _SHOWN = 20
@@ -66,14 +66,14 @@ def _columns(model: epochd.Model, rows: tables.Table, probabilities: bool) -> di
     if not probabilities:
         return _named(model.targets, model.predict(rows))
     prediction = model.predict(rows, probabilities=True)
-    shares = model.predict_proba(rows)
+    shares = shortest(model.predict_proba(rows))
     classes = [] if model.classes is None else model.classes.tolist()
     named = {f"probability_{label}": shares[:, index].tolist() for index, label in enumerate(classes)}
     return {**_named(model.targets, prediction.values), **named}
 
 
 def _named(targets: tuple[str, ...], values: Any) -> dict[str, list[Any]]:
-    array = np.asarray(values)
+    array = shortest(np.asarray(values))
     if array.ndim == 1:
         return {targets[0]: array.tolist()}
     return {name: array[:, index].tolist() for index, name in enumerate(targets)}

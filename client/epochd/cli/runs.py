@@ -45,7 +45,7 @@ def _took(run: RunDetails) -> str:
 
 
 _COLUMNS = (
-    Column("RUN", lambda run: run.name),
+    Column("RUN", lambda run: run.name.removeprefix("runs/"), whole=True),
     Column("STATE", _state),
     Column("MODEL", lambda run: run.model.removeprefix("models/")),
     Column("EPOCHS", _epoch, right=True),

@@ -37,6 +37,9 @@ class View(Protocol):
     def show(self, event: events.Event) -> None:
         """Shows the run's next event."""
 
+    def note(self, text: str) -> None:
+        """Says something that is no part of the run."""
+
 
 def view(output: Output) -> View:
     """The view that fits where the output goes."""
@@ -46,6 +49,9 @@ def view(output: Output) -> View:
 
 
 class _View:
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
     def __enter__(self) -> Self:
         return self
 
@@ -54,12 +60,13 @@ class _View:
     ) -> None:
         return None
 
+    def note(self, text: str) -> None:
+        """Writes it to standard error."""
+        self._output.note(text)
+
 
 class LineView(_View):
     """One line an event."""
-
-    def __init__(self, output: Output) -> None:
-        self._output = output
 
     def show(self, event: events.Event) -> None:
         """Writes the event's line, at once."""
@@ -68,9 +75,6 @@ class LineView(_View):
 
 class JsonView(_View):
     """One JSON object an event; ``event`` says of which kind."""
-
-    def __init__(self, output: Output) -> None:
-        self._output = output
 
     def show(self, event: events.Event) -> None:
         """Writes the event's object, at once."""
@@ -133,6 +137,10 @@ class LiveView:
                 self._say(f"✗ {_failure(event)}", "red")
             case events.Cancelled():
                 self._say(f"■ {event}", "yellow")
+
+    def note(self, text: str) -> None:
+        """Says something above the live part."""
+        self._say(text, "yellow")
 
     def _start(self, event: events.Started) -> None:
         self._say(_started(event), "dim")
