@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import grpc
 import pytest
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -105,3 +107,20 @@ def test_no_error_outgrows_the_trailers_limit(violations, metadata):
     percent_encoded = 3 * len(status.message.encode())
     base64 = 4 * (status.ByteSize() + 2) / 3
     assert percent_encoded + base64 < TRAILER_LIMIT - 500
+
+
+def test_the_documented_table_is_the_catalog():
+    """docs/errors.md has one row a reason: its code, its delay and its message."""
+    page = Path(__file__).parents[2] / "docs" / "errors.md"
+    rows = [
+        tuple(cell.strip() for cell in line.strip("|").split("|"))
+        for line in page.read_text().splitlines()
+        if line.startswith("| `")
+    ]
+    assert rows == [documented(reason) for reason in Reason]
+
+
+def documented(reason: Reason) -> tuple[str, ...]:
+    entry = CATALOG[reason]
+    delay = "" if entry.retry_after_seconds is None else f"{entry.retry_after_seconds:g} s"
+    return (f"`{reason.value}`", f"`{entry.code.value}`", delay, entry.message)
