@@ -94,3 +94,32 @@ def test_a_dataset_that_is_gone_or_damaged_says_so(tmp_path) -> None:
     with pytest.raises(EpochdError) as empty:
         ArrowColumns(tmp_path / "empty")
     assert empty.value.reason is Reason.ARTIFACT_CORRUPT
+
+
+def test_a_fleets_rows_are_sorted_by_member_with_weights_and_targets(store) -> None:
+    path = store(
+        pa.table(
+            {
+                "x": [1.0, 2.0, 3.0, 4.0, None],
+                "k": ["b", "a", "b", "a", "c"],
+                "y": [0, 1, 1, 0, 1],
+                "w": [1.0, 2.0, 3.0, 4.0, 5.0],
+            }
+        )
+    )
+    roles = ColumnRoles(features=("x",), targets=("y",), groups=("k",), weight="w")
+    arrays = load_training_arrays(path, roles, spec(LossKind.CROSS_ENTROPY), (0, 1))
+    assert arrays.features[:4].tolist() == [[2], [4], [1], [3]]
+    assert arrays.targets.tolist() == [1, 0, 0, 1, 1]
+    assert arrays.weights.tolist() == [2, 4, 1, 3, 5]
+    assert arrays.weights.dtype == np.float32
+    assert arrays.groups.keys.columns[0].tolist() == ["a", "b", "c"]
+    assert arrays.groups.offsets.tolist() == [0, 2, 4, 5]
+    assert arrays.groups.unfit == {2: "FEATURE_NOT_FINITE"}
+
+
+def test_a_fleet_without_keys_any_more_is_an_error(store) -> None:
+    path = store(pa.table({"x": [1.0, 2.0], "k": ["a", None], "y": [1.0, 2.0]}))
+    roles = ColumnRoles(features=("x",), targets=("y",), groups=("k",))
+    with pytest.raises(InvalidInput):
+        load_training_arrays(path, roles, spec(), None)

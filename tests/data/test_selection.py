@@ -46,3 +46,40 @@ def test_each_faulty_name_has_a_violation_and_the_others_are_found(names, featur
             assert (f"data.{role}_columns[{position}]" in fields) == (faulty or both)
     found = {names[index] for index in selection.targets}
     assert found == set(targets) & set(names)
+
+
+def test_features_are_the_columns_without_another_role() -> None:
+    roles = ColumnRoles(targets=("y",), groups=("store", "year"), weight="w")
+    names = ("year", "a", "w", "y", "store", "b")
+    selection = select(names, roles, Violations())
+    assert (selection.features, selection.targets) == ((1, 5), (3,))
+    assert (selection.groups, selection.weight) == ((4, 0), 2)
+    assert selection.roles(names) == ColumnRoles(
+        features=("a", "b"), targets=("y",), groups=("store", "year"), weight="w"
+    )
+
+
+def test_columns_of_two_roles_are_named_in_the_later_one() -> None:
+    violations = Violations()
+    roles = ColumnRoles(features=("x", "y", "k", "w"), targets=("y",), groups=("k", "y"), weight="w")
+    select(("x", "y", "k", "w"), roles, violations)
+    assert {violation.field: violation.description for violation in violations.found} == {
+        "data.group_columns[1]": "'y' is a target column too",
+        "data.feature_columns[1]": "'y' is a target column too",
+        "data.feature_columns[2]": "'k' is a key column too",
+        "data.feature_columns[3]": "'w' is the weight column too",
+    }
+    violations = Violations()
+    select(("x", "y", "k"), ColumnRoles(targets=("y",), groups=("k",), weight="k"), violations)
+    assert [violation.field for violation in violations.found] == ["data.weight_column"]
+
+
+def test_unknown_keys_and_weights_come_with_the_nearest_column() -> None:
+    violations = Violations()
+    roles = ColumnRoles(targets=("y",), groups=("stroe", "store", "store"), weight="wieght")
+    select(("x", "y", "store", "weight"), roles, violations)
+    assert {violation.field: violation.description for violation in violations.found} == {
+        "data.group_columns[0]": "'stroe' is no column of the data; did you mean 'store'?",
+        "data.group_columns[2]": "'store' is listed twice",
+        "data.weight_column": "'wieght' is no column of the data; did you mean 'weight'?",
+    }

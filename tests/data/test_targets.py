@@ -8,7 +8,8 @@ from hypothesis.extra import numpy as hnp
 from sklearn.preprocessing import LabelEncoder
 
 from epochd_server.data.columns import TableColumns, TensorColumns
-from epochd_server.data.features import prepare_features, wrong_value
+from epochd_server.data.features import check_features, prepare_features, wrong_value
+from epochd_server.data.fitness import FEATURE_NOT_FINITE, TARGET_NOT_FINITE, UnusableRows
 from epochd_server.data.targets import load_targets, prepare_targets
 from epochd_server.domain.data import Column, Table, TensorPair
 from epochd_server.domain.errors import Violations
@@ -86,3 +87,51 @@ def test_numbers_of_every_type_are_converted(dtype) -> None:
     matrix = prepare_features(column(values), [0], Precision.FLOAT64, Violations())
     assert matrix.tolist() == [[0.0], [1.0], [1.0]]
     assert wrong_value(values, Precision.FLOAT64) is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [(["b", None, "a"], ("a", "b")), ([1.0, float("nan"), 0.0], (0, 1)), ([1.0, float("inf"), 0.0], (0, 1))],
+)
+def test_a_missing_label_of_a_fleet_is_the_matter_of_its_row(labels, classes) -> None:
+    values = np.array(labels, dtype=object if isinstance(labels[0], str) else None)
+    found = []
+    for loss in (CROSS_ENTROPY, BCE):
+        unusable, violations = UnusableRows(), Violations()
+        targets = prepare_targets(column(values), [0], loss, Precision.FLOAT32, None, violations, unusable)
+        assert not violations
+        assert targets.classes == classes
+        assert unusable.by_reason[TARGET_NOT_FINITE].tolist() == [False, True, False]
+        found.append(targets.values.reshape(-1)[[0, 2]].tolist())
+        loaded = load_targets(column(values), [0], loss, Precision.FLOAT32, classes, UnusableRows())
+        assert np.array_equal(loaded, targets.values)
+    assert found == [[1, 0], [1, 0]]
+
+
+def test_labels_that_are_all_missing_are_a_fault_of_a_fleet_too() -> None:
+    violations = Violations()
+    values = np.full(3, np.nan)
+    prepare_targets(column(values), [0], CROSS_ENTROPY, Precision.FLOAT32, None, violations, UnusableRows())
+    assert violations
+
+
+def test_targets_of_a_fleet_that_are_not_finite_are_the_matter_of_their_rows() -> None:
+    violations, unusable = Violations(), UnusableRows()
+    values = np.array([1.0, np.nan, 1e300])
+    targets = prepare_targets(column(values), [0], MSE, Precision.FLOAT32, None, violations, unusable)
+    assert not violations
+    assert targets.values[0].tolist() == [1]
+    assert unusable.by_reason[TARGET_NOT_FINITE].tolist() == [False, True, True]
+    loaded = UnusableRows()
+    load_targets(column(values), [0], MSE, Precision.FLOAT32, None, loaded)
+    assert loaded.by_reason[TARGET_NOT_FINITE].tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("value", [np.nan, 1e300])
+def test_features_of_a_fleet_that_are_not_finite_are_the_matter_of_their_rows(value) -> None:
+    values = np.array([1.0, value, 3.0])
+    for check in (prepare_features, check_features):
+        violations, unusable = Violations(), UnusableRows()
+        check(column(values), [0], Precision.FLOAT32, violations, unusable)
+        assert not violations
+        assert unusable.by_reason[FEATURE_NOT_FINITE].tolist() == [False, True, False]

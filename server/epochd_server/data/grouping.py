@@ -18,6 +18,9 @@ from epochd_server.domain.data import quoted
 from epochd_server.domain.errors import Violations
 from epochd_server.domain.fleets import Key, Keys
 
+MAX_KEY_TEXT = 1_024
+"""Characters of a text key: keys are sent along with losses and predictions."""
+
 Integers = NDArray[np.int64]
 _SPARE = 65_536
 """Integers that span no more than 4 N + so many values are counted in a table instead of hashed."""
@@ -136,6 +139,11 @@ def _rank_texts(columns: Columns, index: int, violations: Violations) -> _Ranked
     missing = codes < 0
     if missing.any():
         _report_missing(columns.column_field(index), columns.names[index], missing, violations)
+        return None
+    longest = max(map(len, texts.tolist()))
+    if longest > MAX_KEY_TEXT:
+        problem = f"has a text of {longest:,} characters, at most {MAX_KEY_TEXT:,} are allowed"
+        violations.add(columns.column_field(index), f"key {columns.names[index]!r} {problem}")
         return None
     return _Ranked(texts, codes)
 
