@@ -43,6 +43,26 @@ def call(channel: grpc.Channel, name: str, messages: list[Any]) -> list[Any]:
     return list(answers)
 
 
+FLEET = {
+    "modelName": "sales-by-store",
+    "data": {
+        "table": {
+            "columns": [
+                {"name": "store", "strings": {"values": ["north", "north", "south", "south"]}},
+                {"name": "visitors", "numbers": {"values": [1, 2, 1, 2]}},
+                {"name": "sales", "numbers": {"values": [2, 4, 3, 6]}},
+            ]
+        },
+        "targetColumns": ["sales"],
+        "groupColumns": ["store"],
+    },
+    "model": {"linear": {}},
+    "loss": {"mse": {}},
+    "gradient": {"epochs": 10, "optimizer": {"sgd": {"lr": 0.01}}},
+}
+"""Trains the fleet whose members the examples ask for."""
+
+
 @pytest.fixture(scope="module")
 def generator() -> ModuleType:
     spec = importlib.util.spec_from_file_location("generate_api", DOCS / "generate_api.py")
@@ -79,5 +99,6 @@ def test_the_examples_work_one_after_the_other(examples: dict[str, Any], server_
         call(
             channel, "Trainer.Train", requests("Trainer.Train", json.loads(again))
         )  # a version stays after the deletion
+        call(channel, "Trainer.Train", requests("Trainer.Train", {"Trainer.Train": FLEET}))
         for name in examples:
             assert call(channel, name, requests(name, json.loads(text)))

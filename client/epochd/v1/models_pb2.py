@@ -22,64 +22,83 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from epochd.v1 import run_pb2 as epochd_dot_v1_dot_run__pb2
 from epochd.v1 import spec_pb2 as epochd_dot_v1_dot_spec__pb2
 from epochd.v1 import tensor_pb2 as epochd_dot_v1_dot_tensor__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x65pochd/v1/models.proto\x12\tepochd.v1\x1a\x14\x65pochd/v1/spec.proto\x1a\x16\x65pochd/v1/tensor.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0elatest_version\x18\x02 \x01(\t\x12!\n\x07\x61liases\x18\x03 \x03(\x0b\x32\x10.epochd.v1.Alias\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\'\n\x05\x41lias\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\xfd\x03\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x05model\x18\x04 \x01(\x0b\x32\x14.epochd.v1.ModelSpec\x12\x1d\n\x04loss\x18\x05 \x01(\x0b\x32\x0f.epochd.v1.Loss\x12\x17\n\x0f\x66\x65\x61ture_columns\x18\x06 \x03(\t\x12\x16\n\x0etarget_columns\x18\x07 \x03(\t\x12\'\n\x07\x63lasses\x18\x08 \x01(\x0b\x32\x16.epochd.v1.ClassLabels\x12\"\n\x05\x64type\x18\t \x01(\x0e\x32\x13.epochd.v1.DataType\x12\x12\n\nparameters\x18\n \x01(\x03\x12\x0c\n\x04rows\x18\x0b \x01(\x03\x12\x0e\n\x06\x65pochs\x18\x0c \x01(\x03\x12\x12\n\nfinal_loss\x18\r \x01(\x01\x12\x0c\n\x04seed\x18\x0e \x01(\x03\x12\x0f\n\x07members\x18\x11 \x01(\x03\x12\x16\n\x0e\x66\x61iled_members\x18\x12 \x01(\x03\x12\x13\n\x0bkey_columns\x18\x13 \x03(\t\x12(\n\x08gradient\x18\x0f \x01(\x0b\x32\x16.epochd.v1.GradientFit\x12#\n\x07logging\x18\x10 \x01(\x0b\x32\x12.epochd.v1.Logging\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"3\n\x10GetModelResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.epochd.v1.Model\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"O\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.epochd.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"!\n\x11GetVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x12GetVersionResponse\x12(\n\x07version\x18\x01 \x01(\x0b\x32\x17.epochd.v1.ModelVersion\"K\n\x13ListVersionsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x14ListVersionsResponse\x12)\n\x08versions\x18\x01 \x03(\x0b\x32\x17.epochd.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14GetParametersRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"Z\n\x15GetParametersResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12*\n\nparameters\x18\x02 \x03(\x0b\x32\x16.epochd.v1.NamedTensor\"$\n\x14\x45xportVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"%\n\x15\x45xportVersionResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"@\n\x0fSetAliasRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\"3\n\x10SetAliasResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.epochd.v1.Model\"2\n\x12\x44\x65leteAliasRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\"6\n\x13\x44\x65leteAliasResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.epochd.v1.Model\"$\n\x14\x44\x65leteVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteVersionResponse\"\"\n\x12\x44\x65leteModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteModelResponse2\x93\x06\n\x06Models\x12\x43\n\x08GetModel\x12\x1a.epochd.v1.GetModelRequest\x1a\x1b.epochd.v1.GetModelResponse\x12I\n\nListModels\x12\x1c.epochd.v1.ListModelsRequest\x1a\x1d.epochd.v1.ListModelsResponse\x12I\n\nGetVersion\x12\x1c.epochd.v1.GetVersionRequest\x1a\x1d.epochd.v1.GetVersionResponse\x12O\n\x0cListVersions\x12\x1e.epochd.v1.ListVersionsRequest\x1a\x1f.epochd.v1.ListVersionsResponse\x12R\n\rGetParameters\x12\x1f.epochd.v1.GetParametersRequest\x1a .epochd.v1.GetParametersResponse\x12T\n\rExportVersion\x12\x1f.epochd.v1.ExportVersionRequest\x1a .epochd.v1.ExportVersionResponse0\x01\x12\x43\n\x08SetAlias\x12\x1a.epochd.v1.SetAliasRequest\x1a\x1b.epochd.v1.SetAliasResponse\x12L\n\x0b\x44\x65leteAlias\x12\x1d.epochd.v1.DeleteAliasRequest\x1a\x1e.epochd.v1.DeleteAliasResponse\x12R\n\rDeleteVersion\x12\x1f.epochd.v1.DeleteVersionRequest\x1a .epochd.v1.DeleteVersionResponse\x12L\n\x0b\x44\x65leteModel\x12\x1d.epochd.v1.DeleteModelRequest\x1a\x1e.epochd.v1.DeleteModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x65pochd/v1/models.proto\x12\tepochd.v1\x1a\x13\x65pochd/v1/run.proto\x1a\x14\x65pochd/v1/spec.proto\x1a\x16\x65pochd/v1/tensor.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0elatest_version\x18\x02 \x01(\t\x12!\n\x07\x61liases\x18\x03 \x03(\x0b\x32\x10.epochd.v1.Alias\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\'\n\x05\x41lias\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\xd3\x04\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x05model\x18\x04 \x01(\x0b\x32\x14.epochd.v1.ModelSpec\x12\x1d\n\x04loss\x18\x05 \x01(\x0b\x32\x0f.epochd.v1.Loss\x12\x17\n\x0f\x66\x65\x61ture_columns\x18\x06 \x03(\t\x12\x16\n\x0etarget_columns\x18\x07 \x03(\t\x12\'\n\x07\x63lasses\x18\x08 \x01(\x0b\x32\x16.epochd.v1.ClassLabels\x12\"\n\x05\x64type\x18\t \x01(\x0e\x32\x13.epochd.v1.DataType\x12\x12\n\nparameters\x18\n \x01(\x03\x12\x0c\n\x04rows\x18\x0b \x01(\x03\x12\x0e\n\x06\x65pochs\x18\x0c \x01(\x03\x12\x12\n\nfinal_loss\x18\r \x01(\x01\x12\x0c\n\x04seed\x18\x0e \x01(\x03\x12\x0f\n\x07members\x18\x11 \x01(\x03\x12\x16\n\x0e\x66\x61iled_members\x18\x12 \x01(\x03\x12\x13\n\x0bkey_columns\x18\x13 \x03(\t\x12\x1f\n\x05sweep\x18\x14 \x01(\x0b\x32\x10.epochd.v1.Sweep\x12\r\n\x05\x66leet\x18\x15 \x01(\t\x12$\n\x06member\x18\x16 \x01(\x0b\x32\x14.epochd.v1.MemberKey\x12(\n\x08gradient\x18\x0f \x01(\x0b\x32\x16.epochd.v1.GradientFit\x12#\n\x07logging\x18\x10 \x01(\x0b\x32\x12.epochd.v1.Logging\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"3\n\x10GetModelResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.epochd.v1.Model\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"O\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.epochd.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"!\n\x11GetVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x12GetVersionResponse\x12(\n\x07version\x18\x01 \x01(\x0b\x32\x17.epochd.v1.ModelVersion\"K\n\x13ListVersionsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x14ListVersionsResponse\x12)\n\x08versions\x18\x01 \x03(\x0b\x32\x17.epochd.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14GetParametersRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"Z\n\x15GetParametersResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12*\n\nparameters\x18\x02 \x03(\x0b\x32\x16.epochd.v1.NamedTensor\"\xa9\x01\n\x06Member\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.epochd.v1.MemberKey\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.epochd.v1.MemberState\x12\x0c\n\x04rows\x18\x03 \x01(\x03\x12\x0e\n\x06\x65pochs\x18\x04 \x01(\x03\x12\x12\n\nfinal_loss\x18\x05 \x01(\x01\x12#\n\x07\x66\x61ilure\x18\x06 \x01(\x0b\x32\x12.epochd.v1.Failure\"\x97\x01\n\x12ListMembersRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12%\n\x05order\x18\x04 \x01(\x0e\x32\x16.epochd.v1.MemberOrder\x12%\n\x05state\x18\x05 \x01(\x0e\x32\x16.epochd.v1.MemberState\"a\n\x13ListMembersResponse\x12\"\n\x07members\x18\x01 \x03(\x0b\x32\x11.epochd.v1.Member\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05total\x18\x03 \x01(\x03\"C\n\x10GetMemberRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12!\n\x03key\x18\x02 \x01(\x0b\x32\x14.epochd.v1.MemberKey\"y\n\x11GetMemberResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12!\n\x06member\x18\x02 \x01(\x0b\x32\x11.epochd.v1.Member\x12*\n\nparameters\x18\x03 \x03(\x0b\x32\x16.epochd.v1.NamedTensor\"o\n\x14PromoteMemberRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12!\n\x03key\x18\x02 \x01(\x0b\x32\x14.epochd.v1.MemberKey\x12\x12\n\nmodel_name\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"A\n\x15PromoteMemberResponse\x12(\n\x07version\x18\x01 \x01(\x0b\x32\x17.epochd.v1.ModelVersion\"$\n\x14\x45xportVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"%\n\x15\x45xportVersionResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"@\n\x0fSetAliasRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\"3\n\x10SetAliasResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.epochd.v1.Model\"2\n\x12\x44\x65leteAliasRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\"6\n\x13\x44\x65leteAliasResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.epochd.v1.Model\"$\n\x14\x44\x65leteVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteVersionResponse\"\"\n\x12\x44\x65leteModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteModelResponse*`\n\x0bMemberState\x12\x1c\n\x18MEMBER_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16MEMBER_STATE_SUCCEEDED\x10\x01\x12\x17\n\x13MEMBER_STATE_FAILED\x10\x02*^\n\x0bMemberOrder\x12\x1c\n\x18MEMBER_ORDER_UNSPECIFIED\x10\x00\x12\x17\n\x13MEMBER_ORDER_BY_KEY\x10\x01\x12\x18\n\x14MEMBER_ORDER_BY_LOSS\x10\x02\x32\xfd\x07\n\x06Models\x12\x43\n\x08GetModel\x12\x1a.epochd.v1.GetModelRequest\x1a\x1b.epochd.v1.GetModelResponse\x12I\n\nListModels\x12\x1c.epochd.v1.ListModelsRequest\x1a\x1d.epochd.v1.ListModelsResponse\x12I\n\nGetVersion\x12\x1c.epochd.v1.GetVersionRequest\x1a\x1d.epochd.v1.GetVersionResponse\x12O\n\x0cListVersions\x12\x1e.epochd.v1.ListVersionsRequest\x1a\x1f.epochd.v1.ListVersionsResponse\x12R\n\rGetParameters\x12\x1f.epochd.v1.GetParametersRequest\x1a .epochd.v1.GetParametersResponse\x12L\n\x0bListMembers\x12\x1d.epochd.v1.ListMembersRequest\x1a\x1e.epochd.v1.ListMembersResponse\x12\x46\n\tGetMember\x12\x1b.epochd.v1.GetMemberRequest\x1a\x1c.epochd.v1.GetMemberResponse\x12R\n\rPromoteMember\x12\x1f.epochd.v1.PromoteMemberRequest\x1a .epochd.v1.PromoteMemberResponse\x12T\n\rExportVersion\x12\x1f.epochd.v1.ExportVersionRequest\x1a .epochd.v1.ExportVersionResponse0\x01\x12\x43\n\x08SetAlias\x12\x1a.epochd.v1.SetAliasRequest\x1a\x1b.epochd.v1.SetAliasResponse\x12L\n\x0b\x44\x65leteAlias\x12\x1d.epochd.v1.DeleteAliasRequest\x1a\x1e.epochd.v1.DeleteAliasResponse\x12R\n\rDeleteVersion\x12\x1f.epochd.v1.DeleteVersionRequest\x1a .epochd.v1.DeleteVersionResponse\x12L\n\x0b\x44\x65leteModel\x12\x1d.epochd.v1.DeleteModelRequest\x1a\x1e.epochd.v1.DeleteModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'epochd.v1.models_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODEL']._serialized_start=117
-  _globals['_MODEL']._serialized_end=295
-  _globals['_ALIAS']._serialized_start=297
-  _globals['_ALIAS']._serialized_end=336
-  _globals['_MODELVERSION']._serialized_start=339
-  _globals['_MODELVERSION']._serialized_end=848
-  _globals['_GETMODELREQUEST']._serialized_start=850
-  _globals['_GETMODELREQUEST']._serialized_end=881
-  _globals['_GETMODELRESPONSE']._serialized_start=883
-  _globals['_GETMODELRESPONSE']._serialized_end=934
-  _globals['_LISTMODELSREQUEST']._serialized_start=936
-  _globals['_LISTMODELSREQUEST']._serialized_end=994
-  _globals['_LISTMODELSRESPONSE']._serialized_start=996
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1075
-  _globals['_GETVERSIONREQUEST']._serialized_start=1077
-  _globals['_GETVERSIONREQUEST']._serialized_end=1110
-  _globals['_GETVERSIONRESPONSE']._serialized_start=1112
-  _globals['_GETVERSIONRESPONSE']._serialized_end=1174
-  _globals['_LISTVERSIONSREQUEST']._serialized_start=1176
-  _globals['_LISTVERSIONSREQUEST']._serialized_end=1251
-  _globals['_LISTVERSIONSRESPONSE']._serialized_start=1253
-  _globals['_LISTVERSIONSRESPONSE']._serialized_end=1343
-  _globals['_GETPARAMETERSREQUEST']._serialized_start=1345
-  _globals['_GETPARAMETERSREQUEST']._serialized_end=1381
-  _globals['_GETPARAMETERSRESPONSE']._serialized_start=1383
-  _globals['_GETPARAMETERSRESPONSE']._serialized_end=1473
-  _globals['_EXPORTVERSIONREQUEST']._serialized_start=1475
-  _globals['_EXPORTVERSIONREQUEST']._serialized_end=1511
-  _globals['_EXPORTVERSIONRESPONSE']._serialized_start=1513
-  _globals['_EXPORTVERSIONRESPONSE']._serialized_end=1550
-  _globals['_SETALIASREQUEST']._serialized_start=1552
-  _globals['_SETALIASREQUEST']._serialized_end=1616
-  _globals['_SETALIASRESPONSE']._serialized_start=1618
-  _globals['_SETALIASRESPONSE']._serialized_end=1669
-  _globals['_DELETEALIASREQUEST']._serialized_start=1671
-  _globals['_DELETEALIASREQUEST']._serialized_end=1721
-  _globals['_DELETEALIASRESPONSE']._serialized_start=1723
-  _globals['_DELETEALIASRESPONSE']._serialized_end=1777
-  _globals['_DELETEVERSIONREQUEST']._serialized_start=1779
-  _globals['_DELETEVERSIONREQUEST']._serialized_end=1815
-  _globals['_DELETEVERSIONRESPONSE']._serialized_start=1817
-  _globals['_DELETEVERSIONRESPONSE']._serialized_end=1840
-  _globals['_DELETEMODELREQUEST']._serialized_start=1842
-  _globals['_DELETEMODELREQUEST']._serialized_end=1876
-  _globals['_DELETEMODELRESPONSE']._serialized_start=1878
-  _globals['_DELETEMODELRESPONSE']._serialized_end=1899
-  _globals['_MODELS']._serialized_start=1902
-  _globals['_MODELS']._serialized_end=2689
+  _globals['_MEMBERSTATE']._serialized_start=2805
+  _globals['_MEMBERSTATE']._serialized_end=2901
+  _globals['_MEMBERORDER']._serialized_start=2903
+  _globals['_MEMBERORDER']._serialized_end=2997
+  _globals['_MODEL']._serialized_start=138
+  _globals['_MODEL']._serialized_end=316
+  _globals['_ALIAS']._serialized_start=318
+  _globals['_ALIAS']._serialized_end=357
+  _globals['_MODELVERSION']._serialized_start=360
+  _globals['_MODELVERSION']._serialized_end=955
+  _globals['_GETMODELREQUEST']._serialized_start=957
+  _globals['_GETMODELREQUEST']._serialized_end=988
+  _globals['_GETMODELRESPONSE']._serialized_start=990
+  _globals['_GETMODELRESPONSE']._serialized_end=1041
+  _globals['_LISTMODELSREQUEST']._serialized_start=1043
+  _globals['_LISTMODELSREQUEST']._serialized_end=1101
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1103
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1182
+  _globals['_GETVERSIONREQUEST']._serialized_start=1184
+  _globals['_GETVERSIONREQUEST']._serialized_end=1217
+  _globals['_GETVERSIONRESPONSE']._serialized_start=1219
+  _globals['_GETVERSIONRESPONSE']._serialized_end=1281
+  _globals['_LISTVERSIONSREQUEST']._serialized_start=1283
+  _globals['_LISTVERSIONSREQUEST']._serialized_end=1358
+  _globals['_LISTVERSIONSRESPONSE']._serialized_start=1360
+  _globals['_LISTVERSIONSRESPONSE']._serialized_end=1450
+  _globals['_GETPARAMETERSREQUEST']._serialized_start=1452
+  _globals['_GETPARAMETERSREQUEST']._serialized_end=1488
+  _globals['_GETPARAMETERSRESPONSE']._serialized_start=1490
+  _globals['_GETPARAMETERSRESPONSE']._serialized_end=1580
+  _globals['_MEMBER']._serialized_start=1583
+  _globals['_MEMBER']._serialized_end=1752
+  _globals['_LISTMEMBERSREQUEST']._serialized_start=1755
+  _globals['_LISTMEMBERSREQUEST']._serialized_end=1906
+  _globals['_LISTMEMBERSRESPONSE']._serialized_start=1908
+  _globals['_LISTMEMBERSRESPONSE']._serialized_end=2005
+  _globals['_GETMEMBERREQUEST']._serialized_start=2007
+  _globals['_GETMEMBERREQUEST']._serialized_end=2074
+  _globals['_GETMEMBERRESPONSE']._serialized_start=2076
+  _globals['_GETMEMBERRESPONSE']._serialized_end=2197
+  _globals['_PROMOTEMEMBERREQUEST']._serialized_start=2199
+  _globals['_PROMOTEMEMBERREQUEST']._serialized_end=2310
+  _globals['_PROMOTEMEMBERRESPONSE']._serialized_start=2312
+  _globals['_PROMOTEMEMBERRESPONSE']._serialized_end=2377
+  _globals['_EXPORTVERSIONREQUEST']._serialized_start=2379
+  _globals['_EXPORTVERSIONREQUEST']._serialized_end=2415
+  _globals['_EXPORTVERSIONRESPONSE']._serialized_start=2417
+  _globals['_EXPORTVERSIONRESPONSE']._serialized_end=2454
+  _globals['_SETALIASREQUEST']._serialized_start=2456
+  _globals['_SETALIASREQUEST']._serialized_end=2520
+  _globals['_SETALIASRESPONSE']._serialized_start=2522
+  _globals['_SETALIASRESPONSE']._serialized_end=2573
+  _globals['_DELETEALIASREQUEST']._serialized_start=2575
+  _globals['_DELETEALIASREQUEST']._serialized_end=2625
+  _globals['_DELETEALIASRESPONSE']._serialized_start=2627
+  _globals['_DELETEALIASRESPONSE']._serialized_end=2681
+  _globals['_DELETEVERSIONREQUEST']._serialized_start=2683
+  _globals['_DELETEVERSIONREQUEST']._serialized_end=2719
+  _globals['_DELETEVERSIONRESPONSE']._serialized_start=2721
+  _globals['_DELETEVERSIONRESPONSE']._serialized_end=2744
+  _globals['_DELETEMODELREQUEST']._serialized_start=2746
+  _globals['_DELETEMODELREQUEST']._serialized_end=2780
+  _globals['_DELETEMODELRESPONSE']._serialized_start=2782
+  _globals['_DELETEMODELRESPONSE']._serialized_end=2803
+  _globals['_MODELS']._serialized_start=3000
+  _globals['_MODELS']._serialized_end=4021
 # @@protoc_insertion_point(module_scope)

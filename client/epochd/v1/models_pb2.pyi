@@ -4,12 +4,14 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from epochd.v1 import run_pb2 as _run_pb2
 from epochd.v1 import spec_pb2 as _spec_pb2
 from epochd.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,6 +22,54 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _MemberState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MemberStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MemberState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MEMBER_STATE_UNSPECIFIED: _MemberState.ValueType  # 0
+    """Never sent."""
+    MEMBER_STATE_SUCCEEDED: _MemberState.ValueType  # 1
+    """Trained."""
+    MEMBER_STATE_FAILED: _MemberState.ValueType  # 2
+    """Not trained; `failure` says why. The member predicts nothing."""
+
+class MemberState(_MemberState, metaclass=_MemberStateEnumTypeWrapper):
+    """How a member's training ended."""
+
+MEMBER_STATE_UNSPECIFIED: MemberState.ValueType  # 0
+"""Never sent."""
+MEMBER_STATE_SUCCEEDED: MemberState.ValueType  # 1
+"""Trained."""
+MEMBER_STATE_FAILED: MemberState.ValueType  # 2
+"""Not trained; `failure` says why. The member predicts nothing."""
+Global___MemberState: _TypeAlias = MemberState  # noqa: Y015
+
+class _MemberOrder:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MemberOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MemberOrder.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MEMBER_ORDER_UNSPECIFIED: _MemberOrder.ValueType  # 0
+    """Not given: BY_KEY."""
+    MEMBER_ORDER_BY_KEY: _MemberOrder.ValueType  # 1
+    """By key, ascending."""
+    MEMBER_ORDER_BY_LOSS: _MemberOrder.ValueType  # 2
+    """By final loss, smallest first; failed members last."""
+
+class MemberOrder(_MemberOrder, metaclass=_MemberOrderEnumTypeWrapper):
+    """In which order members are listed."""
+
+MEMBER_ORDER_UNSPECIFIED: MemberOrder.ValueType  # 0
+"""Not given: BY_KEY."""
+MEMBER_ORDER_BY_KEY: MemberOrder.ValueType  # 1
+"""By key, ascending."""
+MEMBER_ORDER_BY_LOSS: MemberOrder.ValueType  # 2
+"""By final loss, smallest first; failed members last."""
+Global___MemberOrder: _TypeAlias = MemberOrder  # noqa: Y015
 
 @_typing.final
 class Model(_message.Message):
@@ -114,6 +164,9 @@ class ModelVersion(_message.Message):
     MEMBERS_FIELD_NUMBER: _builtins.int
     FAILED_MEMBERS_FIELD_NUMBER: _builtins.int
     KEY_COLUMNS_FIELD_NUMBER: _builtins.int
+    SWEEP_FIELD_NUMBER: _builtins.int
+    FLEET_FIELD_NUMBER: _builtins.int
+    MEMBER_FIELD_NUMBER: _builtins.int
     GRADIENT_FIELD_NUMBER: _builtins.int
     LOGGING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -138,6 +191,8 @@ class ModelVersion(_message.Message):
     """
     failed_members: _builtins.int
     """Fleets: how many members failed."""
+    fleet: _builtins.str
+    """Made by PromoteMember: the fleet that it was a member of, `models/{model}/versions/{version}`; otherwise empty."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
@@ -167,6 +222,14 @@ class ModelVersion(_message.Message):
         """Fleets: the key columns, in order."""
 
     @_builtins.property
+    def sweep(self) -> _spec_pb2.Sweep:
+        """Sweeps: what was swept; unset otherwise."""
+
+    @_builtins.property
+    def member(self) -> _spec_pb2.MemberKey:
+        """Made by PromoteMember: its key in that fleet; otherwise unset."""
+
+    @_builtins.property
     def gradient(self) -> _spec_pb2.GradientFit:
         """How it was fitted."""
 
@@ -194,12 +257,15 @@ class ModelVersion(_message.Message):
         members: _builtins.int = ...,
         failed_members: _builtins.int = ...,
         key_columns: _abc.Iterable[_builtins.str] | None = ...,
+        sweep: _spec_pb2.Sweep | None = ...,
+        fleet: _builtins.str = ...,
+        member: _spec_pb2.MemberKey | None = ...,
         gradient: _spec_pb2.GradientFit | None = ...,
         logging: _spec_pb2.Logging | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "create_time", b"create_time", "gradient", b"gradient", "logging", b"logging", "loss", b"loss", "model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "create_time", b"create_time", "gradient", b"gradient", "logging", b"logging", "loss", b"loss", "member", b"member", "model", b"model", "sweep", b"sweep"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "create_time", b"create_time", "dtype", b"dtype", "epochs", b"epochs", "failed_members", b"failed_members", "feature_columns", b"feature_columns", "final_loss", b"final_loss", "gradient", b"gradient", "key_columns", b"key_columns", "logging", b"logging", "loss", b"loss", "members", b"members", "model", b"model", "name", b"name", "parameters", b"parameters", "rows", b"rows", "run", b"run", "seed", b"seed", "target_columns", b"target_columns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "create_time", b"create_time", "dtype", b"dtype", "epochs", b"epochs", "failed_members", b"failed_members", "feature_columns", b"feature_columns", "final_loss", b"final_loss", "fleet", b"fleet", "gradient", b"gradient", "key_columns", b"key_columns", "logging", b"logging", "loss", b"loss", "member", b"member", "members", b"members", "model", b"model", "name", b"name", "parameters", b"parameters", "rows", b"rows", "run", b"run", "seed", b"seed", "sweep", b"sweep", "target_columns", b"target_columns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -458,6 +524,244 @@ class GetParametersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetParametersResponse: _TypeAlias = GetParametersResponse  # noqa: Y015
+
+@_typing.final
+class Member(_message.Message):
+    """A member of a fleet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    EPOCHS_FIELD_NUMBER: _builtins.int
+    FINAL_LOSS_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    state: Global___MemberState.ValueType
+    """How its training ended."""
+    rows: _builtins.int
+    """Rows it was trained on."""
+    epochs: _builtins.int
+    """Epochs it was trained for."""
+    final_loss: _builtins.float
+    """The loss of its last epoch, before its update; NaN where it has none."""
+    @_builtins.property
+    def key(self) -> _spec_pb2.MemberKey:
+        """Its key."""
+
+    @_builtins.property
+    def failure(self) -> _run_pb2.Failure:
+        """Why it failed; unset otherwise."""
+
+    def __init__(
+        self,
+        *,
+        key: _spec_pb2.MemberKey | None = ...,
+        state: Global___MemberState.ValueType = ...,
+        rows: _builtins.int = ...,
+        epochs: _builtins.int = ...,
+        final_loss: _builtins.float = ...,
+        failure: _run_pb2.Failure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epochs", b"epochs", "failure", b"failure", "final_loss", b"final_loss", "key", b"key", "rows", b"rows", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Member: _TypeAlias = Member  # noqa: Y015
+
+@_typing.final
+class ListMembersRequest(_message.Message):
+    """Request of Models.ListMembers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """A version, as in GetVersionRequest."""
+    page_size: _builtins.int
+    """At most so many, up to 10,000. Unset means 100."""
+    page_token: _builtins.str
+    """next_page_token of the page before. Unset means the first page."""
+    order: Global___MemberOrder.ValueType
+    """The order. Unset means BY_KEY."""
+    state: Global___MemberState.ValueType
+    """Only members in this state. Unset means all."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        order: Global___MemberOrder.ValueType = ...,
+        state: Global___MemberState.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMembersRequest: _TypeAlias = ListMembersRequest  # noqa: Y015
+
+@_typing.final
+class ListMembersResponse(_message.Message):
+    """Response of Models.ListMembers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last."""
+    total: _builtins.int
+    """Members in all, of the state asked for."""
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]:
+        """The members."""
+
+    def __init__(
+        self,
+        *,
+        members: _abc.Iterable[Global___Member] | None = ...,
+        next_page_token: _builtins.str = ...,
+        total: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members", "next_page_token", b"next_page_token", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMembersResponse: _TypeAlias = ListMembersResponse  # noqa: Y015
+
+@_typing.final
+class GetMemberRequest(_message.Message):
+    """Request of Models.GetMember."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """A version, as in GetVersionRequest."""
+    @_builtins.property
+    def key(self) -> _spec_pb2.MemberKey:
+        """The member."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        key: _spec_pb2.MemberKey | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMemberRequest: _TypeAlias = GetMemberRequest  # noqa: Y015
+
+@_typing.final
+class GetMemberResponse(_message.Message):
+    """Response of Models.GetMember."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    MEMBER_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """The version, `models/{model}/versions/{version}`."""
+    @_builtins.property
+    def member(self) -> Global___Member:
+        """The member."""
+
+    @_builtins.property
+    def parameters(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.NamedTensor]:
+        """Its parameters; empty where it failed."""
+
+    def __init__(
+        self,
+        *,
+        model_version: _builtins.str = ...,
+        member: Global___Member | None = ...,
+        parameters: _abc.Iterable[_tensor_pb2.NamedTensor] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["member", b"member"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["member", b"member", "model_version", b"model_version", "parameters", b"parameters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMemberResponse: _TypeAlias = GetMemberResponse  # noqa: Y015
+
+@_typing.final
+class PromoteMemberRequest(_message.Message):
+    """Request of Models.PromoteMember."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    MODEL_NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """A version, as in GetVersionRequest."""
+    model_name: _builtins.str
+    """The model to add the version to, as in TrainRequest.model_name. Unset means the fleet's own."""
+    request_id: _builtins.str
+    """As in TrainRequest: a repeated request makes no second version."""
+    @_builtins.property
+    def key(self) -> _spec_pb2.MemberKey:
+        """The member."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        key: _spec_pb2.MemberKey | None = ...,
+        model_name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "model_name", b"model_name", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteMemberRequest: _TypeAlias = PromoteMemberRequest  # noqa: Y015
+
+@_typing.final
+class PromoteMemberResponse(_message.Message):
+    """Response of Models.PromoteMember."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def version(self) -> Global___ModelVersion:
+        """The new version."""
+
+    def __init__(
+        self,
+        *,
+        version: Global___ModelVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteMemberResponse: _TypeAlias = PromoteMemberResponse  # noqa: Y015
 
 @_typing.final
 class ExportVersionRequest(_message.Message):

@@ -60,6 +60,21 @@ class ModelsStub:
                 request_serializer=epochd_dot_v1_dot_models__pb2.GetParametersRequest.SerializeToString,
                 response_deserializer=epochd_dot_v1_dot_models__pb2.GetParametersResponse.FromString,
                 _registered_method=True)
+        self.ListMembers = channel.unary_unary(
+                '/epochd.v1.Models/ListMembers',
+                request_serializer=epochd_dot_v1_dot_models__pb2.ListMembersRequest.SerializeToString,
+                response_deserializer=epochd_dot_v1_dot_models__pb2.ListMembersResponse.FromString,
+                _registered_method=True)
+        self.GetMember = channel.unary_unary(
+                '/epochd.v1.Models/GetMember',
+                request_serializer=epochd_dot_v1_dot_models__pb2.GetMemberRequest.SerializeToString,
+                response_deserializer=epochd_dot_v1_dot_models__pb2.GetMemberResponse.FromString,
+                _registered_method=True)
+        self.PromoteMember = channel.unary_unary(
+                '/epochd.v1.Models/PromoteMember',
+                request_serializer=epochd_dot_v1_dot_models__pb2.PromoteMemberRequest.SerializeToString,
+                response_deserializer=epochd_dot_v1_dot_models__pb2.PromoteMemberResponse.FromString,
+                _registered_method=True)
         self.ExportVersion = channel.unary_stream(
                 '/epochd.v1.Models/ExportVersion',
                 request_serializer=epochd_dot_v1_dot_models__pb2.ExportVersionRequest.SerializeToString,
@@ -121,6 +136,27 @@ class ModelsServicer:
 
     def GetParameters(self, request, context):
         """Returns the parameters of a version, if they fit one message; otherwise RESOURCE_EXHAUSTED, and ExportVersion helps.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMembers(self, request, context):
+        """Lists the members of a fleet, by key or best first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMember(self, request, context):
+        """Returns a member of a fleet with its parameters.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteMember(self, request, context):
+        """Makes a member of a fleet or sweep a version of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -189,6 +225,21 @@ def add_ModelsServicer_to_server(servicer, server):
                     servicer.GetParameters,
                     request_deserializer=epochd_dot_v1_dot_models__pb2.GetParametersRequest.FromString,
                     response_serializer=epochd_dot_v1_dot_models__pb2.GetParametersResponse.SerializeToString,
+            ),
+            'ListMembers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMembers,
+                    request_deserializer=epochd_dot_v1_dot_models__pb2.ListMembersRequest.FromString,
+                    response_serializer=epochd_dot_v1_dot_models__pb2.ListMembersResponse.SerializeToString,
+            ),
+            'GetMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMember,
+                    request_deserializer=epochd_dot_v1_dot_models__pb2.GetMemberRequest.FromString,
+                    response_serializer=epochd_dot_v1_dot_models__pb2.GetMemberResponse.SerializeToString,
+            ),
+            'PromoteMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteMember,
+                    request_deserializer=epochd_dot_v1_dot_models__pb2.PromoteMemberRequest.FromString,
+                    response_serializer=epochd_dot_v1_dot_models__pb2.PromoteMemberResponse.SerializeToString,
             ),
             'ExportVersion': grpc.unary_stream_rpc_method_handler(
                     servicer.ExportVersion,
@@ -352,6 +403,87 @@ class Models:
             '/epochd.v1.Models/GetParameters',
             epochd_dot_v1_dot_models__pb2.GetParametersRequest.SerializeToString,
             epochd_dot_v1_dot_models__pb2.GetParametersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/epochd.v1.Models/ListMembers',
+            epochd_dot_v1_dot_models__pb2.ListMembersRequest.SerializeToString,
+            epochd_dot_v1_dot_models__pb2.ListMembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/epochd.v1.Models/GetMember',
+            epochd_dot_v1_dot_models__pb2.GetMemberRequest.SerializeToString,
+            epochd_dot_v1_dot_models__pb2.GetMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/epochd.v1.Models/PromoteMember',
+            epochd_dot_v1_dot_models__pb2.PromoteMemberRequest.SerializeToString,
+            epochd_dot_v1_dot_models__pb2.PromoteMemberResponse.FromString,
             options,
             channel_credentials,
             insecure,

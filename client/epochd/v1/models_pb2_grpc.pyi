@@ -43,6 +43,12 @@ class ModelsStub:
     """Lists the versions of a model, newest first."""
     GetParameters: _grpc.UnaryUnaryMultiCallable[_models_pb2.GetParametersRequest, _models_pb2.GetParametersResponse]
     """Returns the parameters of a version, if they fit one message; otherwise RESOURCE_EXHAUSTED, and ExportVersion helps."""
+    ListMembers: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListMembersRequest, _models_pb2.ListMembersResponse]
+    """Lists the members of a fleet, by key or best first."""
+    GetMember: _grpc.UnaryUnaryMultiCallable[_models_pb2.GetMemberRequest, _models_pb2.GetMemberResponse]
+    """Returns a member of a fleet with its parameters."""
+    PromoteMember: _grpc.UnaryUnaryMultiCallable[_models_pb2.PromoteMemberRequest, _models_pb2.PromoteMemberResponse]
+    """Makes a member of a fleet or sweep a version of its own."""
     ExportVersion: _grpc.UnaryStreamMultiCallable[_models_pb2.ExportVersionRequest, _models_pb2.ExportVersionResponse]
     """Streams a version's parameters as a safetensors file: by PyTorch's names; a fleet's have the members as a further
     first dimension, in the order of their keys.
@@ -71,6 +77,12 @@ class ModelsAsyncStub(ModelsStub):
     """Lists the versions of a model, newest first."""
     GetParameters: _aio.UnaryUnaryMultiCallable[_models_pb2.GetParametersRequest, _models_pb2.GetParametersResponse]  # type: ignore[assignment]
     """Returns the parameters of a version, if they fit one message; otherwise RESOURCE_EXHAUSTED, and ExportVersion helps."""
+    ListMembers: _aio.UnaryUnaryMultiCallable[_models_pb2.ListMembersRequest, _models_pb2.ListMembersResponse]  # type: ignore[assignment]
+    """Lists the members of a fleet, by key or best first."""
+    GetMember: _aio.UnaryUnaryMultiCallable[_models_pb2.GetMemberRequest, _models_pb2.GetMemberResponse]  # type: ignore[assignment]
+    """Returns a member of a fleet with its parameters."""
+    PromoteMember: _aio.UnaryUnaryMultiCallable[_models_pb2.PromoteMemberRequest, _models_pb2.PromoteMemberResponse]  # type: ignore[assignment]
+    """Makes a member of a fleet or sweep a version of its own."""
     ExportVersion: _aio.UnaryStreamMultiCallable[_models_pb2.ExportVersionRequest, _models_pb2.ExportVersionResponse]  # type: ignore[assignment]
     """Streams a version's parameters as a safetensors file: by PyTorch's names; a fleet's have the members as a further
     first dimension, in the order of their keys.
@@ -126,6 +138,30 @@ class ModelsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.GetParametersResponse, _abc.Awaitable[_models_pb2.GetParametersResponse]]:
         """Returns the parameters of a version, if they fit one message; otherwise RESOURCE_EXHAUSTED, and ExportVersion helps."""
+
+    @_abc_1.abstractmethod
+    def ListMembers(
+        self,
+        request: _models_pb2.ListMembersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.ListMembersResponse, _abc.Awaitable[_models_pb2.ListMembersResponse]]:
+        """Lists the members of a fleet, by key or best first."""
+
+    @_abc_1.abstractmethod
+    def GetMember(
+        self,
+        request: _models_pb2.GetMemberRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.GetMemberResponse, _abc.Awaitable[_models_pb2.GetMemberResponse]]:
+        """Returns a member of a fleet with its parameters."""
+
+    @_abc_1.abstractmethod
+    def PromoteMember(
+        self,
+        request: _models_pb2.PromoteMemberRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.PromoteMemberResponse, _abc.Awaitable[_models_pb2.PromoteMemberResponse]]:
+        """Makes a member of a fleet or sweep a version of its own."""
 
     @_abc_1.abstractmethod
     def ExportVersion(

@@ -8,11 +8,13 @@ from epochd.v1 import models_pb2 as pb
 from epochd_server.codec.architectures import encode_model
 from epochd_server.codec.fits import encode_gradient_fit, encode_logging
 from epochd_server.codec.labels import decode_classes, encode_classes
-from epochd_server.codec.names import stored_run
-from epochd_server.codec.specs import encode_loss, encode_precision, join_spec
+from epochd_server.codec.members import encode_key, stored_key
+from epochd_server.codec.names import stored_run, stored_version
+from epochd_server.codec.specs import encode_loss, encode_precision, join_spec, stored_sweep
+from epochd_server.codec.sweeps import encode_sweep
 from epochd_server.codec.times import encode_time
 from epochd_server.domain.errors import EpochdError, Reason
-from epochd_server.domain.models import Model, ModelVersion, VersionCard
+from epochd_server.domain.models import Model, ModelVersion, Origin, VersionCard
 from epochd_server.domain.resources import model_name, run_name, version_name
 
 
@@ -45,7 +47,7 @@ def encode_card(card: VersionCard) -> bytes:
 
 
 def decode_card(data: bytes) -> VersionCard:
-    """The card that :func:`encode_card` stored; of a sweep its spec keeps the names only, as key columns.
+    """The card that :func:`encode_card` stored.
 
     Raises:
         EpochdError: ARTIFACT_CORRUPT.
@@ -64,6 +66,7 @@ def decode_card(data: bytes) -> VersionCard:
             stored.seed,
             stored.logging,
             stored.key_columns,
+            stored_sweep(stored.sweep, stored.gradient) if stored.HasField("sweep") else None,
         ),
         feature_columns=tuple(stored.feature_columns),
         target_columns=tuple(stored.target_columns),
@@ -75,11 +78,17 @@ def decode_card(data: bytes) -> VersionCard:
         members=stored.members,
         failed_members=stored.failed_members,
         key_columns=tuple(stored.key_columns),
+        origin=_stored_origin(stored) if stored.fleet else None,
     )
 
 
+def _stored_origin(stored: pb.ModelVersion) -> Origin:
+    model, version = stored_version(stored.fleet)
+    return Origin(model=model, version=version, key=stored_key(stored.member))
+
+
 def _card_message(card: VersionCard) -> pb.ModelVersion:
-    spec = card.spec
+    spec, origin = card.spec, card.origin
     return pb.ModelVersion(
         run=run_name(card.run_id),
         model=encode_model(spec.model, spec.init),
@@ -95,6 +104,9 @@ def _card_message(card: VersionCard) -> pb.ModelVersion:
         members=card.members,
         failed_members=card.failed_members,
         key_columns=card.key_columns,
+        sweep=encode_sweep(spec.sweep),
+        fleet="" if origin is None else version_name(origin.model, origin.version),
+        member=None if origin is None else encode_key(origin.key),
         seed=spec.seed,
         gradient=encode_gradient_fit(spec.fit),
         logging=encode_logging(spec.logging),

@@ -108,7 +108,7 @@ def decode_spec(data: bytes) -> TrainingSpec:
         stored = trainer_pb2.TrainRequest.FromString(data)
     except DecodeError:
         raise EpochdError(Reason.ARTIFACT_CORRUPT) from None
-    sweep = _stored_sweep(stored) if stored.HasField("sweep") else None
+    sweep = stored_sweep(stored.sweep, stored.gradient) if stored.HasField("sweep") else None
     return join_spec(
         stored.model,
         stored.loss,
@@ -159,9 +159,14 @@ def join_spec(
     )
 
 
-def _stored_sweep(stored: trainer_pb2.TrainRequest) -> Sweep:
+def stored_sweep(message: spec_pb2.Sweep, fit: spec_pb2.GradientFit) -> Sweep:
+    """The sweep that this server once wrote into a message, over the optimizer of a fit.
+
+    Raises:
+        EpochdError: ARTIFACT_CORRUPT.
+    """
     violations = Violations()
-    sweep = decode_sweep(stored.sweep, stored.gradient.optimizer, violations)
+    sweep = decode_sweep(message, fit.optimizer, violations)
     if violations or sweep is None:
         raise EpochdError(Reason.ARTIFACT_CORRUPT)
     return sweep

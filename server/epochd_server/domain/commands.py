@@ -60,6 +60,21 @@ class PredictCommand:
     """Fleets: the member for rows whose key has no trained member."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromoteCommand:
+    """A PromoteMemberRequest; ``model`` is None where the fleet's own is meant.
+
+    Attributes:
+        fingerprint: SHA-256 of the request without request_id: a repeated request_id must match it.
+    """
+
+    reference: VersionReference
+    key: Key
+    model: str | None
+    request_id: str | None
+    fingerprint: bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ActivationCommand:
     """An ActivationTransformRequest."""

@@ -47,6 +47,7 @@ class Reason(enum.StrEnum):
     DATASET_NOT_FOUND = "DATASET_NOT_FOUND"
     MODULE_NOT_FOUND = "MODULE_NOT_FOUND"
     REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
+    MEMBER_FAILED = "MEMBER_FAILED"
     RUN_NOT_TERMINAL = "RUN_NOT_TERMINAL"
     ALIAS_IN_USE = "ALIAS_IN_USE"
     DATASET_IN_USE = "DATASET_IN_USE"
@@ -87,6 +88,9 @@ CATALOG: Mapping[Reason, CatalogEntry] = MappingProxyType(
         Reason.MODULE_NOT_FOUND: CatalogEntry(Code.NOT_FOUND, "No such registered module."),
         Reason.REQUEST_ID_REUSED: CatalogEntry(
             Code.ALREADY_EXISTS, "This request_id was used before with a different request."
+        ),
+        Reason.MEMBER_FAILED: CatalogEntry(
+            Code.FAILED_PRECONDITION, "The member could not be trained and predicts nothing."
         ),
         Reason.RUN_NOT_TERMINAL: CatalogEntry(Code.FAILED_PRECONDITION, "The run has not ended yet."),
         Reason.ALIAS_IN_USE: CatalogEntry(Code.FAILED_PRECONDITION, "An alias points at this version."),

@@ -7,9 +7,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from epochd_server.domain.data import Classes
-from epochd_server.domain.fleets import Members
+from epochd_server.domain.fleets import Key, Members
 from epochd_server.domain.runs import Parameters
 from epochd_server.domain.specs import TrainingSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """The member of a fleet that was made a version of its own."""
+
+    model: str
+    version: int
+    key: Key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +38,8 @@ class VersionCard:
     """Fleets: the number of members; 0 for a single model. ``parameters`` is then that of one member."""
     failed_members: int = 0
     key_columns: tuple[str, ...] = ()
+    origin: Origin | None = None
+    """The fleet's member that this version was made of, if it was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from epochd_server.domain.models import ModelVersion
 from epochd_server.domain.resources import NAME_RULE, is_name, parse_model, version_name
 from epochd_server.rpc.calls import Context
 from epochd_server.rpc.interceptors import MAX_MESSAGE_BYTES
+from epochd_server.rpc.members import MemberCalls
 from epochd_server.rpc.requests import (
     PageRequest,
     exact_version,
@@ -31,6 +32,7 @@ class ModelsServicer(models_pb2_grpc.ModelsServicer):
 
     def __init__(self, store: SqlModelStore) -> None:
         self._store = store
+        self._members = MemberCalls(store)
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         """Returns a model."""
@@ -74,7 +76,9 @@ class ModelsServicer(models_pb2_grpc.ModelsServicer):
     ) -> pb.GetParametersResponse:
         """Returns the parameters of a version that fit one message."""
         version = await self._version(request.name)
-        if version.card.parameters * item_size(version.card.spec.precision.value) > MAX_MESSAGE_BYTES:
+        card = version.card
+        count = card.parameters * max(1, card.members)
+        if count * item_size(card.spec.precision.value) > MAX_MESSAGE_BYTES:
             raise EpochdError(
                 Reason.MESSAGE_TOO_LARGE, "The parameters are larger than one message; use ExportVersion."
             )
@@ -83,6 +87,20 @@ class ModelsServicer(models_pb2_grpc.ModelsServicer):
             model_version=version_name(version.model, version.version),
             parameters=encode_parameters(parameters),
         )
+
+    async def ListMembers(self, request: pb.ListMembersRequest, context: Context) -> pb.ListMembersResponse:
+        """Lists the members of a fleet."""
+        return await self._members.list(request)
+
+    async def GetMember(self, request: pb.GetMemberRequest, context: Context) -> pb.GetMemberResponse:
+        """Returns a member of a fleet with its parameters."""
+        return await self._members.get(request)
+
+    async def PromoteMember(
+        self, request: pb.PromoteMemberRequest, context: Context
+    ) -> pb.PromoteMemberResponse:
+        """Makes a member of a fleet or sweep a version of its own."""
+        return await self._members.promote(request)
 
     async def ExportVersion(
         self, request: pb.ExportVersionRequest, context: Context

@@ -91,18 +91,28 @@ class PageRequest:
     """A page that a List method was asked for.
 
     Args:
-        size: ``page_size``; 0 means 50.
+        size: ``page_size``; 0 means the default.
         token: ``page_token``; empty means the first page.
         violations: Collects what is wrong with the size.
+        default: The size where it is unset.
+        most: The largest size.
 
     Attributes:
         size: At most so many entries.
     """
 
-    def __init__(self, size: int, token: str, violations: Violations) -> None:
-        if not 0 <= size <= MAX_PAGE:
-            violations.add("page_size", f"must be from 0 (unset) to {MAX_PAGE:,}, is {size:,}")
-        self.size = size or DEFAULT_PAGE
+    def __init__(
+        self,
+        size: int,
+        token: str,
+        violations: Violations,
+        *,
+        default: int = DEFAULT_PAGE,
+        most: int = MAX_PAGE,
+    ) -> None:
+        if not 0 <= size <= most:
+            violations.add("page_size", f"must be from 0 (unset) to {most:,}, is {size:,}")
+        self.size = size or default
         self._token = token
 
     @property

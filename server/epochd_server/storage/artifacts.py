@@ -6,8 +6,8 @@ A writer stores an artifact first and then commits the row that names it; an art
 from __future__ import annotations
 
 import asyncio
+import mmap
 import os
-from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from obstore.store import LocalStore
@@ -36,26 +36,17 @@ class Artifacts:
         await self._store.put_async(name, data, use_multipart=False)
         await asyncio.to_thread(self._sync, name)
 
-    async def get(self, name: str) -> bytes:
-        """The content.
+    def map(self, name: str) -> memoryview:
+        """The content as read-only memory that the kernel fills from the file as it is read; blocks.
+
+        It stays valid while it is referred to, even when the artifact is deleted.
 
         Raises:
             FileNotFoundError: There is no such artifact.
         """
-        result = await self._store.get_async(name)
-        return bytes(await result.bytes_async())
-
-    async def stream(self, name: str) -> AsyncGenerator[bytes]:
-        """The content in chunks of at most CHUNK_BYTES.
-
-        Raises:
-            FileNotFoundError: There is no such artifact.
-        """
-        result = await self._store.get_async(name)
-        async for part in result.stream(min_chunk_size=CHUNK_BYTES):
-            view = memoryview(part)
-            for start in range(0, len(view), CHUNK_BYTES):
-                yield bytes(view[start : start + CHUNK_BYTES])
+        with (self._folder / name).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) if size else b"")
 
     async def delete(self, name: str) -> None:
         """Deletes an artifact; one that is not there already is fine."""

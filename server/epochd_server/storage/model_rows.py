@@ -14,16 +14,40 @@ from epochd_server.codec import models as model_codec
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.models import Model, ModelVersion
 from epochd_server.domain.resources import VersionReference, model_name, version_name
-from epochd_server.storage.schema import aliases, from_micros, models, version_weights, versions
+from epochd_server.storage.blobs import StoredBlob
+from epochd_server.storage.schema import (
+    aliases,
+    from_micros,
+    models,
+    version_members,
+    version_weights,
+    versions,
+)
 from epochd_server.storage.statements import AnyRow, AnySelect
 
 VERSION: AnySelect = select(versions.c.model, versions.c.version, versions.c.create_time, versions.c.card)
 _WEIGHTS: AnySelect = select(
-    versions.c.weights_digest, versions.c.weights_artifact, version_weights.c.data
+    versions.c.weights_digest.label("digest"),
+    versions.c.weights_artifact.label("artifact"),
+    version_weights.c.data,
 ).outerjoin_from(
     versions,
     version_weights,
     (version_weights.c.model == versions.c.model) & (version_weights.c.version == versions.c.version),
+)
+_MEMBERS: AnySelect = select(
+    version_members.c.digest, version_members.c.artifact, version_members.c.data
+).outerjoin_from(
+    versions,
+    version_members,
+    (version_members.c.model == versions.c.model) & (version_members.c.version == versions.c.version),
+)
+_ARTIFACTS: AnySelect = select(
+    versions.c.version, versions.c.weights_artifact, version_members.c.artifact
+).outerjoin_from(
+    versions,
+    version_members,
+    (version_members.c.model == versions.c.model) & (version_members.c.version == versions.c.version),
 )
 _NEWEST = select(func.max(versions.c.version)).where(versions.c.model == models.c.model).scalar_subquery()
 _HAS_VERSIONS = exists().where(versions.c.model == models.c.model)
@@ -91,39 +115,60 @@ def find_models(connection: Connection, names: Sequence[str]) -> list[Model]:
     ]
 
 
-def lock_version(connection: Connection, model: str, version: int) -> AnyRow:
-    """The version's ``weights_artifact``; keeps the model as it is until the commit.
+def lock_version(connection: Connection, model: str, version: int) -> None:
+    """Makes sure that a version is there, and keeps the model as it is until the commit.
 
     Raises:
         EpochdError: MODEL_NOT_FOUND, VERSION_NOT_FOUND.
     """
     require_model(connection, model, lock=True)
-    one: AnySelect = select(versions.c.weights_artifact).where(
-        versions.c.model == model, versions.c.version == version
-    )
-    row = connection.execute(one).one_or_none()
-    if row is None:
+    one = select(versions.c.version).where(versions.c.model == model, versions.c.version == version)
+    if connection.scalar(one) is None:
         raise EpochdError(Reason.VERSION_NOT_FOUND, metadata={"name": version_name(model, version)})
-    return row
 
 
-def weights_row(connection: Connection, model: str, version: int) -> AnyRow:
-    """``weights_digest``, and ``data`` or ``weights_artifact``, of a version.
+def artifacts_of(connection: Connection, model: str, version: int | None = None) -> list[str]:
+    """The artifacts of a version, or of all versions of a model."""
+    statement = _ARTIFACTS.where(versions.c.model == model)
+    if version is not None:
+        statement = statement.where(versions.c.version == version)
+    return [name for row in connection.execute(statement) for name in row[1:] if name is not None]
+
+
+def weights_blob(connection: Connection, model: str, version: int) -> StoredBlob:
+    """Where the weights of a version are.
 
     Raises:
         EpochdError: MODEL_NOT_FOUND, VERSION_NOT_FOUND.
     """
-    one = _WEIGHTS.where(versions.c.model == model, versions.c.version == version)
-    row = connection.execute(one).one_or_none()
-    if row is None:
-        raise missing(connection, VersionReference(model, version))
-    return row
+    return _blob(connection, _WEIGHTS, model, version)
+
+
+def members_blob(connection: Connection, model: str, version: int) -> StoredBlob:
+    """Where the columns of a fleet's members are.
+
+    Raises:
+        EpochdError: MODEL_NOT_FOUND, VERSION_NOT_FOUND; ARTIFACT_CORRUPT where the version is no fleet.
+    """
+    blob = _blob(connection, _MEMBERS, model, version)
+    if not blob.digest:
+        raise blob.damaged
+    return blob
 
 
 def page_of_names(limit: int, after: str | None) -> AnySelect:
     """Selects the names of at most ``limit`` models that come after ``after``, by name."""
     page: AnySelect = select(models.c.model).where(_HAS_VERSIONS).order_by(models.c.model).limit(limit)
     return page if after is None else page.where(models.c.model > after)
+
+
+def _blob(connection: Connection, statement: AnySelect, model: str, version: int) -> StoredBlob:
+    one = statement.where(versions.c.model == model, versions.c.version == version)
+    row = connection.execute(one).one_or_none()
+    if row is None:
+        raise missing(connection, VersionReference(model, version))
+    data = None if row.data is None else bytes(row.data)
+    return StoredBlob(model=model, version=version, digest=row.digest or "", data=data, artifact=row.artifact)
 
 
 def _is_model(connection: Connection, model: str, *, lock: bool = False) -> bool:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 from collections.abc import AsyncGenerator, Sequence
+from datetime import datetime
 from typing import TypeVar
 
 from sqlalchemy import Connection, delete, select
 
+from epochd_server.domain.commands import PromoteCommand
 from epochd_server.domain.errors import EpochdError, Reason
+from epochd_server.domain.fleets import Members
 from epochd_server.domain.models import Model, ModelVersion
+from epochd_server.domain.promoting import find_trained_member, promoted, require_fleet
 from epochd_server.domain.resources import VersionReference, version_name
 from epochd_server.domain.runs import Parameters
+from epochd_server.storage import member_columns, promotions, weights
 from epochd_server.storage import model_rows as rows
-from epochd_server.storage import weights
-from epochd_server.storage.artifacts import CHUNK_BYTES, Artifacts
+from epochd_server.storage import versions as new_versions
+from epochd_server.storage.artifacts import Artifacts
+from epochd_server.storage.blobs import BlobReader, StoredBlob
 from epochd_server.storage.changes import ModelChanges
 from epochd_server.storage.database import Database
 from epochd_server.storage.schema import aliases, models, versions
@@ -37,6 +41,7 @@ class SqlModelStore:
     def __init__(self, database: Database, artifacts: Artifacts, changes: ModelChanges) -> None:
         self._database = database
         self._artifacts = artifacts
+        self._blobs = BlobReader(artifacts)
         self._changes = changes
 
     @property
@@ -66,19 +71,21 @@ class SqlModelStore:
         return rows.to_version(await self._database.read(operation))
 
     async def load_parameters(self, model: str, version: int) -> Parameters:
-        """The parameters of a version, in PyTorch's order.
+        """The parameters of a version, in PyTorch's order; a fleet's have its members as first dimension.
 
         Raises:
             EpochdError: MODEL_NOT_FOUND, VERSION_NOT_FOUND; ARTIFACT_CORRUPT where they are damaged.
         """
-        row = await self._weights_row(model, version)
-        if row.data is not None:
-            data = bytes(row.data)
-        else:
-            data = await self._read_artifact(row.weights_artifact, model, version)
-        if len(data) <= weights.INLINE_BYTES:
-            return _verified(data, row.weights_digest, model, version)
-        return await asyncio.to_thread(_verified, data, row.weights_digest, model, version)
+        return await self._blobs.load(await self._weights(model, version), weights.unpack)
+
+    async def load_members(self, model: str, version: int) -> Members:
+        """What became of the members of a fleet.
+
+        Raises:
+            EpochdError: MODEL_NOT_FOUND, VERSION_NOT_FOUND; ARTIFACT_CORRUPT where it is damaged, or no fleet.
+        """
+        blob = await self._database.read(lambda connection: rows.members_blob(connection, model, version))
+        return await self._blobs.load(blob, member_columns.unpack)
 
     async def read_safetensors(self, model: str, version: int) -> AsyncGenerator[bytes, None]:
         """A version's safetensors file in chunks of at most 1 MiB, checked before the first is given.
@@ -86,17 +93,34 @@ class SqlModelStore:
         Raises:
             EpochdError: MODEL_NOT_FOUND, VERSION_NOT_FOUND; ARTIFACT_CORRUPT where it is damaged.
         """
-        row = await self._weights_row(model, version)
-        if row.data is None:
-            await self._verify_artifact(row.weights_artifact, row.weights_digest, model, version)
-            async for chunk in self._artifacts.stream(row.weights_artifact):
-                yield chunk
-            return
-        data = bytes(row.data)
-        if weights.digest_of(data) != row.weights_digest:
-            raise weights.damaged(model, version)
-        for start in range(0, len(data), CHUNK_BYTES):
-            yield data[start : start + CHUNK_BYTES]
+        async for chunk in self._blobs.stream(await self._weights(model, version)):
+            yield chunk
+
+    async def promote(self, command: PromoteCommand, time: datetime) -> ModelVersion:
+        """Makes a member of a fleet the next version of a model; a repeated request_id finds the first's version.
+
+        Raises:
+            EpochdError: MODEL_NOT_FOUND, VERSION_NOT_FOUND, ALIAS_NOT_FOUND, MEMBER_NOT_FOUND, MEMBER_FAILED,
+                REQUEST_ID_REUSED, ARTIFACT_CORRUPT.
+            InvalidInput: The version is no fleet.
+        """
+        if found := await self._database.read(lambda connection: promotions.find(connection, command)):
+            return found
+        fleet = await self.get_version(command.reference)
+        require_fleet(fleet)
+        members = await self.load_members(fleet.model, fleet.version)
+        member = find_trained_member(fleet, members, command.key)
+        parameters = await self.load_parameters(fleet.model, fleet.version)
+        identity = promotions.new_identity(fleet.card.run_id)
+        new = new_versions.prepare(identity, time, promoted(fleet, members, member, parameters))
+        await new_versions.store(self._artifacts, new)
+        model = command.model or fleet.model
+        version, is_new = await self._change(
+            model, lambda connection: promotions.add(connection, model, command, new)
+        )
+        if not is_new:
+            await self._delete_artifacts([name for name, _ in new.artifacts()])
+        return version
 
     async def get_model(self, model: str) -> Model:
         """A model with its aliases.
@@ -174,8 +198,9 @@ class SqlModelStore:
             EpochdError: MODEL_NOT_FOUND, VERSION_NOT_FOUND; ALIAS_IN_USE, naming the alias.
         """
 
-        def operation(connection: Connection) -> str | None:
-            artifact: str | None = rows.lock_version(connection, model, version).weights_artifact
+        def operation(connection: Connection) -> list[str]:
+            rows.lock_version(connection, model, version)
+            artifacts = rows.artifacts_of(connection, model, version)
             pointing = select(aliases.c.alias).where(aliases.c.model == model, aliases.c.version == version)
             if (alias := connection.scalar(pointing.limit(1))) is not None:
                 metadata = {"name": version_name(model, version), "alias": alias}
@@ -183,11 +208,9 @@ class SqlModelStore:
             connection.execute(
                 delete(versions).where(versions.c.model == model, versions.c.version == version)
             )
-            return artifact
+            return artifacts
 
-        artifact = await self._change(model, operation)
-        if artifact is not None:
-            await self._artifacts.delete(artifact)
+        await self._delete_artifacts(await self._change(model, operation))
 
     async def delete_model(self, model: str) -> None:
         """Deletes a model with its versions and aliases.
@@ -195,47 +218,24 @@ class SqlModelStore:
         Raises:
             EpochdError: MODEL_NOT_FOUND.
         """
-        large = select(versions.c.weights_artifact).where(
-            versions.c.model == model, versions.c.weights_artifact.is_not(None)
-        )
 
-        def operation(connection: Connection) -> Sequence[str]:
+        def operation(connection: Connection) -> list[str]:
             rows.require_model(connection, model, lock=True)
-            artifacts = connection.execute(large).scalars().all()
+            artifacts = rows.artifacts_of(connection, model)
             for table in (aliases, versions, models):
                 connection.execute(delete(table).where(table.c.model == model))
-            return [name for name in artifacts if name is not None]
+            return artifacts
 
-        for artifact in await self._change(model, operation):
-            await self._artifacts.delete(artifact)
+        await self._delete_artifacts(await self._change(model, operation))
 
     async def _change(self, model: str, operation: Operation[T]) -> T:
         result = await self._database.write(operation)
         self._changes.notify(model)
         return result
 
-    async def _weights_row(self, model: str, version: int) -> AnyRow:
-        return await self._database.read(lambda connection: rows.weights_row(connection, model, version))
+    async def _weights(self, model: str, version: int) -> StoredBlob:
+        return await self._database.read(lambda connection: rows.weights_blob(connection, model, version))
 
-    async def _read_artifact(self, name: str, model: str, version: int) -> bytes:
-        try:
-            return await self._artifacts.get(name)
-        except FileNotFoundError as error:
-            raise weights.damaged(model, version) from error
-
-    async def _verify_artifact(self, name: str, digest: str, model: str, version: int) -> None:
-        """Reads the artifact once, in bounded memory, before any of it is given out."""
-        hashing = hashlib.sha256()
-        try:
-            async for chunk in self._artifacts.stream(name):
-                hashing.update(chunk)
-        except FileNotFoundError as error:
-            raise weights.damaged(model, version) from error
-        if hashing.hexdigest() != digest:
-            raise weights.damaged(model, version)
-
-
-def _verified(data: bytes, digest: str, model: str, version: int) -> Parameters:
-    if weights.digest_of(data) != digest:
-        raise weights.damaged(model, version)
-    return weights.unpack(data)
+    async def _delete_artifacts(self, names: Sequence[str]) -> None:
+        for name in names:
+            await self._artifacts.delete(name)

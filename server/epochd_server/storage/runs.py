@@ -21,13 +21,13 @@ from epochd_server.domain.resources import dataset_name, run_name
 from epochd_server.domain.runs import Event, Run, RunState, Succeeded
 from epochd_server.storage import run_rows, versions
 from epochd_server.storage.artifacts import Artifacts
+from epochd_server.storage.blobs import INLINE_BYTES
 from epochd_server.storage.changes import ModelChanges
 from epochd_server.storage.database import Database
 from epochd_server.storage.failures import SequenceConflictError
 from epochd_server.storage.schema import datasets, run_requests, runs
 from epochd_server.storage.schema import events as event_rows
 from epochd_server.storage.statements import AnyRow, AnySelect, is_inserted
-from epochd_server.storage.weights import INLINE_BYTES
 
 _UNFINISHED = [state.value for state in RunState if not state.is_terminal]
 _RESTART_TIMEOUT_S = 300.0
@@ -126,6 +126,8 @@ class SqlRunStore:
                 epochs=card.epochs,
                 final_loss=card.final_loss,
                 training_seconds=training_seconds,
+                members=card.members,
+                failed_members=card.failed_members,
             )
             event = Event(sequence, time, body)
             changed = run_rows.changes([event], RunState.SUCCEEDED) | {"version": number}
@@ -205,12 +207,12 @@ class SqlRunStore:
         return await self._database.write(operation)
 
     async def _prepare(self, run_id: str, time: datetime, trained: TrainedModel) -> versions.NewVersion:
-        if sum(array.nbytes for array in trained.parameters.values()) <= INLINE_BYTES:
+        size = sum(array.nbytes for array in trained.parameters.values())
+        if trained.members is None and size <= INLINE_BYTES:
             new = versions.prepare(run_id, time, trained)
         else:
             new = await asyncio.to_thread(versions.prepare, run_id, time, trained)
-        if new.artifact is not None:
-            await self._artifacts.put(new.artifact, new.data)
+        await versions.store(self._artifacts, new)
         return new
 
 

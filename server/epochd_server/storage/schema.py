@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -119,6 +119,7 @@ versions = Table(
     metadata,
     Column("model", _KEY, ForeignKey("models.model", ondelete="CASCADE"), primary_key=True),
     Column("version", Integer, primary_key=True, autoincrement=False),
+    # The run that trained it, or, for a promoted member, an id that no other version ever had.
     Column("run_id", _KEY, nullable=False, unique=True),
     Column("create_time", BigInteger, nullable=False),
     Column("card", LargeBinary, nullable=False),
@@ -136,6 +137,32 @@ version_weights = Table(
     Column("version", Integer, primary_key=True, autoincrement=False),
     Column("data", LargeBinary, nullable=False),
     ForeignKeyConstraint(["model", "version"], ["versions.model", "versions.version"], ondelete="CASCADE"),
+)
+
+# What became of the members of a fleet: an Arrow file in ``data``, or in the artifact.
+version_members = Table(
+    "version_members",
+    metadata,
+    Column("model", _KEY, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    # SHA-256 of the file's bytes, in hex.
+    Column("digest", _KEY, nullable=False),
+    Column("artifact", Text),
+    Column("data", LargeBinary),
+    ForeignKeyConstraint(["model", "version"], ["versions.model", "versions.version"], ondelete="CASCADE"),
+)
+
+# Requests that made a member a version, while that version is there.
+promotions = Table(
+    "promotions",
+    metadata,
+    Column("request_id", _KEY, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("model", _KEY, nullable=False),
+    # NULL only within the transaction that makes the version.
+    Column("version", Integer),
+    ForeignKeyConstraint(["model", "version"], ["versions.model", "versions.version"], ondelete="CASCADE"),
+    Index("ix_promotions_model_version", "model", "version"),
 )
 
 aliases = Table(

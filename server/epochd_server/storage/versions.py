@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,8 +12,10 @@ from sqlalchemy.sql.dml import ReturningInsert
 
 from epochd_server.codec import models as model_codec
 from epochd_server.domain.models import TrainedModel
-from epochd_server.storage import weights
-from epochd_server.storage.schema import models, to_micros, version_weights, versions
+from epochd_server.storage import member_columns, weights
+from epochd_server.storage.artifacts import Artifacts
+from epochd_server.storage.blobs import Blob, make_blob
+from epochd_server.storage.schema import models, to_micros, version_members, version_weights, versions
 from epochd_server.storage.statements import Insert, is_postgresql
 
 
@@ -21,34 +24,44 @@ class NewVersion:
     """A version that only lacks its number.
 
     Attributes:
-        run_id: The run that trained it.
+        identity: The id of the run that trained it, or another that no version ever had.
         time: Microseconds since 1970.
         card: The encoded VersionCard.
-        data: The weights' safetensors bytes.
-        digest: Their SHA-256 in hex.
-        artifact: Where ``data`` must lie before :func:`add`; None: in the database.
+        weights: The safetensors bytes.
+        members: Fleets: the members' columns.
     """
 
-    run_id: str
+    identity: str
     time: int
     card: bytes
-    data: bytes
-    digest: str
-    artifact: str | None
+    weights: Blob
+    members: Blob | None
+
+    def artifacts(self) -> Iterator[tuple[str, bytes]]:
+        """Names and contents of the artifacts that must be stored before :func:`add`."""
+        for blob in (self.weights, self.members):
+            if blob is not None and blob.artifact is not None:
+                yield blob.artifact, blob.data
 
 
-def prepare(run_id: str, time: datetime, trained: TrainedModel) -> NewVersion:
+def prepare(identity: str, time: datetime, trained: TrainedModel) -> NewVersion:
     """Encodes a trained model."""
-    data = weights.pack(trained.parameters)
-    digest = weights.digest_of(data)
+    members = trained.members
     return NewVersion(
-        run_id=run_id,
+        identity=identity,
         time=to_micros(time),
         card=model_codec.encode_card(trained.card),
-        data=data,
-        digest=digest,
-        artifact=weights.artifact_name(run_id, digest) if len(data) > weights.INLINE_BYTES else None,
+        weights=make_blob(identity, weights.pack(trained.parameters), suffix="safetensors"),
+        members=None
+        if members is None
+        else make_blob(identity, member_columns.pack(members), suffix="members.arrow"),
     )
+
+
+async def store(artifacts: Artifacts, new: NewVersion) -> None:
+    """Stores a version's artifacts; they survive a power loss once this returns."""
+    for name, data in new.artifacts():
+        await artifacts.put(name, data)
 
 
 def add(connection: Connection, model: str, new: NewVersion) -> int:
@@ -57,18 +70,30 @@ def add(connection: Connection, model: str, new: NewVersion) -> int:
     row = {
         "model": model,
         "version": number,
-        "run_id": new.run_id,
+        "run_id": new.identity,
         "create_time": new.time,
         "card": new.card,
-        "weights_digest": new.digest,
-        "weights_size": len(new.data),
-        "weights_artifact": new.artifact,
+        "weights_digest": new.weights.digest,
+        "weights_size": len(new.weights.data),
+        "weights_artifact": new.weights.artifact,
     }
     connection.execute(insert(versions), row)
-    if new.artifact is None:
-        inline = {"model": model, "version": number, "data": new.data}
+    if new.weights.artifact is None:
+        inline = {"model": model, "version": number, "data": new.weights.data}
         connection.execute(insert(version_weights), inline)
+    if new.members is not None:
+        connection.execute(insert(version_members), _members_row(model, number, new.members))
     return number
+
+
+def _members_row(model: str, number: int, blob: Blob) -> dict[str, object]:
+    return {
+        "model": model,
+        "version": number,
+        "digest": blob.digest,
+        "artifact": blob.artifact,
+        "data": blob.data if blob.artifact is None else None,
+    }
 
 
 def _next_number(connection: Connection, model: str, time: int) -> int:

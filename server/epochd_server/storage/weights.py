@@ -5,21 +5,19 @@ Nothing here depends on shapes: the stacked [K, …] parameters of many models a
 
 from __future__ import annotations
 
-import hashlib
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
-from safetensors.numpy import load, save
+from numpy.typing import NDArray
+from safetensors.numpy import save
 
-from epochd_server.domain.errors import EpochdError, Reason
-from epochd_server.domain.resources import version_name
 from epochd_server.domain.runs import Parameters
-
-INLINE_BYTES = 256 * 1024
-"""Weights up to this size are stored in the database, in the same transaction as their version."""
 
 _ORDER = "parameters"
 _HEADER_LENGTH_BYTES = 8
+_DTYPES: Mapping[str, type[np.float32 | np.float64]] = MappingProxyType({"F32": np.float32, "F64": np.float64})
 
 
 def pack(parameters: Parameters) -> bytes:
@@ -31,25 +29,18 @@ def pack(parameters: Parameters) -> bytes:
     return bytes(save(tensors, metadata={_ORDER: json.dumps(list(parameters))}))
 
 
-def unpack(data: bytes) -> Parameters:
-    """The parameters of a file that :func:`pack` made, in their order."""
-    length = int.from_bytes(data[:_HEADER_LENGTH_BYTES], "little")
-    header = json.loads(data[_HEADER_LENGTH_BYTES : _HEADER_LENGTH_BYTES + length])
-    tensors = load(data)
-    return {name: tensors[name] for name in json.loads(header["__metadata__"][_ORDER])}
+def unpack(data: memoryview) -> Parameters:
+    """The parameters of a file that :func:`pack` made, in their order, as read-only views of its bytes.
 
-
-def digest_of(data: bytes) -> str:
-    """SHA-256 in lower-case hex."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def artifact_name(run_id: str, digest: str) -> str:
-    """Where a run's weights lie. Named by run too: no two versions share a file, so deleting one is safe."""
-    return f"weights/{run_id}.{digest}.safetensors"
-
-
-def damaged(model: str, version: int) -> EpochdError:
-    """The error for weights that are missing or do not have their digest."""
-    name = version_name(model, version)
-    return EpochdError(Reason.ARTIFACT_CORRUPT, f"The weights of {name} are damaged.", {"name": name})
+    Unlike the library, which copies, this leaves a mapped file where it is: a slab's pages are read when needed.
+    """
+    begin = _HEADER_LENGTH_BYTES + int.from_bytes(data[:_HEADER_LENGTH_BYTES], "little")
+    header = json.loads(bytes(data[_HEADER_LENGTH_BYTES:begin]))
+    tensors = data[begin:]
+    parameters: dict[str, NDArray[np.floating]] = {}
+    for name in json.loads(header["__metadata__"][_ORDER]):
+        tensor = header[name]
+        first, last = tensor["data_offsets"]
+        values = np.frombuffer(tensors[first:last], _DTYPES[tensor["dtype"]])
+        parameters[name] = values.reshape(tensor["shape"])
+    return parameters

@@ -1,0 +1,100 @@
+"""What it takes to make a member of a fleet a version of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from epochd_server.domain.errors import EpochdError, FieldViolation, InvalidInput, Reason
+from epochd_server.domain.fleets import Key, Members, MemberState
+from epochd_server.domain.member_index import member_of
+from epochd_server.domain.models import ModelVersion, Origin, TrainedModel
+from epochd_server.domain.resources import version_name
+from epochd_server.domain.runs import Parameters
+from epochd_server.domain.specs import TrainingSpec
+
+
+def require_fleet(version: ModelVersion, field: str = "name") -> None:
+    """Raises where a request that names a version in ``field`` needs it to be a fleet.
+
+    Raises:
+        InvalidInput: It is a single model.
+    """
+    if not version.card.members:
+        name = version_name(version.model, version.version)
+        raise InvalidInput([FieldViolation(field, f"must name a fleet; {name} is a single model")])
+
+
+def find_member(version: ModelVersion, members: Members, key: Key) -> int:
+    """The index of a fleet's member.
+
+    Raises:
+        EpochdError: MEMBER_NOT_FOUND.
+    """
+    member = member_of(members.keys, key)
+    if member is None:
+        raise EpochdError(
+            Reason.MEMBER_NOT_FOUND,
+            f"The fleet has no member {show_key(key)}; its key columns are {show_key(members.keys.names)}.",
+            _metadata(version, key),
+        )
+    return member
+
+
+def find_trained_member(version: ModelVersion, members: Members, key: Key) -> int:
+    """The index of a fleet's member that has parameters.
+
+    Raises:
+        EpochdError: MEMBER_NOT_FOUND; MEMBER_FAILED, with the reason why it did.
+    """
+    member = find_member(version, members, key)
+    if members.states[member] == MemberState.FAILED:
+        reason = members.reasons.get(member, "")
+        message = f"Member {show_key(key)} could not be trained ({reason}) and predicts nothing."
+        metadata = {**_metadata(version, key), "failure": reason}
+        raise EpochdError(Reason.MEMBER_FAILED, message, metadata)
+    return member
+
+
+def promoted(fleet: ModelVersion, members: Members, member: int, parameters: Parameters) -> TrainedModel:
+    """A fleet's trained member as a model of its own.
+
+    Args:
+        fleet: The version.
+        members: Its members.
+        member: Index of the one.
+        parameters: Of the fleet, [K, …].
+    """
+    card = replace(
+        fleet.card,
+        spec=_spec_of(fleet.card.spec, members.keys.names, members.keys.key(member)),
+        rows=int(members.rows[member]),
+        epochs=int(members.epochs[member]),
+        final_loss=float(members.final_losses[member]),
+        members=0,
+        failed_members=0,
+        key_columns=(),
+        origin=Origin(model=fleet.model, version=fleet.version, key=members.keys.key(member)),
+    )
+    return TrainedModel(card=card, parameters={name: array[member] for name, array in parameters.items()})
+
+
+def show_key(key: tuple[object, ...]) -> str:
+    """A key for messages: its value, or several in parentheses; long texts cut."""
+    shown = ", ".join(repr(value[:64] if isinstance(value, str) else value) for value in key)
+    return shown if len(key) == 1 else f"({shown})"
+
+
+def _spec_of(spec: TrainingSpec, names: tuple[str, ...], key: Key) -> TrainingSpec:
+    """The training of one member: without keys, and with the values that a sweep gave it."""
+    logging = replace(spec.logging, members=())
+    if spec.sweep is None:
+        return replace(spec, logging=logging, key_columns=())
+    swept: dict[str, Any] = dict(zip(names, key, strict=True))
+    seed = swept.pop("seed", spec.seed)
+    fit = replace(spec.fit, optimizer=replace(spec.fit.optimizer, **swept))
+    return replace(spec, fit=fit, seed=seed, logging=logging, key_columns=(), sweep=None)
+
+
+def _metadata(version: ModelVersion, key: Key) -> dict[str, str]:
+    return {"name": version_name(version.model, version.version), "member": show_key(key)}

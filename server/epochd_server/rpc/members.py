@@ -1,0 +1,160 @@
+"""Members of fleets: lists, single ones, and those that become versions of their own."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochd.v1 import models_pb2 as pb
+from epochd_server.codec.fleets import decode_by_loss, decode_member_state, decode_promotion, encode_member
+from epochd_server.codec.members import decode_key
+from epochd_server.codec.models import encode_version
+from epochd_server.codec.parameters import encode_parameters
+from epochd_server.domain.errors import Violations
+from epochd_server.domain.fleets import Members, MemberState
+from epochd_server.domain.models import ModelVersion
+from epochd_server.domain.promoting import find_member, require_fleet
+from epochd_server.domain.resources import VersionReference, version_name
+from epochd_server.rpc.interceptors import MAX_MESSAGE_BYTES
+from epochd_server.rpc.requests import (
+    PageRequest,
+    page_token,
+    parse_exact_version,
+    required,
+    version_reference,
+)
+from epochd_server.storage.models import SqlModelStore
+
+DEFAULT_PAGE: Final = 100
+MAX_PAGE: Final = 10_000
+_PAGE_BYTES: Final = MAX_MESSAGE_BYTES // 2
+_FEW: Final = 20_000
+"""So many members are put in order faster than a thread is found for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Cursor:
+    """Where a page of members begins: a version never changes, so a position in its order is enough.
+
+    Attributes:
+        version: The exact version; pages go on with it even when ``models/{model}`` has a newer one.
+        by_loss: The order.
+        state: The filter; 0 for all.
+        position: In that order.
+    """
+
+    version: tuple[str, int]
+    by_loss: bool
+    state: int
+    position: int
+
+    def __str__(self) -> str:
+        return f"{version_name(*self.version)} {self.by_loss:d} {self.state} {self.position}"
+
+    @classmethod
+    def parse(cls, text: str) -> _Cursor | None:
+        """The cursor whose text this is, or None."""
+        name, *numbers = text.split(" ")
+        version = parse_exact_version(name)
+        if version is None or len(numbers) != 3 or not all(number.isdecimal() for number in numbers):
+            return None
+        by_loss, state, position = map(int, numbers)
+        return cls(version, bool(by_loss), state, position)
+
+
+class MemberCalls:
+    """What the service ``epochd.v1.Models`` does with members.
+
+    Args:
+        store: The registry.
+    """
+
+    def __init__(self, store: SqlModelStore) -> None:
+        self._store = store
+
+    async def list(self, request: pb.ListMembersRequest) -> pb.ListMembersResponse:
+        """A page of a fleet's members."""
+        violations = Violations()
+        page = PageRequest(
+            request.page_size, request.page_token, violations, default=DEFAULT_PAGE, most=MAX_PAGE
+        )
+        by_loss = decode_by_loss(request.order, violations)
+        state = decode_member_state(request.state, violations)
+        after = page.after_as(_Cursor.parse, violations)
+        if after is not None and (after.by_loss, after.state) != (by_loss, state or 0):
+            violations.add("page_token", "is of a list with another order or state")
+        reference = version_reference(request.name)
+        violations.raise_if_any()
+        version = await self._fleet(reference if after is None else VersionReference(*after.version))
+        members = await self._store.load_members(version.model, version.version)
+        if len(members.keys) <= _FEW:
+            order = _ordered(members, by_loss, state)
+        else:
+            order = await asyncio.to_thread(_ordered, members, by_loss, state)
+        begin = 0 if after is None else after.position
+        encoded = _encoded_page(members, order[begin : begin + page.size])
+        end = begin + len(encoded)
+        cursor = _Cursor((version.model, version.version), by_loss, state or 0, end)
+        return pb.ListMembersResponse(
+            members=encoded,
+            next_page_token=page_token(str(cursor)) if end < len(order) else "",
+            total=len(order),
+        )
+
+    async def get(self, request: pb.GetMemberRequest) -> pb.GetMemberResponse:
+        """A member with its parameters."""
+        violations = Violations()
+        reference = version_reference(request.name)
+        with violations.within("key"):
+            key = required(decode_key(request.key, violations), violations)
+        version = await self._fleet(reference)
+        members = await self._store.load_members(version.model, version.version)
+        member = find_member(version, members, key)
+        response = pb.GetMemberResponse(
+            model_version=version_name(version.model, version.version), member=encode_member(members, member)
+        )
+        if members.states[member] == MemberState.SUCCEEDED:
+            parameters = await self._store.load_parameters(version.model, version.version)
+            one = {name: array[member] for name, array in parameters.items()}
+            response.parameters.extend(encode_parameters(one))
+        return response
+
+    async def promote(self, request: pb.PromoteMemberRequest) -> pb.PromoteMemberResponse:
+        """Makes a member a version; once begun, that is completed even when the client leaves meanwhile."""
+        violations = Violations()
+        command = required(decode_promotion(request, violations), violations)
+        promoting = asyncio.create_task(self._store.promote(command, datetime.now(UTC)))
+        return pb.PromoteMemberResponse(version=encode_version(await asyncio.shield(promoting)))
+
+    async def _fleet(self, reference: VersionReference) -> ModelVersion:
+        version = await self._store.get_version(reference)
+        require_fleet(version)
+        return version
+
+
+def _ordered(members: Members, by_loss: bool, state: MemberState | None) -> NDArray[np.int64]:
+    """Indices of the members in this state, in the order asked for; those without a loss come last."""
+    chosen = np.arange(len(members.keys)) if state is None else np.flatnonzero(members.states == state)
+    if not by_loss:
+        return chosen
+    losses = members.final_losses[chosen]
+    failed = members.states[chosen] == MemberState.FAILED
+    order: NDArray[np.int64] = chosen[np.lexsort((losses, failed))]
+    return order
+
+
+def _encoded_page(members: Members, page: NDArray[np.int64]) -> list[pb.Member]:
+    """The messages of members, as many of them as a message holds."""
+    encoded: list[pb.Member] = []
+    size = 0
+    for member in page.tolist():
+        encoded.append(encode_member(members, member))
+        size += encoded[-1].ByteSize()
+        if size > _PAGE_BYTES:
+            break
+    return encoded
