@@ -122,16 +122,16 @@ def faults(plan: Callable[[TrainRequest], Plan]) -> Callable[[TrainRequest], dic
 def table_request() -> Callable[..., TrainRequest]:
     """The tutorial's request on the given columns; the last one is the target."""
 
-    def make(**columns: list[float] | list[str]) -> TrainRequest:
+    def make(**columns: list[float] | list[str] | np.ndarray) -> TrainRequest:
         columns = columns or {"x": [1.0, 2.0, 3.0], "y": [2.0, 4.0, 6.0]}
         request = TrainRequest()
         for name, values in columns.items():
-            text = bool(values) and isinstance(values[0], str)
-            column = (
-                Column(name=name, strings=Strings(values=values))
-                if text
-                else Column(name=name, numbers=Numbers(values=values))
-            )
+            if isinstance(values, np.ndarray):
+                column = Column(name=name, tensor=encode_tensor(values))
+            elif values and isinstance(values[0], str):
+                column = Column(name=name, strings=Strings(values=values))
+            else:
+                column = Column(name=name, numbers=Numbers(values=values))
             request.data.table.columns.append(column)
         request.data.target_columns.append(list(columns)[-1])
         request.model.linear.SetInParent()
