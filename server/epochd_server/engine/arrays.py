@@ -27,8 +27,8 @@ def kernel_array(array: Any, dtype: DTypeLike) -> NDArray[Any]:
     numba compiles a kernel again for read-only arrays, such as memory-mapped files and received messages are.
     So they are passed as if writable: kernels write to no array that a caller handed in.
     """
-    array = np.require(array, dtype, ("C_CONTIGUOUS", "ALIGNED"))
-    if array.flags.writeable:
-        return array
-    lent: NDArray[Any] = np.asarray(_Lender(array)) if array.size else array.copy()
+    ready: NDArray[Any] = np.require(array, dtype, ("C_CONTIGUOUS", "ALIGNED"))
+    if ready.flags.writeable:
+        return ready
+    lent: NDArray[Any] = np.asarray(_Lender(ready)) if ready.size else ready.copy()
     return lent

@@ -13,10 +13,11 @@ import numpy as np
 
 from epochd_server.domain.specs import ModuleModel
 from epochd_server.engine.chain import Chain, chain_of
-from epochd_server.engine.initialisation import initial_parameters
+from epochd_server.engine.initialisation import initial_module, initial_parameters
 from epochd_server.engine.inspection import construct
 from epochd_server.engine.modules import ModuleRegistry
-from epochd_server.engine.programs import gram, lanes, module, solo
+from epochd_server.engine.programs import gram, lanes, solo
+from epochd_server.engine.programs import module as called
 from epochd_server.engine.reporting import Reporter
 from epochd_server.engine.rows import Rows, rows_of
 from epochd_server.engine.task import (
@@ -31,6 +32,7 @@ from epochd_server.engine.task import (
     MemberState,
     Observer,
 )
+from epochd_server.engine.tracing import chain_of_module
 
 __all__ = [
     "CohortData",
@@ -70,18 +72,20 @@ def train_cohort(
         EpochdError: MODULE_NOT_FOUND, or the module cannot be constructed (InvalidInput).
     """
     rows = rows_of(task)
+    chain: Chain | None
     if isinstance(task.model, ModuleModel):
         model = task.model
-        reporter = module.train(
-            task,
-            lambda: construct(model, modules),
-            rows,
-            lambda slots: Reporter(task, slots, observer, clock),
-        )
+        module, slots, start = initial_module(task, lambda: construct(model, modules))
+        chain = chain_of_module(module)
+        reporter = Reporter(task, slots, observer, clock)
+        if chain is None or chain.in_features != rows.features.shape[1]:
+            called.train(task, module, slots, rows, start, reporter)
+            chain = None
     else:
         chain = chain_of(task.model, rows.features.shape[1])
-        reporter = Reporter(task, chain.slots, observer, clock)
         start = initial_parameters(task, chain)
+        reporter = Reporter(task, chain.slots, observer, clock)
+    if chain is not None:
         for program, members in _programs(task, chain, rows):
             program(task, chain, rows, members, start, reporter)
     reporter.flush()

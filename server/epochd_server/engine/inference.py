@@ -12,14 +12,15 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from torch.func import functional_call
 
-from epochd_server.domain.specs import LinearModel, Model, ModuleModel, SequentialModel
+from epochd_server.domain.specs import Model, ModuleModel
 from epochd_server.engine.activation_kernels import IDENTITY, RELU, value
 from epochd_server.engine.activation_kernels import SIGMOID as SIGMOID_CODE
 from epochd_server.engine.activation_kernels import TANH as TANH_CODE
 from epochd_server.engine.arrays import kernel_array
-from epochd_server.engine.chain import Slot, chain_of, total_size
+from epochd_server.engine.chain import Chain, Slot, chain_of, total_size
 from epochd_server.engine.compiling import kernel
 from epochd_server.engine.inspection import construct, in_features_of, module_slots
 from epochd_server.engine.modules import ModuleRegistry
@@ -34,6 +35,7 @@ from epochd_server.engine.programs.lane_layers import (
     network_of,
 )
 from epochd_server.engine.task import Floats, Integers
+from epochd_server.engine.tracing import chain_of_module
 
 
 class Predictor:
@@ -55,10 +57,16 @@ class Predictor:
         self, model: Model, parameters: Mapping[str, Floats], *, modules: ModuleRegistry | None = None
     ) -> None:
         self._evaluator: _Network | _Module
+        chain: Chain | None
         if isinstance(model, ModuleModel):
-            self._evaluator = _Module(model, parameters, modules)
+            module = construct(model, modules).eval()
+            chain = chain_of_module(module)
+            if chain is None:
+                self._evaluator = _Module(module, parameters)
+                return
         else:
-            self._evaluator = _Network(model, parameters)
+            chain = chain_of(model, in_features_of(model))
+        self._evaluator = _Network(chain, parameters)
 
     @property
     def members(self) -> int:
@@ -89,9 +97,8 @@ class Predictor:
 
 
 class _Network:
-    def __init__(self, model: LinearModel | SequentialModel, parameters: Mapping[str, Floats]) -> None:
-        self._width = in_features_of(model)
-        chain = chain_of(model, self._width)
+    def __init__(self, chain: Chain, parameters: Mapping[str, Floats]) -> None:
+        self._width = chain.in_features
         self.flat = stacked(parameters, chain.slots)
         tables = network_of(chain)
         self._steps, self._arguments = tables.steps, tables.arguments
@@ -108,10 +115,8 @@ class _Network:
 
 
 class _Module:
-    def __init__(
-        self, model: ModuleModel, parameters: Mapping[str, Floats], modules: ModuleRegistry | None
-    ) -> None:
-        self._module = construct(model, modules).eval()
+    def __init__(self, module: nn.Module, parameters: Mapping[str, Floats]) -> None:
+        self._module = module
         self._slots = module_slots(self._module)
         self.flat = stacked(parameters, self._slots)
 

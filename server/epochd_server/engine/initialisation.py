@@ -7,12 +7,15 @@ generator. The same draws from a generator of our own give the same numbers with
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import nn
 
 from epochd_server.domain.specs import Init
-from epochd_server.engine.chain import Affine, Chain, pack
+from epochd_server.engine.chain import Affine, Chain, Slot, pack
+from epochd_server.engine.inspection import module_slots
 from epochd_server.engine.task import CohortTask, Floats, Integers
 
 
@@ -58,3 +61,45 @@ def _draw(chain: Chain, generator: torch.Generator, flat: torch.Tensor) -> None:
             if step.bias is not None:
                 bound = 1 / math.sqrt(step.in_features)
                 flat[step.bias.offset : step.bias.end].uniform_(-bound, bound, generator=generator)
+
+
+def initial_module(
+    task: CohortTask, construct: Callable[[], nn.Module]
+) -> tuple[nn.Module, tuple[Slot, ...], Floats]:
+    """The start of members whose model is a registered module.
+
+    Args:
+        task: The cohort.
+        construct: Gives a fresh module; is called once for each distinct seed, after ``torch.manual_seed``.
+
+    Returns:
+        A module to call, its slots, and the initial values of every member [K, P].
+    """
+    drawn: dict[int, Floats] = {}
+    with torch.random.fork_rng(devices=[]):
+        for seed in np.unique(task.seeds):
+            module = _seeded(task, construct, int(seed))
+            slots = module_slots(module)
+            state = dict(module.named_parameters()) | dict(module.named_buffers())
+            values = {slot.name: state[slot.name].detach().numpy()[None] for slot in slots}
+            drawn[int(seed)] = pack(values, slots, task.dtype)[0]
+    start = np.stack([drawn[int(seed)] for seed in task.seeds])
+    if task.initial is not None:
+        start = pack(task.initial, slots, task.dtype)
+    elif task.init is Init.ZEROS:
+        parameters = dict(module.named_parameters())
+        for slot in slots:
+            if slot.name in parameters:
+                start[:, slot.offset : slot.end] = 0
+    return module, slots, start
+
+
+def _seeded(task: CohortTask, construct: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """The module as ``torch.manual_seed(seed)`` and its constructor make it, in the task's precision."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.from_numpy(np.empty(0, task.dtype)).dtype)
+    try:
+        torch.manual_seed(seed)
+        return construct().train()
+    finally:
+        torch.set_default_dtype(before)

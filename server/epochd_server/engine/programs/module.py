@@ -2,8 +2,8 @@
 
 Members of one row count run as one ``vmap`` over ``functional_call``, always at least two: with a stack of one,
 PyTorch takes other kernels, and the bits of a lone member would differ from those it has in company. A module that
-cannot be vmapped (it looks at values, draws random numbers, changes its buffers) trains member by member instead;
-that is decided by the module alone. Either way the module's ``__call__`` runs, hooks included.
+cannot be vmapped (it looks at values, draws random numbers), or that has buffers or hooks, trains member by member
+instead; that is decided by the module alone. Either way the module's ``__call__`` runs, hooks included.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import copy
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -21,15 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from epochd_server.domain.specs import Init
-from epochd_server.engine.chain import Slot, pack, total_size
-from epochd_server.engine.inspection import module_slots
+from epochd_server.engine.chain import Slot, total_size
 from epochd_server.engine.losses import row_losses
 from epochd_server.engine.optimizers import RowOptimizer, hyperparameter_table
 from epochd_server.engine.reporting import Reporter
 from epochd_server.engine.rows import Rows
 from epochd_server.engine.shuffling import derived_seed, epoch_permutation
 from epochd_server.engine.task import CohortTask, Floats, Integers, MemberState
+from epochd_server.engine.tracing import is_watched
 
 MOST_MEMBERS = 64
 FAILED_MESSAGE = "the module raised an error in epoch {}; the server's log has the details"
@@ -38,62 +36,29 @@ _logger = logging.getLogger(__name__)
 
 
 def train(
-    task: CohortTask, construct: Callable[[], nn.Module], rows: Rows, make_reporter: Callable[[Any], Reporter]
-) -> Reporter:
+    task: CohortTask,
+    module: nn.Module,
+    slots: tuple[Slot, ...],
+    rows: Rows,
+    start: Floats,
+    reporter: Reporter,
+) -> None:
     """Trains all members of a task whose model is a registered module.
 
     Args:
         task: What to train.
-        construct: Gives a fresh module.
+        module: Is called; its own parameters do not matter.
+        slots: Its parameters and buffers.
         rows: The task's rows.
-        make_reporter: Gives the reporter for the module's slots.
-
-    Returns:
-        The reporter, which was told everything.
+        start: [K, P] initial values.
+        reporter: Is told everything.
     """
     with torch.random.fork_rng(devices=[]):
-        module, slots, start = _prepare(task, construct)
-        reporter = make_reporter(slots)
         program = _Program(task, module, slots)
         together = program.can_be_vmapped(rows)
         for members in _blocks(rows, MOST_MEMBERS if together else 1):
             block_program = program if together else program.alone()
             _Block(block_program, rows, members, start[members], together).run(reporter)
-    return reporter
-
-
-def _prepare(
-    task: CohortTask, construct: Callable[[], nn.Module]
-) -> tuple[nn.Module, tuple[Slot, ...], Floats]:
-    """One module to call, its slots, and the initial values of every member [K, P]."""
-    drawn: dict[int, Floats] = {}
-    for seed in np.unique(task.seeds):
-        module = _seeded(task, construct, int(seed))
-        slots = module_slots(module)
-        state = dict(module.named_parameters()) | dict(module.named_buffers())
-        drawn[int(seed)] = pack(
-            {s.name: state[s.name].detach().numpy()[None] for s in slots}, slots, task.dtype
-        )[0]
-    start = np.stack([drawn[int(seed)] for seed in task.seeds])
-    if task.initial is not None:
-        start = pack(task.initial, slots, task.dtype)
-    elif task.init is Init.ZEROS:
-        names = dict(module.named_parameters())
-        for slot in slots:
-            if slot.name in names:
-                start[:, slot.offset : slot.end] = 0
-    return module, slots, start
-
-
-def _seeded(task: CohortTask, construct: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """The module as ``torch.manual_seed(seed)`` and its constructor make it, in the task's precision."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.from_numpy(np.empty(0, task.dtype)).dtype)
-    try:
-        torch.manual_seed(seed)
-        return construct().train()
-    finally:
-        torch.set_default_dtype(before)
 
 
 def _blocks(rows: Rows, most: int) -> Iterator[Integers]:
@@ -121,7 +86,13 @@ class _Program:
         return _Program(self.task, copy.deepcopy(self._module), self.slots)
 
     def can_be_vmapped(self, rows: Rows) -> bool:
-        """Whether the module runs under vmap; found by trying on two rows of zeros."""
+        """Whether the module runs under vmap; found by trying on two rows of zeros.
+
+        Buffers are a reason not to: under vmap PyTorch may lose what a call writes to them. Hooks are another: they
+        shall see a member's own rows, not batched tensors.
+        """
+        if is_watched(self._module) or any(True for _ in self._module.buffers()):
+            return False
         features = torch.zeros(2, 2, rows.features.shape[1], dtype=torch.from_numpy(rows.features[:0]).dtype)
         flat = torch.ones(2, total_size(self.slots), dtype=features.dtype)
         stacked = self.alone().gradient
@@ -133,7 +104,7 @@ class _Program:
                 stacked(flat[:, : self.trained], flat[:, self.trained :], features, targets, weights, True)
         except Exception:
             return False
-        return not torch.any(flat != 1)
+        return True
 
     def gradient(
         self,
