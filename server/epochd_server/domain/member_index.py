@@ -16,6 +16,10 @@ from epochd_server.domain.fleets import Key, Keys
 
 Integers = NDArray[np.int64]
 UNKNOWN = -1
+_SPARSITY = 16
+"""Integers are looked up in a table where that has at most so many entries for each of them."""
+_TEXT_BYTES = 160
+"""About what a short text takes in a dictionary."""
 
 
 class MemberIndex:
@@ -36,6 +40,12 @@ class MemberIndex:
             joined = self._joins[-1].find(joined, rank)
         self._members = np.empty(len(joined), np.int64)
         self._members[joined] = np.arange(len(joined))
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that it takes, about."""
+        columns = sum(lookup.nbytes for lookup in self._columns)
+        return self._members.nbytes + columns + sum(join.nbytes for join in self._joins)
 
     def find(self, columns: Sequence[NDArray[np.generic]]) -> Integers:
         """The member [n] of each row, or UNKNOWN.
@@ -66,28 +76,53 @@ class _Lookup(Protocol):
     """Ranks of values among the distinct values of a key column."""
 
     size: int
+    nbytes: int
 
     def find(self, values: NDArray[np.generic]) -> Integers:
         """The rank [n] of each value, or UNKNOWN."""
 
 
 class _Numbers:
-    def __init__(self, column: NDArray[np.generic]) -> None:
-        self._distinct = np.unique(column)
-        self.size = len(self._distinct)
+    """Ranks of any numbers, by binary search."""
+
+    def __init__(self, distinct: NDArray[np.generic]) -> None:
+        self._distinct = distinct
+        self.size = len(distinct)
+        self.nbytes = self._distinct.nbytes
 
     def find(self, values: NDArray[np.generic]) -> Integers:
-        converted, exact = _as_type_of(values, self._distinct)
+        converted, exact = _as_type_of(values, self._distinct.dtype)
         places = np.searchsorted(self._distinct, converted).astype(np.int64, copy=False)
         places[places == self.size] = 0
         places[(self._distinct[places] != converted) | ~exact] = UNKNOWN
         return places
 
 
+class _Range:
+    """Ranks of integers that lie close together, read from a table with an entry for each integer between."""
+
+    def __init__(self, distinct: NDArray[np.int64]) -> None:
+        self._low = int(distinct[0])
+        self._table = np.full(int(distinct[-1]) - self._low + 1, UNKNOWN, np.int64)
+        self._table[distinct - self._low] = np.arange(len(distinct))
+        self.size = len(distinct)
+        self.nbytes = self._table.nbytes
+
+    def find(self, values: NDArray[np.generic]) -> Integers:
+        converted, exact = _as_type_of(values, np.dtype(np.int64))
+        # What lies below the first, and what overflows here, becomes a number beyond the table.
+        places = (converted - self._low).view(np.uint64)
+        last = np.uint64(len(self._table) - 1)
+        found: Integers = self._table[np.minimum(places, last).view(np.int64)]
+        found[(places > last) | ~exact] = UNKNOWN
+        return found
+
+
 class _Texts:
     def __init__(self, column: NDArray[np.generic]) -> None:
         self._ranks = {text: rank for rank, text in enumerate(dict.fromkeys(column.tolist()))}
         self.size = len(self._ranks)
+        self.nbytes = _TEXT_BYTES * self.size
 
     def find(self, values: NDArray[np.generic]) -> Integers:
         return np.fromiter(map(self._ranks.get, values.tolist(), repeat(UNKNOWN)), np.int64, len(values))
@@ -99,6 +134,7 @@ class _Join:
     def __init__(self, left: Integers, right: Integers, size: int) -> None:
         self._size = size
         self._pairs = np.unique(left * size + right)
+        self.nbytes = self._pairs.nbytes
 
     def find(self, left: Integers, right: Integers) -> Integers:
         wanted = np.where((left == UNKNOWN) | (right == UNKNOWN), UNKNOWN, left * self._size + right)
@@ -109,17 +145,20 @@ class _Join:
 
 
 def _lookup(column: NDArray[np.generic]) -> _Lookup:
-    return _Texts(column) if column.dtype == object else _Numbers(column)
+    if column.dtype == object:
+        return _Texts(column)
+    distinct: NDArray[Any] = np.unique(column)
+    if distinct.dtype == np.int64 and int(distinct[-1]) - int(distinct[0]) < _SPARSITY * len(distinct):
+        return _Range(distinct)
+    return _Numbers(distinct)
 
 
-def _as_type_of(
-    values: NDArray[Any], keys: NDArray[Any]
-) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+def _as_type_of(values: NDArray[Any], dtype: np.dtype[Any]) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
     """Numbers of any type in the type of the keys, and which of them it holds exactly."""
-    if values.dtype == keys.dtype:
+    if values.dtype == dtype:
         return values, np.ones(len(values), np.bool_)
     with np.errstate(invalid="ignore"):
-        converted = values.astype(keys.dtype)
+        converted = values.astype(dtype)
         # An unsigned number beyond the keys' type comes back as itself, but by way of a negative one.
         exact = (converted.astype(values.dtype) == values) & ((converted < 0) == (values < 0))
     return converted, exact

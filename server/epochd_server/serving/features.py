@@ -30,15 +30,22 @@ class FeatureMatcher:
         self._positions = {name: position for position, name in enumerate(card.feature_columns)}
         self._dtype = np.dtype(card.spec.precision.value)
 
-    def match(self, rows: Table | NDArray[np.generic], violations: Violations) -> NDArray[np.floating] | None:
+    def match(
+        self,
+        rows: Table | NDArray[np.generic],
+        violations: Violations,
+        *,
+        keys: frozenset[str] = frozenset(),
+    ) -> NDArray[np.floating] | None:
         """The features [n, d], C-contiguous and writable; or None, and all that is wrong in ``violations``.
 
         Args:
             rows: A table with exactly the model's columns in any order, or a tensor [n, d] or [d] in their order.
             violations: Gets paths as in PredictRequest.
+            keys: Further columns that a table may have, which are not looked at.
         """
         if isinstance(rows, Table):
-            return self._from_table(rows, violations)
+            return self._from_table(rows, violations, keys)
         return self._from_tensor(rows, violations)
 
     def _from_tensor(self, rows: NDArray[np.generic], violations: Violations) -> NDArray[np.floating] | None:
@@ -58,10 +65,12 @@ class FeatureMatcher:
         with np.errstate(over="ignore"):
             return np.array(values, self._dtype, order="C")
 
-    def _from_table(self, rows: Table, violations: Violations) -> NDArray[np.floating] | None:
+    def _from_table(
+        self, rows: Table, violations: Violations, keys: frozenset[str]
+    ) -> NDArray[np.floating] | None:
         faults = len(violations.found)
         if rows.names != self._names:
-            self._check_names(rows, violations)
+            self._check_names(rows, violations, keys)
         for index, column in enumerate(rows.columns):
             if column.is_text and column.name in self._positions:
                 violations.add(
@@ -72,10 +81,11 @@ class FeatureMatcher:
         features = np.empty((rows.rows, len(self._names)), self._dtype)
         with np.errstate(over="ignore"):
             for column in rows.columns:
-                features[:, self._positions[column.name]] = column.values
+                if column.name in self._positions:
+                    features[:, self._positions[column.name]] = column.values
         return features
 
-    def _check_names(self, rows: Table, violations: Violations) -> None:
+    def _check_names(self, rows: Table, violations: Violations, keys: frozenset[str]) -> None:
         given = set(rows.names)
         missing = [name for name in self._names if name not in given]
         if missing:
@@ -83,7 +93,7 @@ class FeatureMatcher:
                 "table.columns", f"lacks {quoted(missing)}; the model's features are {quoted(self._names)}"
             )
         for index, name in enumerate(rows.names):
-            if name not in self._positions:
+            if name not in self._positions and name not in keys:
                 violations.add(
                     f"table.columns[{index}]", f"{name!r} is no feature of the model; leave it out"
                 )

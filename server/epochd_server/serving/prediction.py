@@ -7,15 +7,18 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from functools import partial
 from typing import Protocol
 
 from epochd_server.domain.commands import PredictCommand
+from epochd_server.domain.fleets import Members
 from epochd_server.domain.models import ModelVersion
 from epochd_server.domain.predictions import Prediction
 from epochd_server.domain.resources import VersionReference
 from epochd_server.domain.runs import Parameters
 from epochd_server.domain.specs import Model
+from epochd_server.serving.members import MemberMatcher
 from epochd_server.serving.names import RECHECK_S, VersionNames, VersionSource
 from epochd_server.serving.resident import Resident, RowPredictor
 from epochd_server.serving.single_flight import SingleFlight
@@ -27,6 +30,9 @@ _OVERHEAD_BYTES = 8_192
 """About what a resident takes besides its parameters."""
 _INLINE_WORK = 1_000_000
 """Rows times parameters up to which a batch (well under a millisecond) is not worth a thread."""
+
+
+_Identity = tuple[str, str, int, datetime]
 
 
 class ChangeNews(Protocol):
@@ -50,11 +56,14 @@ class ModelSource(VersionSource, Protocol):
     async def load_parameters(self, model: str, version: int) -> Parameters:
         """The parameters of a version."""
 
+    async def load_members(self, model: str, version: int) -> Members:
+        """The members of a fleet."""
+
 
 class PredictionService:
     """Predicts with any version, and keeps those in memory that were used last.
 
-    A version is kept by the run that made it: a name that is deleted and given again never meets old weights.
+    A version is kept by what made it and when: a name that is deleted and given again never meets old weights.
 
     Args:
         models: Where versions and parameters come from.
@@ -67,9 +76,9 @@ class PredictionService:
         self._build = build
         self._cache_bytes = cache_bytes
         self._names = VersionNames(models, recheck_s=RECHECK_S if models.is_shared else None)
-        self._residents: OrderedDict[str, Resident] = OrderedDict()
+        self._residents: OrderedDict[_Identity, Resident] = OrderedDict()
         self._resident_bytes = 0
-        self._loads: SingleFlight[str, Resident] = SingleFlight()
+        self._loads: SingleFlight[_Identity, Resident] = SingleFlight()
         # Of their own: what else waits for a thread here must not hold up predictions.
         self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="predict")
         models.changes.subscribe(self._names.forget)
@@ -83,14 +92,16 @@ class PredictionService:
         """Predictions for a request's rows. With a resident version and a small batch it never waits.
 
         Raises:
-            InvalidInput: The rows do not suit the model; names every column that is missing or too many.
-            EpochdError: MODEL_NOT_FOUND, VERSION_NOT_FOUND, ALIAS_NOT_FOUND, ARTIFACT_CORRUPT.
+            InvalidInput: The rows do not suit the model; names every column that is missing or too many, and the
+                first keys without a trained member.
+            EpochdError: MODEL_NOT_FOUND, VERSION_NOT_FOUND, ALIAS_NOT_FOUND, MEMBER_NOT_FOUND, MEMBER_FAILED,
+                ARTIFACT_CORRUPT.
         """
         resident = self._find(command.reference) or await self._load(command.reference)
-        features = resident.features(command)
-        if len(features) * resident.version.card.parameters <= _INLINE_WORK:
-            return resident.predict(features, probabilities=command.probabilities, logits=command.logits)
-        work = partial(resident.predict, features, probabilities=command.probabilities, logits=command.logits)
+        batch = resident.batch(command)
+        if len(batch.features) * resident.version.card.parameters <= _INLINE_WORK:
+            return resident.predict(batch, probabilities=command.probabilities, logits=command.logits)
+        work = partial(resident.predict, batch, probabilities=command.probabilities, logits=command.logits)
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def close(self) -> None:
@@ -102,28 +113,41 @@ class PredictionService:
         return None if version is None else self._touch(version)
 
     def _touch(self, version: ModelVersion) -> Resident | None:
-        resident = self._residents.get(version.card.run_id)
+        resident = self._residents.get(_identity(version))
         if resident is not None:
-            self._residents.move_to_end(version.card.run_id)
+            self._residents.move_to_end(_identity(version))
         return resident
 
     async def _load(self, reference: VersionReference) -> Resident:
         version = self._names.known(reference) or await self._names.look_up(reference)
         return self._touch(version) or await self._loads.do(
-            version.card.run_id, lambda: self._make_resident(version)
+            _identity(version), lambda: self._make_resident(version)
         )
 
     async def _make_resident(self, version: ModelVersion) -> Resident:
         parameters = await self._models.load_parameters(version.model, version.version)
-        predictor = await asyncio.to_thread(self._build, version.card.spec.model, parameters)
-        nbytes = sum(value.nbytes for value in parameters.values()) + _OVERHEAD_BYTES
-        resident = Resident(version, predictor, nbytes)
-        self._residents[version.card.run_id] = resident
-        self._resident_bytes += nbytes
+        members = None
+        if version.card.members:
+            members = await self._models.load_members(version.model, version.version)
+        resident = await asyncio.to_thread(self._assemble, version, parameters, members)
+        self._residents[_identity(version)] = resident
+        self._resident_bytes += resident.nbytes
         self._evict()
         return resident
+
+    def _assemble(self, version: ModelVersion, parameters: Parameters, members: Members | None) -> Resident:
+        predictor = self._build(version.card.spec.model, parameters)
+        nbytes = sum(value.nbytes for value in parameters.values()) + _OVERHEAD_BYTES
+        if members is None:
+            return Resident(version, predictor, None, nbytes)
+        matcher = MemberMatcher(version, members)
+        return Resident(version, predictor, matcher, nbytes + matcher.nbytes)
 
     def _evict(self) -> None:
         while self._resident_bytes > self._cache_bytes and len(self._residents) > 1:
             _, oldest = self._residents.popitem(last=False)
             self._resident_bytes -= oldest.nbytes
+
+
+def _identity(version: ModelVersion) -> _Identity:
+    return version.card.run_id, version.model, version.version, version.create_time

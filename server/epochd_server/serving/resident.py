@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ from epochd_server.domain.errors import Violations
 from epochd_server.domain.models import ModelVersion
 from epochd_server.domain.predictions import Prediction
 from epochd_server.serving.features import FeatureMatcher
+from epochd_server.serving.members import Assignment, MemberMatcher, refuse_members
 from epochd_server.serving.outputs import Array, Labels, sigmoid, softmax
 
 
@@ -22,47 +24,72 @@ class RowPredictor(Protocol):
         """Outputs [n, outputs] of features [n, d]; ``members`` [n] says whose parameters, in a fleet."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Rows that suit a model.
+
+    Attributes:
+        features: [n, d]
+        assignment: Fleets: the members that predict them.
+    """
+
+    features: Array
+    assignment: Assignment | None
+
+
 class Resident:
     """Predicts with one version.
 
     Args:
         version: The version.
         predictor: Computes its outputs.
+        members: Fleets: finds the members of rows.
         nbytes: The memory that it takes, about.
     """
 
-    def __init__(self, version: ModelVersion, predictor: RowPredictor, nbytes: int) -> None:
+    def __init__(
+        self, version: ModelVersion, predictor: RowPredictor, members: MemberMatcher | None, nbytes: int
+    ) -> None:
         card = version.card
         self.version = version
         self.nbytes = nbytes
         self._predictor = predictor
         self._matcher = FeatureMatcher(card)
+        self._members = members
         self._labels = None if card.classes is None else Labels(card.classes)
 
-    def features(self, command: PredictCommand) -> Array:
-        """What the model reads, [n, d].
+    def batch(self, command: PredictCommand) -> Batch:
+        """What the model reads, and by which members.
 
         Raises:
-            InvalidInput: The rows do not suit the model, or probabilities are asked of a regression.
+            InvalidInput: The rows do not suit the model, or probabilities are asked of a regression; rows have keys
+                without a trained member.
+            EpochdError: MEMBER_NOT_FOUND, MEMBER_FAILED.
         """
         violations = Violations()
         if self._labels is None:
             for field, is_asked in (("probabilities", command.probabilities), ("logits", command.logits)):
                 if is_asked:
                     violations.add(field, "only classifiers have them; this model is a regression")
-        features = self._matcher.match(command.rows, violations)
+        features = self._matcher.match(command.rows, violations, keys=self._keys_in_table(command))
+        if self._members is None:
+            refuse_members(command, violations)
+        else:
+            self._members.check(command, None if features is None else len(features), violations)
         violations.raise_if_any()
         if features is None:
             raise AssertionError("unreachable: a matcher that gives nothing adds violations")
-        return features
+        return Batch(
+            features, None if self._members is None else self._members.assign(command, len(features))
+        )
 
-    def predict(self, features: Array, *, probabilities: bool, logits: bool) -> Prediction:
-        """Predictions for features [n, d].
+    def predict(self, batch: Batch, *, probabilities: bool, logits: bool) -> Prediction:
+        """Predictions for a batch.
 
         Raises:
             InvalidInput: A row has no class.
         """
-        raw = self._predictor.predict(features)
+        raw = self._outputs(batch)
         # One output is one number a row: the second class's logit, or the only target.
         outputs = raw[:, 0] if raw.shape[1] == 1 else raw
         if self._labels is None:
@@ -73,6 +100,20 @@ class Resident:
             probabilities=_probabilities(outputs) if probabilities else None,
             logits=outputs if logits else None,
         )
+
+    def _keys_in_table(self, command: PredictCommand) -> frozenset[str]:
+        if self._members is None or command.member is not None:
+            return frozenset()
+        return self._members.key_columns
+
+    def _outputs(self, batch: Batch) -> Array:
+        assignment = batch.assignment
+        if assignment is None:
+            return self._predictor.predict(batch.features)
+        raw = self._predictor.predict(batch.features, assignment.members)
+        if assignment.missing is not None:
+            raw[assignment.missing] = np.nan
+        return raw
 
 
 def _probabilities(logits: Array) -> Array:
