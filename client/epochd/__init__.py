@@ -37,14 +37,16 @@ from epochd.errors import (
     Unimplemented,
     Violation,
 )
-from epochd.events import EpochLog, Event, State
+from epochd.events import EpochLog, Event, FleetProgress, MemberLog, State
+from epochd.fleet import Fleet, Member
 from epochd.losses import L1, MSE, BCEWithLogits, CrossEntropy, Huber
 from epochd.model import Model
 from epochd.optimizers import SGD, Adam, AdamW
 from epochd.policy import Retry, Timeout
 from epochd.run import Run
 from epochd.specs import Linear, Module, Sequential
-from epochd.values import Dataset, Derivatives, Estimate, Prediction, RegisteredModel
+from epochd.sweeps import Sweep
+from epochd.values import Dataset, Derivatives, Estimate, Failure, Prediction, RegisteredModel
 from epochd.version import __version__
 
 __all__ = [
@@ -70,10 +72,15 @@ __all__ = [
     "Estimate",
     "Event",
     "FailedPrecondition",
+    "Failure",
+    "Fleet",
+    "FleetProgress",
     "Huber",
     "Internal",
     "InvalidArgument",
     "Linear",
+    "Member",
+    "MemberLog",
     "Model",
     "Module",
     "NotFound",
@@ -86,6 +93,7 @@ __all__ = [
     "Run",
     "Sequential",
     "State",
+    "Sweep",
     "Timeout",
     "TrainingCancelled",
     "TrainingFailed",

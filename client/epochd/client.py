@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 
 from epochd._core.connecting import greet
 from epochd._core.plans import plan_training
+from epochd._core.routing import Route
 from epochd._core.runs import RunRecord
 from epochd._core.service import Service, differentiate, plan_activation, plan_differentiation
 from epochd._core.signatures import takes
 from epochd._transport.blocking import BlockingTransport
 from epochd._transport.options import Connection, Options
 from epochd.events import State
+from epochd.fleet import version_of
+from epochd.keys import KeyLike
 from epochd.model import Model
 from epochd.policy import Retry, Timeout
 from epochd.run import Run
@@ -112,13 +115,24 @@ class Client:
         return self._transport.run(self._service.check(plan_training(*args, **kwargs)))
 
     @overload
-    def predict(self, model: str, X: Any) -> NDArray[Any]: ...  # noqa: N803
+    def predict(
+        self,
+        model: str,
+        X: Any,  # noqa: N803
+        *,
+        keys: Any = None,
+        member: KeyLike | None = None,
+        unknown: KeyLike = "error",
+    ) -> NDArray[Any]: ...
     @overload
     def predict(
         self,
         model: str,
         X: Any,  # noqa: N803
         *,
+        keys: Any = None,
+        member: KeyLike | None = None,
+        unknown: KeyLike = "error",
         probabilities: Literal[True],
         logits: bool = False,
     ) -> Prediction: ...
@@ -128,6 +142,9 @@ class Client:
         model: str,
         X: Any,  # noqa: N803
         *,
+        keys: Any = None,
+        member: KeyLike | None = None,
+        unknown: KeyLike = "error",
         probabilities: bool = False,
         logits: Literal[True],
     ) -> Prediction: ...
@@ -136,6 +153,9 @@ class Client:
         model: str,
         X: Any,  # noqa: N803 - as everywhere in this field
         *,
+        keys: Any = None,
+        member: KeyLike | None = None,
+        unknown: KeyLike = "error",
         probabilities: bool = False,
         logits: bool = False,
     ) -> NDArray[Any] | Prediction:
@@ -144,10 +164,14 @@ class Client:
         Args:
             model: ``house-price`` (the newest version), ``house-price@champion``, ``house-price/versions/3``.
             X: Rows as an array or a table.
+            keys: Fleets: the keys, one a row, by the names of the key columns, where X is an array.
+            member: Fleets: the key of the member that predicts every row.
+            unknown: Fleets: what to do with rows of unknown keys; see :meth:`Fleet.predict`.
             probabilities: Whether to return probabilities, too.
             logits: Whether to return logits, too.
         """
-        prediction = self._transport.run(self._service.predict(model, X, probabilities, logits))
+        route = Route.of((), keys, member, unknown)
+        prediction = self._transport.run(self._service.predict(model, X, route, probabilities, logits))
         return prediction if probabilities or logits else prediction.values
 
     @takes(plan_activation)
@@ -202,7 +226,7 @@ class Client:
         Raises:
             NotFound: When there is no such model, version or alias.
         """
-        return Model(self._transport.run(self._service.model(name)), self._transport, self._policy)
+        return version_of(self._transport.run(self._service.model(name)), self._transport, self._policy)
 
     def models(self) -> Iterator[RegisteredModel]:
         """The models by name, fetched page by page."""
@@ -211,7 +235,7 @@ class Client:
     def versions(self, model: str) -> Iterator[Model]:
         """The versions of a model, newest first, fetched page by page."""
         for message in self._transport.iterate(self._service.versions(model)):
-            yield Model(message, self._transport, self._policy)
+            yield version_of(message, self._transport, self._policy)
 
     def upload(self, data: Any | str | Path) -> Dataset:
         """Uploads a table, or a CSV, Parquet or Arrow file, to train on more than once.

@@ -1,4 +1,4 @@
-"""The events of a run, as they come out of ``run.events()``; those of epochs also out of ``run.logs()``."""
+"""The events of a run, as they come out of ``run.events()``; those of epochs and fleets also out of ``run.logs()``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from enum import StrEnum
 from typing import Any
 
 from numpy.typing import NDArray
+
+from epochd.keys import Key, key_text
 
 
 class State(StrEnum):
@@ -90,9 +92,16 @@ class Started(Event):
     epochs: int
     """Epochs asked for."""
 
+    members: int = 0
+    """Fleets: the number of members; 0 for a single model. ``parameters`` is then the number of one member."""
+
+    key_columns: tuple[str, ...] = ()
+    """Fleets: the key columns in their order."""
+
     def __str__(self) -> str:
+        each = f"{self.members:,} members by {', '.join(self.key_columns)}, each " if self.members else ""
         return (
-            f"Started on {self.device}: {self.parameters:,} parameters, {self.rows:,} rows in batches of "
+            f"Started on {self.device}: {each}{self.parameters:,} parameters, {self.rows:,} rows in batches of "
             f"{self.batch_size:,}, {self.epochs:,} epochs, {self.dtype}, seed {self.seed}"
         )
 
@@ -142,6 +151,102 @@ class EpochLog(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemberLog(EpochLog):
+    """One epoch of a member of a fleet whose logs were asked for."""
+
+    key: Key
+    """The member's key."""
+
+    def __str__(self) -> str:
+        return f"{key_text(self.key)}  {EpochLog.__str__(self)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossQuantiles:
+    """Quantiles over members."""
+
+    min: float
+    """The smallest."""
+
+    p25: float
+    """The lower quartile."""
+
+    p50: float
+    """The median."""
+
+    p75: float
+    """The upper quartile."""
+
+    max: float
+    """The largest."""
+
+    def __str__(self) -> str:
+        return f"p50 {self.p50:.4g} (p25 {self.p25:.4g} … p75 {self.p75:.4g})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetProgress(Event):
+    """Where a fleet's training is; comes about twice a second, and at the end.
+
+    Example:
+        >>> from datetime import UTC
+        >>> losses = LossQuantiles(min=0.01, p25=0.1, p50=0.125, p75=0.2, max=4.5)
+        >>> print(FleetProgress(sequence=3, time=datetime.now(UTC), members_done=3200, members_failed=2,
+        ...                     members_total=10_000, loss=losses, worst=(("store-17", 4.5),), eta_seconds=3.1))
+        3,200/10,000 members, 2 failed, loss p50 0.125 (p25 0.1 … p75 0.2), worst store-17 4.5, eta 3 s
+    """
+
+    members_done: int
+    """Members that have ended, failed ones included."""
+
+    members_failed: int
+    """Members that have failed."""
+
+    members_total: int
+    """Members in all."""
+
+    loss: LossQuantiles | None = None
+    """Over the final losses of the members that ended well; None before the first."""
+
+    worst: tuple[tuple[Key, float], ...] = ()
+    """The members with the largest final losses so far, at most 5, each a key and its loss, largest first."""
+
+    eta_seconds: float = 0.0
+    """Estimated seconds until the end; 0 when it is reached, or not known."""
+
+    elapsed_seconds: float = 0.0
+    """Seconds since training began."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """All numbers of the progress by name, for a logger that takes such a dict."""
+        counts = {
+            "members_done": float(self.members_done),
+            "members_failed": float(self.members_failed),
+            "elapsed_seconds": self.elapsed_seconds,
+        }
+        if self.loss is None:
+            return counts
+        quantiles = ("min", "p25", "p50", "p75", "max")
+        return counts | {f"loss_{name}": getattr(self.loss, name) for name in quantiles}
+
+    def __str__(self) -> str:
+        parts = [f"{self.members_done:,}/{self.members_total:,} members"]
+        if self.members_failed:
+            parts.append(f"{self.members_failed:,} failed")
+        if self.loss is not None:
+            parts.append(f"loss {self.loss}")
+        if self.worst:
+            key, loss = self.worst[0]
+            parts.append(f"worst {key_text(key)} {loss:.4g}")
+        if self.members_done < self.members_total and self.eta_seconds:
+            parts.append(f"eta {_seconds(self.eta_seconds)}")
+        elif self.elapsed_seconds:
+            parts.append(_seconds(self.elapsed_seconds))
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Warning(Event):  # noqa: A001 - in this module's namespace it is the event
     """Something worth knowing; the run goes on."""
 
@@ -171,10 +276,18 @@ class Succeeded(Event):
     training_seconds: float
     """Seconds from the start of training to its end."""
 
+    members: int = 0
+    """Fleets: the number of members; 0 for a single model. ``final_loss`` is then the median of the trained ones."""
+
+    failed_members: int = 0
+    """Fleets: how many members failed; ``fleet.members(state="FAILED")`` says why."""
+
     def __str__(self) -> str:
+        failed = f", {self.failed_members:,} of them failed" if self.failed_members else ""
+        fleet = f" with {self.members:,} members{failed}," if self.members else ""
         return (
-            f"Succeeded: {self.model_version} after {self.epochs:,} epochs in {self.training_seconds:.3g} s, "
-            f"final loss {self.final_loss:.6g}"
+            f"Succeeded: {self.model_version}{fleet} after {self.epochs:,} epochs in {self.training_seconds:.3g} s, "
+            f"{'median' if self.members else 'final'} loss {self.final_loss:.6g}"
         )
 
 
@@ -207,6 +320,10 @@ class Cancelled(Event):
 
     def __str__(self) -> str:
         return f"Cancelled after {self.epochs:,} epochs"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f} s" if value < 1 else f"{value:.0f} s" if value < 100 else f"{value / 60:.0f} min"
 
 
 def short_number(value: float) -> str:

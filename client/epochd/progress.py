@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import Self, TextIO
 
-from epochd.events import EpochLog, Event, Queued, Started, short_number
+from epochd.events import EpochLog, Event, FleetProgress, MemberLog, Queued, Started, short_number
 
 _WIDTH = 24
 _REDRAW_SECONDS = 0.1
@@ -49,27 +49,35 @@ class ProgressBar:
         """Takes the run's next event."""
         if isinstance(event, Started):
             self._began = time.monotonic()
-        elif isinstance(event, EpochLog):
+        elif isinstance(event, EpochLog | FleetProgress):
             self._log(event)
             return
         self._settle()
         if not self._live or not isinstance(event, Queued):
             self._print(f"{self._label}: {event}")
 
-    def _log(self, log: EpochLog) -> None:
-        if self._first_epoch is None:
-            self._first_epoch = log.epoch
-        self._pending = self._line(log) if self._live else f"{self._label}: {log}"
+    def _log(self, log: EpochLog | FleetProgress) -> None:
+        if isinstance(log, MemberLog) and self._live:
+            return  # the line is the fleet's
+        if self._live:
+            self._pending = self._fleet_line(log) if isinstance(log, FleetProgress) else self._line(log)
+        else:
+            self._pending = f"{self._label}: {log}"
         now = time.monotonic()
         if now - self._shown_at < (_REDRAW_SECONDS if self._live else _LINE_SECONDS):
             return
         self._shown_at = now
         self._flush_pending()
 
+    def _fleet_line(self, progress: FleetProgress) -> str:
+        bar = _bar(progress.members_done, progress.members_total)
+        return f"{self._label} {bar} {progress}"
+
     def _line(self, log: EpochLog) -> str:
+        if self._first_epoch is None:
+            self._first_epoch = log.epoch
         done, epochs = log.epoch + 1, max(log.epochs, log.epoch + 1)
-        filled = _WIDTH * done // epochs
-        bar = "━" * filled + "─" * (_WIDTH - filled)
+        bar = _bar(done, epochs)
         parts = [f"{self._label} {bar} {done:>{len(str(epochs))}}/{epochs}", f"loss {log.loss:.6g}"]
         if log.rows_per_second:
             parts.append(f"{short_number(log.rows_per_second)} rows/s")
@@ -103,6 +111,11 @@ class ProgressBar:
     def _print(self, line: str) -> None:
         self._file.write(line + "\n")
         self._file.flush()
+
+
+def _bar(done: int, total: int) -> str:
+    filled = _WIDTH * done // max(1, total)
+    return "━" * filled + "─" * (_WIDTH - filled)
 
 
 def clock(seconds: float) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from epochd._core.runs import RunRecord
 from epochd._transport.background import Background
 from epochd._transport.blocking import BlockingTransport
-from epochd.events import EpochLog, Event, State
+from epochd.events import EpochLog, Event, FleetProgress, State
+from epochd.fleet import version_of
 from epochd.model import Model
 from epochd.policy import Policy
 from epochd.progress import ProgressBar
@@ -60,9 +62,13 @@ class Run:
             if event is not None:
                 yield event
 
-    def logs(self) -> Iterator[EpochLog]:
-        """The epoch logs among the events, as they come."""
-        return (event for event in self.events() if isinstance(event, EpochLog))
+    def logs(self) -> Iterator[EpochLog | Any]:
+        """The epoch logs among the events, as they come.
+
+        A fleet has :class:`FleetProgress` instead, and a :class:`MemberLog` for each epoch of the members that
+        ``log_members`` named.
+        """
+        return (event for event in self.events() if isinstance(event, EpochLog | FleetProgress))
 
     def cancel(self) -> State:
         """Asks the server to end the run at its next epoch; a run that has ended is left as it is."""
@@ -91,7 +97,7 @@ class Run:
         return self.state
 
     def result(self, timeout: float | None = None) -> Model:
-        """Waits for the end and returns the model that was trained. For Ctrl-C see :meth:`wait`.
+        """Waits for the end and returns the model that was trained, or a :class:`Fleet`. For Ctrl-C see :meth:`wait`.
 
         Args:
             timeout: Seconds to wait at most; None: as long as it takes.
@@ -102,7 +108,7 @@ class Run:
             DeadlineExceeded: When it has not ended by then; it goes on.
         """
         self.wait(timeout)
-        return Model(self._transport.run(self._record.result()), self._transport, self._policy)
+        return version_of(self._transport.run(self._record.result()), self._transport, self._policy)
 
     def delete(self) -> None:
         """Deletes the run, which must have ended, and its log. Model versions stay."""

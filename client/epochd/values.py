@@ -35,6 +35,27 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a member of a fleet was not trained."""
+
+    reason: str
+    """Machine-readable reason in UPPER_SNAKE, such as ``LOSS_NOT_FINITE``."""
+
+    message: str
+    """What happened."""
+
+    hint: str = ""
+    """What to try; may be empty."""
+
+    epoch: int | None = None
+    """The epoch in which it happened; None where that means nothing."""
+
+    def __str__(self) -> str:
+        where = "" if self.epoch is None else f" in epoch {self.epoch:,}"
+        return f"{self.message.rstrip('.')}{where} [{self.reason}]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Derivatives:
     """Value and gradients of an expression; see ``Client.differentiate``. Scalars are floats, all else arrays."""
 

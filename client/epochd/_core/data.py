@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochd._core.uploading import FileSource, TableSource, Upload
-from epochd._wire.columns import make_column
+from epochd._wire.columns import Column, make_column
 from epochd._wire.tables import Table, as_matrix, as_table, feature_names, is_table, matrix_table
 from epochd._wire.tensors import as_array, encode_tensor
 from epochd.errors import invalid
@@ -21,6 +21,10 @@ from epochd.values import Dataset
 
 INLINE_BYTES = 3_500_000
 """Rows up to this size travel in a request, which gRPC limits to 4 MiB."""
+
+
+_KEY_NAME = "group"
+_WEIGHT_NAME = "weight"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,25 +37,81 @@ class Rows:
     upload: Upload | None = None
     feature_columns: Sequence[str] = ()
     target_columns: Sequence[str] = ()
+    group_columns: Sequence[str] = ()
+    weight_column: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roles:
+    """What the columns are for; keys and weights may also be given as values, beside the data."""
+
+    target: list[str]
+    features: Sequence[str] | None
+    groups: Sequence[str]
+    weight: str
+    added: tuple[Column, ...]
+    """Columns of keys and weights that were given as values."""
+
+    @classmethod
+    def of(
+        cls, target: Any, features: Sequence[str] | None, groups: Sequence[str | Column], weight: Any
+    ) -> Roles:
+        """The roles of ``train``'s arguments; see there."""
+        weights = () if weight is None or isinstance(weight, str) else (_named(weight, _WEIGHT_NAME),)
+        return cls(
+            target=_names(target),
+            features=features,
+            groups=[group if isinstance(group, str) else group.name for group in groups],
+            weight=weight if isinstance(weight, str) else "".join(column.name for column in weights),
+            added=(*(group for group in groups if isinstance(group, Column)), *weights),
+        )
+
+    @property
+    def names_columns(self) -> bool:
+        """Whether columns of the data are named, which only a table has."""
+        given = {column.name for column in self.added}
+        named = {*self.target, *self.groups, *([self.weight] if self.weight else [])}
+        return self.features is not None or bool(named - given)
+
+    def fields(self, target: Sequence[str]) -> dict[str, Any]:
+        """The roles as fields of TrainingData."""
+        return {
+            "feature_columns": self.features or (),
+            "target_columns": target,
+            "group_columns": self.groups,
+            "weight_column": self.weight,
+        }
 
 
 def gather(
-    data: Any, targets: Any, *, target: str | Sequence[str] | None, features: Sequence[str] | None, dtype: str
+    data: Any,
+    targets: Any,
+    *,
+    target: str | Sequence[str] | None = None,
+    features: Sequence[str] | None = None,
+    group_by: Any = None,
+    weight: Any = None,
+    dtype: str = "float32",
 ) -> Rows:
     """The rows of ``train``'s arguments; see there.
 
     Raises:
         InvalidArgument: When the arguments do not fit each other or a column cannot be sent.
     """
-    names = [target] if isinstance(target, str) else list(target or ())
-    if isinstance(data, Dataset | str | os.PathLike):
-        _refuse_targets(targets, "a dataset or a file")
-        return _stored_rows(data, names, features or ())
+    is_stored = isinstance(data, Dataset | str | os.PathLike)
+    groups = _groups(group_by, has_names=is_stored or is_table(data))
+    roles = Roles.of(target, features, groups, weight)
+    if is_stored:
+        _refuse_values(targets, roles, "a dataset or a file")
+        return _stored_rows(data, roles)
     if is_table(data):
-        return _table_rows(as_table(data), targets, names, features)
-    if names or features is not None:
-        raise invalid("data", "target and features name columns of a table; give one in place of an array")
-    return _array_rows(data, targets, dtype)
+        return _table_rows(as_table(data), targets, roles)
+    if roles.names_columns:
+        raise invalid(
+            "data",
+            "target, features, group_by and weight name columns of a table; give one in place of an array",
+        )
+    return _array_rows(data, targets, roles, dtype)
 
 
 def source_of(data: Any) -> Upload:
@@ -61,49 +121,78 @@ def source_of(data: Any) -> Upload:
     return Upload(TableSource(as_table(data)))
 
 
-def _stored_rows(data: Any, target: Sequence[str], features: Sequence[str]) -> Rows:
+def _stored_rows(data: Any, roles: Roles) -> Rows:
     dataset = data.name if isinstance(data, Dataset) else data
+    fields = roles.fields(roles.target)
     if isinstance(dataset, str) and dataset.startswith("datasets/"):
-        return Rows(dataset=dataset, feature_columns=features, target_columns=target)
-    return Rows(upload=source_of(data), feature_columns=features, target_columns=target)
+        return Rows(dataset=dataset, **fields)
+    return Rows(upload=source_of(data), **fields)
 
 
-def _table_rows(table: Table, targets: Any, target: list[str], features: Sequence[str] | None) -> Rows:
+def _table_rows(table: Table, targets: Any, roles: Roles) -> Rows:
+    target = roles.target
     if targets is not None:
-        _refuse_targets(target or None, "y")
+        if target:
+            raise invalid("data.target_columns", "give target, the name of a column, or y; not both")
         added = _target_table(targets)
         table, target = Table(table.columns + added.columns), added.names
+    table = Table(table.columns + roles.added)
     if not target:
         raise invalid(
             "data.target_columns", f"say which column to predict: target={table.names[-1:] or ['…']}"
         )
-    if features is not None:
-        table = table.select([*features, *(name for name in target if name not in features)])
-    return _sendable(table, features or (), target)
+    if roles.features is not None:
+        table = table.select(_distinct([*roles.features, *target, *roles.groups, roles.weight]))
+    return _sendable(table, roles.fields(target))
 
 
-def _array_rows(data: Any, targets: Any, dtype: str) -> Rows:
+def _array_rows(data: Any, targets: Any, roles: Roles, dtype: str) -> Rows:
     if targets is None:
         raise invalid("data.tensors.targets", "give y, the targets, with an array of features")
     raw, wanted = as_array(data), as_array(targets)
-    if wanted.dtype.kind in "OUS" or raw.dtype.kind in "OUS":
-        matrix = as_matrix(raw, "data.tensors.features")
-        table = matrix_table(matrix, feature_names(matrix.shape[1]))
-        return _table_rows(table, targets, [], None)
-    sent = _narrowed(raw, dtype)
-    if sent.nbytes + wanted.nbytes <= INLINE_BYTES:
+    is_text = wanted.dtype.kind in "OUS" or raw.dtype.kind in "OUS"
+    sent = raw if is_text else _narrowed(raw, dtype)
+    if not is_text and not roles.added and sent.nbytes + wanted.nbytes <= INLINE_BYTES:
         tensors = spec_pb2.TensorData(features=encode_tensor(sent), targets=encode_tensor(wanted))
         return Rows(tensors=tensors)
     matrix = as_matrix(sent, "data.tensors.features")
-    return _table_rows(matrix_table(matrix, feature_names(matrix.shape[1])), targets, [], None)
+    return _table_rows(matrix_table(matrix, feature_names(matrix.shape[1])), targets, roles)
 
 
-def _sendable(table: Table, features: Sequence[str], target: Sequence[str]) -> Rows:
+def _sendable(table: Table, fields: dict[str, Any]) -> Rows:
     if table.nbytes <= INLINE_BYTES:
         message = table.encode()
         if message.ByteSize() <= INLINE_BYTES:  # text may take more bytes than it has characters
-            return Rows(table=message, feature_columns=features, target_columns=target)
-    return Rows(upload=Upload(TableSource(table)), feature_columns=features, target_columns=target)
+            return Rows(table=message, **fields)
+    return Rows(upload=Upload(TableSource(table)), **fields)
+
+
+def _groups(group_by: Any, *, has_names: bool) -> Sequence[str | Column]:
+    """Names of key columns, or key columns of values: of a table, or of one array of keys.
+
+    A list of texts names columns where the data has names (``has_names``), else it is keys.
+    """
+    if group_by is None:
+        return ()
+    if isinstance(group_by, str):
+        return (group_by,)
+    if has_names and isinstance(group_by, list | tuple) and all(isinstance(name, str) for name in group_by):
+        return group_by
+    return as_table(group_by).columns if is_table(group_by) else (_named(group_by, _KEY_NAME),)
+
+
+def _named(values: Any, default: str) -> Column:
+    """Values as a column, by their own name if they have one."""
+    name = getattr(values, "name", None)
+    return make_column(name if isinstance(name, str) and name else default, values)
+
+
+def _names(given: str | Sequence[str] | None) -> list[str]:
+    return [given] if isinstance(given, str) else list(given or ())
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    return [name for name in dict.fromkeys(names) if name]
 
 
 def _target_table(targets: Any) -> Table:
@@ -113,9 +202,7 @@ def _target_table(targets: Any) -> Table:
     array = as_array(targets)
     if array.ndim == 2 and array.shape[1] > 1:
         return matrix_table(array, [f"y{index}" for index in range(array.shape[1])])
-    name = getattr(targets, "name", None)
-    values = targets if array.ndim == 1 else array.reshape(-1)
-    return Table((make_column(name if isinstance(name, str) and name else "y", values),))
+    return Table((_named(targets if array.ndim == 1 else array.reshape(-1), "y"),))
 
 
 def _narrowed(features: NDArray[Any], dtype: str) -> NDArray[Any]:
@@ -126,6 +213,8 @@ def _narrowed(features: NDArray[Any], dtype: str) -> NDArray[Any]:
         return features.astype(np.float32)
 
 
-def _refuse_targets(targets: Any, what: str) -> None:
+def _refuse_values(targets: Any, roles: Roles, what: str) -> None:
     if targets is not None:
         raise invalid("data.target_columns", f"give target, the name of a column, or y; with {what} not both")
+    if roles.added:
+        raise invalid("data", f"with {what}, group_by and weight name columns")

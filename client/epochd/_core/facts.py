@@ -10,9 +10,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from epochd._core.resources import model_name
+from epochd._wire.keys import decode_key
 from epochd._wire.labels import decode_labels
 from epochd._wire.specs import decode_model
 from epochd._wire.tensors import dtype_name
+from epochd.keys import Key, key_text
 from epochd.specs import ModelSpec
 from epochd.v1 import models_pb2
 
@@ -103,10 +105,22 @@ class VersionFacts:
         """The seed."""
         return self._message.seed
 
+    @property
+    def key_columns(self) -> tuple[str, ...]:
+        """Fleets: the key columns in their order; empty for a single model."""
+        return tuple(self._message.key_columns)
+
+    @property
+    def promoted_from(self) -> tuple[str, Key] | None:
+        """The fleet that it was a member of (``models/{model}/versions/{version}``) and its key; else None."""
+        return (self._message.fleet, decode_key(self._message.member)) if self._message.fleet else None
+
     def __str__(self) -> str:
         lines = {
-            "model": f"{self.spec or 'of a newer kind'}, {self.parameter_count:,} parameters, {self.dtype}",
-            "trained": f"{self.epochs:,} epochs on {self.rows:,} rows, final loss {self.final_loss:.6g} ({self.loss})",
+            **self._heading(),
+            "trained": f"{self.epochs:,} epochs on {self.rows:,} rows, {self._loss_kind()} loss "
+            f"{self.final_loss:.6g} ({self.loss})",
+            "promoted": "" if self.promoted_from is None else f"from {self._origin(*self.promoted_from)}",
             "features": _listed(self.features),
             "target": _listed(self.targets),
             "classes": "" if self.classes is None else _listed([str(label) for label in self.classes]),
@@ -117,6 +131,20 @@ class VersionFacts:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.resource_name}>"
+
+    def _heading(self) -> dict[str, str]:
+        """The first lines of the printed model."""
+        return {"model": f"{self._spec_text()}, {self.parameter_count:,} parameters, {self.dtype}"}
+
+    def _spec_text(self) -> str:
+        return str(self.spec or "of a newer kind")
+
+    def _loss_kind(self) -> str:
+        return "final"
+
+    @staticmethod
+    def _origin(fleet: str, key: Key) -> str:
+        return f"{fleet}, member {key_text(key)}"
 
 
 def _listed(names: Sequence[str], most: int = 12) -> str:

@@ -64,6 +64,9 @@ LIST_MODELS = _method("Models", "ListModels", models.ListModelsRequest, models.L
 GET_VERSION = _method("Models", "GetVersion", models.GetVersionRequest, models.GetVersionResponse)
 LIST_VERSIONS = _method("Models", "ListVersions", models.ListVersionsRequest, models.ListVersionsResponse)
 GET_PARAMETERS = _method("Models", "GetParameters", models.GetParametersRequest, models.GetParametersResponse)
+LIST_MEMBERS = _method("Models", "ListMembers", models.ListMembersRequest, models.ListMembersResponse)
+GET_MEMBER = _method("Models", "GetMember", models.GetMemberRequest, models.GetMemberResponse)
+PROMOTE_MEMBER = _method("Models", "PromoteMember", models.PromoteMemberRequest, models.PromoteMemberResponse)
 EXPORT_VERSION = _method(
     "Models", "ExportVersion", models.ExportVersionRequest, models.ExportVersionResponse, "unary_stream"
 )

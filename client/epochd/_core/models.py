@@ -19,6 +19,7 @@ from epochd._core.methods import (
 )
 from epochd._core.predicting import Query, predict
 from epochd._core.resources import model_name
+from epochd._core.routing import Route
 from epochd._wire.events import decode_parameters
 from epochd._wire.safetensors import read_safetensors
 from epochd._wire.values import decode_registered
@@ -35,11 +36,13 @@ class VersionCalls:
         self._facts = facts
         self._policy = policy
 
-    def predict(self, data: Any, *, probabilities: bool = False, logits: bool = False) -> Program[Prediction]:
+    def predict(
+        self, data: Any, *, probabilities: bool = False, logits: bool = False, route: Route | None = None
+    ) -> Program[Prediction]:
         """Predicts with this very version."""
-        return predict(self._query(probabilities, logits), data, self._policy)
+        return predict(self._query(probabilities, logits, route or Route()), data, self._policy)
 
-    def _query(self, probabilities: bool, logits: bool) -> Query:
+    def _query(self, probabilities: bool, logits: bool, route: Route) -> Query:
         classes = self._facts.classes
         widest = 0 if classes is None or classes.dtype.kind != "U" else classes.dtype.itemsize // 8
         return Query(
@@ -49,6 +52,8 @@ class VersionCalls:
             features=self._facts.features,
             targets=self._facts.targets,
             outputs=max(len(self._facts.targets), 0 if classes is None else len(classes)) + widest,
+            keys=self._facts.key_columns,
+            route=route,
         )
 
     def parameters(self) -> Program[dict[str, NDArray[Any]]]:

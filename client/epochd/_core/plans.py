@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from epochd._core.data import Rows, gather
 from epochd._core.uploading import Upload
-from epochd._wire.specs import encode_loss, encode_model, encode_optimizer
+from epochd._wire.keys import encode_key
+from epochd._wire.specs import encode_loss, encode_model, encode_optimizer, encode_sweep
 from epochd._wire.tensors import data_type
+from epochd.keys import KeyLike
 from epochd.losses import Loss, resolve
 from epochd.optimizers import Optimizer
 from epochd.specs import ModelSpec
+from epochd.sweeps import Sweep
+from epochd.sweeps import resolve as resolve_sweep
 from epochd.v1 import spec_pb2, trainer_pb2
 from epochd.values import Dataset
 
@@ -38,11 +42,15 @@ def plan_training(
     loss: str | Loss = "mse",
     target: str | Sequence[str] | None = None,
     features: Sequence[str] | None = None,
+    group_by: Any = None,
+    weight: Any = None,
+    sweep: Sweep | Mapping[str, Any] | None = None,
     batch_size: int | None = None,
     shuffle: bool = True,
     accumulation_steps: int = 1,
     log_every: int | None = None,
     log_parameters: bool = False,
+    log_members: Sequence[KeyLike] = (),
     seed: int | None = None,
     dtype: Literal["float32", "float64"] = "float32",
     name: str | None = None,
@@ -60,11 +68,18 @@ def plan_training(
     loss: What is minimised: a name such as ``"mse"``, or one of ``epochd.losses``.
     target: The column, or columns, of a table to predict.
     features: The columns of a table to learn from; None: all the others.
+    group_by: The column, or columns, of a table whose values say which member a row belongs to: one model is
+        trained for each key, and the result is a :class:`Fleet`. With arrays the keys themselves, one a row (a
+        dict of several), under the name of the Series that they are, else ``group``. Texts or integers.
+    weight: The column of a table with the rows' weights, each >= 0; or the weights themselves, one a row.
+    sweep: Hyperparameters of which every combination is trained: ``{"lr": [0.1, 0.01], "seed": [1, 2, 3]}``,
+        also ``weight_decay`` and ``momentum``. The result is a :class:`Fleet` with their names as key columns.
     batch_size: Rows in a mini-batch; None: all of them.
     shuffle: Whether mini-batches are drawn from a fresh permutation each epoch.
     accumulation_steps: Mini-batches whose gradients are averaged before one update.
     log_every: Epochs 0, log_every, 2 log_every … and the last are logged; None: about a hundred of them.
     log_parameters: Whether logs hold the parameters after their epoch's update.
+    log_members: Fleets: keys of at most 100 members whose epochs are logged, too; a fleet reports its progress.
     seed: Of initialisation and shuffling; None: the server draws one and reports it.
     dtype: Of parameters and arithmetic.
     name: Of the model that gets a new version, such as ``"house-price"``; None: named after the run.
@@ -72,7 +87,10 @@ def plan_training(
         that retries never train twice.
     progress: Whether to show a live bar, and so to wait for the end.
     """  # noqa: D205 - the methods that take these arguments put their summary before it
-    rows = gather(X, y, target=target, features=features, dtype=dtype)
+    columns = {"target": target, "features": features, "group_by": group_by, "weight": weight}
+    rows = gather(X, y, **columns, dtype=dtype)
+    swept = resolve_sweep(sweep)
+    keys = rows.group_columns if swept is None else swept.names
     gradient = spec_pb2.GradientFit(
         optimizer=encode_optimizer(optimizer),
         epochs=epochs,
@@ -89,7 +107,12 @@ def plan_training(
         gradient=gradient,
         dtype=data_type(dtype),
         seed=seed,
-        logging=spec_pb2.Logging(every=log_every, parameters=log_parameters),
+        logging=spec_pb2.Logging(
+            every=log_every,
+            parameters=log_parameters,
+            members=[encode_key(key, keys, "logging.members") for key in log_members],
+        ),
+        sweep=None if swept is None else encode_sweep(swept),
     )
     return TrainingPlan(request, rows.upload, progress)
 
@@ -100,5 +123,7 @@ def _data(rows: Rows) -> spec_pb2.TrainingData:
         tensors=rows.tensors,
         feature_columns=rows.feature_columns,
         target_columns=rows.target_columns,
+        group_columns=rows.group_columns,
+        weight_column=rows.weight_column,
         **({} if rows.dataset is None else {"dataset": rows.dataset}),
     )

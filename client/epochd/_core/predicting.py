@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from epochd._core.calling import call
 from epochd._core.effects import Program
 from epochd._core.methods import PREDICT
+from epochd._core.routing import Route
 from epochd._wire.labels import decode_labels
 from epochd._wire.tables import Table, as_table, is_table
 from epochd._wire.tensors import as_array, decode_tensor, encode_tensor
@@ -46,6 +47,12 @@ class Query:
     outputs: int = 1
     """Numbers that the model gives for a row, if known."""
 
+    keys: Sequence[str] = ()
+    """Fleets: the key columns, if known; a table has them unless the route says how else rows find their members."""
+
+    route: Route = field(default_factory=Route)
+    """Fleets: how rows find their members."""
+
     @property
     def answer_bytes(self) -> int:
         """About how many bytes a row's answer has."""
@@ -57,7 +64,11 @@ def predict(query: Query, data: Any, policy: Policy) -> Program[Prediction]:
     parts = []
     for rows in _batches(query, data):
         request = trainer_pb2.PredictRequest(
-            model=query.model, probabilities=query.probabilities, logits=query.logits, **rows
+            model=query.model,
+            probabilities=query.probabilities,
+            logits=query.logits,
+            **query.route.fields(),
+            **rows,
         )
         parts.append(_decode((yield from call(PREDICT, request, policy))))
     return _join(parts)
@@ -77,17 +88,33 @@ def probability_columns(prediction: Prediction) -> NDArray[Any]:
 
 def _batches(query: Query, data: Any) -> Iterator[dict[str, Any]]:
     if is_table(data):
-        table = as_table(data)
-        kept = tuple(c for c in table.columns if c.name not in query.targets or c.name in query.features)
-        table = Table(kept)
+        table = _without_spare(query, as_table(data))
         rows_of: Callable[[int, int], dict[str, Any]] = lambda i, j: {"table": table.encode(i, j)}  # noqa: E731
         return _cut(table.rows, table.nbytes, query, rows_of)
     array = as_array(data)
+    keys = query.route.keys
     if array.ndim == 1 and len(query.features) == 1:
         array = array.reshape(-1, 1)
     if array.ndim != 2:  # one row, or wrong: the server says so
-        return iter([{"tensor": encode_tensor(array)}])
-    return _cut(len(array), array.nbytes, query, lambda i, j: {"tensor": encode_tensor(array[i:j])})
+        return iter([{"tensor": encode_tensor(array), **query.route.key_rows(0, None)}])
+    nbytes = array.nbytes + (0 if keys is None else keys.nbytes)
+    return _cut(
+        len(array),
+        nbytes,
+        query,
+        lambda i, j: {"tensor": encode_tensor(array[i:j]), **query.route.key_rows(i, j)},
+    )
+
+
+def _without_spare(query: Query, table: Table) -> Table:
+    """The table with its keys, without targets and, where the route names the member, without key columns."""
+    keys = query.route.keys
+    if keys is not None:
+        table = Table(tuple(c for c in table.columns if c.name not in keys.names) + keys.columns)
+    spare = {*query.targets} - {*query.features}
+    if query.route.member is not None:
+        spare |= {*query.keys}
+    return Table(tuple(column for column in table.columns if column.name not in spare))
 
 
 def _cut(

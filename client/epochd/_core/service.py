@@ -24,6 +24,7 @@ from epochd._core.methods import (
 from epochd._core.plans import TrainingPlan
 from epochd._core.predicting import Query, predict
 from epochd._core.resources import dataset_name, model_name, run_name, version_name
+from epochd._core.routing import Route
 from epochd._core.runs import RunRecord
 from epochd._core.training import check, start
 from epochd._core.transforming import Transform, steps_of
@@ -100,9 +101,11 @@ class Service:
         name = dataset.name if isinstance(dataset, Dataset) else dataset_name(dataset)
         yield from call_once(DELETE_DATASET, datasets_pb2.DeleteDatasetRequest(name=name), self.policy)
 
-    def predict(self, model: str, data: Any, probabilities: bool, logits: bool) -> Program[Prediction]:
+    def predict(
+        self, model: str, data: Any, route: Route, probabilities: bool, logits: bool
+    ) -> Program[Prediction]:
         """Predicts with a model by name."""
-        query = Query(model=version_name(model), probabilities=probabilities, logits=logits)
+        query = Query(model=version_name(model), route=route, probabilities=probabilities, logits=logits)
         return predict(query, data, self.policy)
 
 

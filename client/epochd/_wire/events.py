@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from epochd import events
+from epochd._wire.keys import decode_key
 from epochd._wire.labels import decode_labels
 from epochd._wire.tensors import decode_tensor, dtype_name
 from epochd.v1 import run_pb2, tensor_pb2
@@ -34,7 +35,12 @@ def decode_event(message: run_pb2.Event, epochs: int = 0) -> events.Event | None
         case "started":
             return decode_started(message.started, **head)
         case "epoch_log":
-            return _epoch_log(message.epoch_log, epochs, head)
+            return events.EpochLog(**head, **_epoch(message.epoch_log, epochs))
+        case "member_log":
+            log = message.member_log
+            return events.MemberLog(**head, **_epoch(log.log, epochs), key=decode_key(log.key))
+        case "fleet_progress":
+            return _fleet_progress(message.fleet_progress, head)
         case "warning":
             return events.Warning(**head, reason=message.warning.reason, message=message.warning.message)
         case "succeeded":
@@ -61,6 +67,8 @@ def decode_started(message: run_pb2.Started, sequence: int = 0, time: datetime =
         dtype=dtype_name(message.dtype),
         batch_size=message.batch_size,
         epochs=message.epochs,
+        members=message.members,
+        key_columns=tuple(message.key_columns),
     )
 
 
@@ -69,15 +77,29 @@ def decode_parameters(tensors: Iterable[tensor_pb2.NamedTensor]) -> dict[str, ND
     return {named.name: decode_tensor(named.tensor) for named in tensors}
 
 
-def _epoch_log(log: run_pb2.EpochLog, epochs: int, head: dict[str, Any]) -> events.EpochLog:
-    return events.EpochLog(
+def _epoch(log: run_pb2.EpochLog, epochs: int) -> dict[str, Any]:
+    return {
+        "epoch": log.epoch,
+        "epochs": epochs,
+        "loss": log.loss,
+        "lr": log.lr,
+        "rows_per_second": log.rows_per_second,
+        "parameters": decode_parameters(log.parameters),
+    }
+
+
+def _fleet_progress(message: run_pb2.FleetProgress, head: dict[str, Any]) -> events.FleetProgress:
+    loss = message.loss
+    quantiles = events.LossQuantiles(min=loss.min, p25=loss.p25, p50=loss.p50, p75=loss.p75, max=loss.max)
+    return events.FleetProgress(
         **head,
-        epoch=log.epoch,
-        epochs=epochs,
-        loss=log.loss,
-        lr=log.lr,
-        rows_per_second=log.rows_per_second,
-        parameters=decode_parameters(log.parameters),
+        members_done=message.members_done,
+        members_failed=message.members_failed,
+        members_total=message.members_total,
+        loss=quantiles if message.HasField("loss") else None,
+        worst=tuple((decode_key(member.key), member.loss) for member in message.worst),
+        eta_seconds=message.eta_seconds,
+        elapsed_seconds=message.elapsed_seconds,
     )
 
 
@@ -88,6 +110,8 @@ def _succeeded(message: run_pb2.Succeeded, head: dict[str, Any]) -> events.Succe
         epochs=message.epochs,
         final_loss=message.final_loss,
         training_seconds=message.training_seconds,
+        members=message.members,
+        failed_members=message.failed_members,
     )
 
 

@@ -10,6 +10,7 @@ from epochd.errors import invalid
 from epochd.losses import L1, MSE, BCEWithLogits, CrossEntropy, Huber, Loss
 from epochd.optimizers import SGD, Adam, AdamW, Optimizer
 from epochd.specs import Init, Layer, Linear, ModelSpec, Module, Sequential
+from epochd.sweeps import Sweep
 from epochd.v1 import activation_pb2, spec_pb2
 
 _INITS = {"default": spec_pb2.INIT_DEFAULT, "zeros": spec_pb2.INIT_ZEROS}
@@ -86,6 +87,20 @@ def encode_optimizer(optimizer: Optimizer) -> spec_pb2.Optimizer:
                 adamw=spec_pb2.AdamW(lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=decay)
             )
     raise TypeError(f"optimizer must be an epochd.SGD, Adam or AdamW, not {optimizer!r}")
+
+
+def encode_sweep(sweep: Sweep) -> spec_pb2.Sweep:
+    """The message of a sweep."""
+    return spec_pb2.Sweep(
+        lr=sweep.lr, weight_decay=sweep.weight_decay, momentum=sweep.momentum, seed=sweep.seed
+    )
+
+
+def decode_sweep(message: spec_pb2.Sweep) -> Sweep:
+    """The sweep of a message."""
+    return Sweep(
+        lr=message.lr, weight_decay=message.weight_decay, momentum=message.momentum, seed=message.seed
+    )
 
 
 def _linear(spec: Linear) -> spec_pb2.LinearSpec:

@@ -12,14 +12,17 @@ from numpy.typing import NDArray
 
 from epochd._core.connecting import greet
 from epochd._core.plans import plan_training
+from epochd._core.routing import Route
 from epochd._core.runs import RunRecord
 from epochd._core.service import Service, differentiate, plan_activation, plan_differentiation
 from epochd._core.signatures import takes
 from epochd._transport.asynchronous import AsyncTransport
 from epochd._transport.options import Connection, Options
+from epochd.aio.fleet import version_of
 from epochd.aio.model import Model
 from epochd.aio.run import Run
 from epochd.events import State
+from epochd.keys import KeyLike
 from epochd.policy import Retry, Timeout
 from epochd.values import Dataset, Derivatives, Estimate, Prediction, RegisteredModel
 
@@ -91,13 +94,24 @@ class Client:
         return await self._transport.run(self._service.check(plan_training(*args, **kwargs)))
 
     @overload
-    async def predict(self, model: str, X: Any) -> NDArray[Any]: ...  # noqa: N803
+    async def predict(
+        self,
+        model: str,
+        X: Any,  # noqa: N803
+        *,
+        keys: Any = None,
+        member: KeyLike | None = None,
+        unknown: KeyLike = "error",
+    ) -> NDArray[Any]: ...
     @overload
     async def predict(
         self,
         model: str,
         X: Any,  # noqa: N803
         *,
+        keys: Any = None,
+        member: KeyLike | None = None,
+        unknown: KeyLike = "error",
         probabilities: Literal[True],
         logits: bool = False,
     ) -> Prediction: ...
@@ -107,6 +121,9 @@ class Client:
         model: str,
         X: Any,  # noqa: N803
         *,
+        keys: Any = None,
+        member: KeyLike | None = None,
+        unknown: KeyLike = "error",
         probabilities: bool = False,
         logits: Literal[True],
     ) -> Prediction: ...
@@ -115,11 +132,15 @@ class Client:
         model: str,
         X: Any,  # noqa: N803 - as everywhere in this field
         *,
+        keys: Any = None,
+        member: KeyLike | None = None,
+        unknown: KeyLike = "error",
         probabilities: bool = False,
         logits: bool = False,
     ) -> NDArray[Any] | Prediction:
         """Predicts with a model by name, in one call; see :meth:`epochd.Client.predict`."""
-        prediction = await self._transport.run(self._service.predict(model, X, probabilities, logits))
+        route = Route.of((), keys, member, unknown)
+        prediction = await self._transport.run(self._service.predict(model, X, route, probabilities, logits))
         return prediction if probabilities or logits else prediction.values
 
     @takes(plan_activation)
@@ -151,7 +172,8 @@ class Client:
 
     async def model(self, name: str) -> Model:
         """Finds a model: ``house-price`` (the newest version), ``house-price@champion``, ``house-price/versions/3``."""
-        return Model(await self._transport.run(self._service.model(name)), self._transport, self._policy)
+        message = await self._transport.run(self._service.model(name))
+        return version_of(message, self._transport, self._policy)
 
     def models(self) -> AsyncIterator[RegisteredModel]:
         """The models by name, fetched page by page."""
@@ -160,7 +182,7 @@ class Client:
     async def versions(self, model: str) -> AsyncIterator[Model]:
         """The versions of a model, newest first, fetched page by page."""
         async for message in self._transport.iterate(self._service.versions(model)):
-            yield Model(message, self._transport, self._policy)
+            yield version_of(message, self._transport, self._policy)
 
     async def upload(self, data: Any | str | Path) -> Dataset:
         """Uploads a table, or a CSV, Parquet or Arrow file; see :meth:`epochd.Client.upload`."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
+from typing import Any
 
 from epochd._core.runs import RunRecord
 from epochd._transport.asynchronous import AsyncTransport
+from epochd.aio.fleet import version_of
 from epochd.aio.model import Model
-from epochd.events import EpochLog, Event, State
+from epochd.events import EpochLog, Event, FleetProgress, State
 from epochd.policy import Policy
 from epochd.progress import ProgressBar
 
@@ -43,10 +45,10 @@ class Run:
             if event is not None:
                 yield event
 
-    async def logs(self) -> AsyncIterator[EpochLog]:
-        """The epoch logs among the events, as they come."""
+    async def logs(self) -> AsyncIterator[EpochLog | Any]:
+        """The epoch logs, or the progress of a fleet, as they come; see :meth:`epochd.Run.logs`."""
         async for event in self.events():
-            if isinstance(event, EpochLog):
+            if isinstance(event, EpochLog | FleetProgress):
                 yield event
 
     async def cancel(self) -> State:
@@ -72,14 +74,15 @@ class Run:
         return await self.state
 
     async def result(self, timeout: float | None = None) -> Model:  # noqa: ASYNC109 - the name of the blocking twin
-        """Waits for the end and returns the model that was trained.
+        """Waits for the end and returns the model that was trained, or a :class:`Fleet`.
 
         Raises:
             TrainingFailed: When the run failed, with the reason, a hint and the epoch.
             TrainingCancelled: When it was cancelled.
             DeadlineExceeded: When it has not ended within ``timeout`` seconds; it goes on.
         """
-        return Model(await self._transport.run(self._record.result(timeout)), self._transport, self._policy)
+        message = await self._transport.run(self._record.result(timeout))
+        return version_of(message, self._transport, self._policy)
 
     async def delete(self) -> None:
         """Deletes the run, which must have ended, and its log. Model versions stay."""
