@@ -28,6 +28,7 @@ from epochd_server.domain.errors import EpochdError, Reason, Violations
 from epochd_server.domain.specs import TrainingSpec
 
 DATASET = "data.dataset"
+_NOTHING = np.array([None], dtype=object)
 
 
 class ArrowColumns:
@@ -76,8 +77,9 @@ class ArrowColumns:
         """[N]; missing text is None, and a column of integers with missing values is float64 with NaN."""
         column = self._table.column(index)
         if self.is_text(index):
-            texts: NDArray[np.generic] = np.array(column.to_pylist(), dtype=object)
-            return texts
+            # Rows of the same text share one string; the position of missing ones, -1, is that of the None.
+            texts, codes = encode_arrow(column)
+            return np.append(texts, _NOTHING)[codes]
         if not self.rows:
             return np.empty(0)
         return np.concatenate([_numbers(chunk) for chunk in column.chunks])

@@ -64,7 +64,8 @@ def select(names: Sequence[str], roles: ColumnRoles, violations: Violations) -> 
         features = tuple(position for position in range(len(names)) if position not in chosen)
         if not features:
             violations.add("data.feature_columns", "there is no column to learn from besides the targets")
-    _check_two_roles(roles, violations)
+    if roles.features or roles.groups or roles.weight is not None:
+        _check_two_roles(roles, violations)
     return Selection(
         features=features,
         targets=targets,

@@ -93,7 +93,7 @@ def index_labels(
     """
     if labels.dtype == object:
         numbers = {label: number for number, label in enumerate(classes)}
-        found = np.fromiter((numbers[label] for label in labels), np.int64, len(labels))
+        found = np.fromiter(map(numbers.__getitem__, labels.tolist()), np.int64, len(labels))
     else:
         found = np.searchsorted(np.asarray(classes, np.int64), labels.astype(np.int64)).astype(np.int64)
     if loss.kind is LossKind.BCE_WITH_LOGITS:

@@ -21,7 +21,9 @@ def count_steps(fit: GradientFit, sizes: NDArray[np.int64]) -> int:
         fit: How every member is fitted.
         sizes: Rows of each member [K].
     """
-    batches = np.ones_like(sizes) if fit.batch_size is None else -(-sizes // fit.batch_size)
+    if fit.batch_size is None:
+        return fit.epochs * len(sizes)
+    batches = -(-sizes // fit.batch_size)
     return fit.epochs * int((-(-batches // fit.accumulation_steps)).sum())
 
 

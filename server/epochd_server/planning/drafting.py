@@ -213,23 +213,22 @@ class Drafting:
         count, limits = found.parameters, self.limits
         if count is None:
             return
-        if count > limits.max_parameters:
-            message = (
-                f"The model has {count:,} parameters; this server allows {limits.max_parameters:,} at most."
-            )
-            self._refuse(found, "model", Reason.MODEL_TOO_LARGE, message)
         keys = self._keys(found)
-        if keys is not None and len(keys) * count > limits.max_fleet_parameters >= count:
-            message = (
-                f"The fleet's {len(keys):,} members have {len(keys) * count:,} parameters; "
-                f"this server allows {limits.max_fleet_parameters:,} at most."
-            )
-            self._refuse(found, "model", Reason.MODEL_TOO_LARGE, message)
+        members = 1 if keys is None else len(keys)
+        if count > limits.max_parameters:
+            self._refuse_parameters(found, "The model has", count, limits.max_parameters)
+        elif members * count > limits.max_fleet_parameters:
+            whose = f"The fleet's {members:,} members have"
+            self._refuse_parameters(found, whose, members * count, limits.max_fleet_parameters)
         if self.command.log_parameters and count > limits.max_logged_parameters:
             self.violations.add(
                 "logging.parameters",
                 f"is for models of at most {limits.max_logged_parameters:,} parameters, this one has {count:,}",
             )
+
+    def _refuse_parameters(self, found: _Found, whose: str, count: int, limit: int) -> None:
+        message = f"{whose} {count:,} parameters; this server allows {limit:,} at most."
+        self._refuse(found, "model", Reason.MODEL_TOO_LARGE, message)
 
     def _check_against_data(self, found: _Found) -> None:
         self._check_batch_size(found)

@@ -63,8 +63,9 @@ class RequestPlanner:
         if name:
             dataset, missing = await self._find(name)
             return await asyncio.to_thread(self._plan, request, dataset, missing)
-        # A registered module's own code runs when it is looked at.
-        if request.model.HasField("module") or request.ByteSize() > self._limits.inline_bytes:
+        # A registered module's own code runs when it is looked at; the first fleet of all imports pyarrow.
+        lengthy = request.model.HasField("module") or request.data.group_columns or request.HasField("sweep")
+        if lengthy or request.ByteSize() > self._limits.inline_bytes:
             return await asyncio.to_thread(self._plan, request)
         return self._plan(request)
 
