@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from epochd_server.domain.commands import PredictCommand
 from epochd_server.domain.data import Classes, Column, Table
+from epochd_server.domain.fleets import Keys, Members
 from epochd_server.domain.models import TrainedModel, VersionCard
 from epochd_server.domain.records import NewRun
 from epochd_server.domain.resources import VersionReference
@@ -30,6 +32,7 @@ from epochd_server.domain.specs import (
     Precision,
     TrainingSpec,
 )
+from epochd_server.engine.inference import Predictor
 from epochd_server.serving import PredictionService
 from epochd_server.storage import Storage, open_storage
 
@@ -61,12 +64,15 @@ def table(columns: Mapping[str, Sequence[object]]) -> Table:
     return Table(tuple(made))
 
 
-def command(rows, model="m", version=None, alias=None, probabilities=False, logits=False) -> PredictCommand:
+def command(
+    rows, model="m", version=None, alias=None, probabilities=False, logits=False, **fleet
+) -> PredictCommand:
     return PredictCommand(
         reference=VersionReference(model, version, alias),
         rows=rows,
         probabilities=probabilities,
         logits=logits,
+        **fleet,
     )
 
 
@@ -95,24 +101,61 @@ class Registry:
         precision: Precision = Precision.FLOAT32,
     ) -> int:
         """A version of a linear model with this weight [outputs, features]; returns its number."""
-        self._made += 1
-        run_id = f"01J{self._made:023d}"
         weight = np.atleast_2d(np.asarray(weight, precision.value))
         outputs, _ = weight.shape
         parameters = {
             "linear.weight": weight,
             "linear.bias": np.broadcast_to(np.asarray(bias, precision.value), (outputs,)).copy(),
         }
-        card = self._card(run_id, weight.shape, features, classes, precision)
+        card = self._card(weight.shape, features, classes, precision)
+        return await self._store(model, TrainedModel(card=card, parameters=parameters))
+
+    async def add_fleet(
+        self,
+        weights,
+        biases,
+        keys: Mapping[str, Sequence[object]],
+        *,
+        failed: Mapping[int, str] | None = None,
+        model: str = "fleet",
+        features: Sequence[str] | None = None,
+        classes: Classes | None = None,
+    ) -> int:
+        """A fleet of linear models: weights [K, outputs, features], biases [K, outputs]; returns its version."""
+        failed = failed or {}
+        weights, biases = np.float32(weights), np.float32(biases)
+        weights[list(failed)], biases[list(failed)] = np.nan, np.nan
+        columns = tuple(column.values for column in table(keys).columns)
+        count = len(weights)
+        members = Members(
+            keys=Keys(tuple(keys), columns),
+            states=np.array([2 if member in failed else 1 for member in range(count)], np.uint8),
+            rows=np.arange(10, 10 + count),
+            epochs=np.arange(1, 1 + count),
+            final_losses=np.array([np.nan if n in failed else 1 / (n + 1) for n in range(count)]),
+            reasons=failed,
+        )
+        card = replace(
+            self._card(weights.shape[1:], features, classes, Precision.FLOAT32),
+            members=count,
+            failed_members=len(failed),
+            key_columns=tuple(keys),
+        )
+        parameters = {"linear.weight": weights, "linear.bias": biases}
+        return await self._store(model, TrainedModel(card=card, parameters=parameters, members=members))
+
+    async def _store(self, model: str, trained: TrainedModel) -> int:
+        self._made += 1
+        run_id = f"01J{self._made:023d}"
+        trained = replace(trained, card=replace(trained.card, run_id=run_id))
         run = NewRun(
-            run_id=run_id, model=model, spec=card.spec, request=b"", request_id=None, fingerprint=b"",
+            run_id=run_id, model=model, spec=trained.card.spec, request=b"", request_id=None, fingerprint=b"",
             client="", create_time=NOW,
         )  # fmt: skip
         await self._storage.runs.accept(run, Event(1, NOW, Queued(run_id=run_id, model=model)))
-        trained = TrainedModel(card=card, parameters=parameters)
         return (await self._storage.runs.succeed(run_id, 2, NOW, trained, 1.0)).body.version
 
-    def _card(self, run_id, shape, features, classes, precision) -> VersionCard:
+    def _card(self, shape, features, classes, precision) -> VersionCard:
         outputs, width = shape
         kind = LossKind.MSE
         if classes is not None:
@@ -127,7 +170,7 @@ class Registry:
             logging=Logging(every=1),
         )
         return VersionCard(
-            run_id=run_id,
+            run_id="",
             spec=spec,
             feature_columns=tuple(features or [f"x{n}" for n in range(width)]),
             target_columns=("y",) if outputs == 1 or classes else tuple(f"y{n}" for n in range(outputs)),
@@ -148,6 +191,12 @@ def registry(storage: Storage) -> Registry:
 def service(storage: Storage) -> PredictionService:
     TorchLinear.made = 0
     return PredictionService(storage.models, TorchLinear, cache_bytes=1 << 20)
+
+
+@pytest.fixture
+def fleets(storage: Storage) -> PredictionService:
+    """Predicts with the engine's own predictor."""
+    return PredictionService(storage.models, Predictor, cache_bytes=1 << 20)
 
 
 @pytest.fixture
