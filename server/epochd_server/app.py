@@ -6,6 +6,7 @@ Nothing heavy is imported here: the workers are spawned first, and import PyTorc
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import os
 import signal
@@ -98,6 +99,7 @@ class Application:
         await parts.server.start()
         cleanup.push_async_callback(parts.server.stop, 0)
         await parts.health.serving()
+        gc.freeze()  # a million objects of imports are never garbage; looking through them costs every long call
         _log.info(
             "serving",
             address=address,
