@@ -6,6 +6,8 @@ shows a few activations, and stops.
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -34,6 +36,9 @@ REAL_DATA = """\
 client.train(wine, target="flavanoids", features=FEATURES,
              model=epochd.Linear(), optimizer=epochd.SGD(lr=0.05),
              epochs=2000, seed=1, name="wine")"""
+
+_PATIENCE_SECONDS = 8.0
+_FIRST_START = "starting a server … the very first start compiles its kernels, which takes about a minute"
 
 console = Console(highlight=False)
 
@@ -129,7 +134,7 @@ def what_next() -> None:
     heading(4, "What next")
     commands = {
         "make serve": "a server that stays, on 127.0.0.1:50051",
-        ".venv/bin/epochd train examples/data/wine.csv --target flavanoids --features hue": "train from the shell",
+        ".venv/bin/epochd train --help": "how to train on a CSV file of your own",
         ".venv/bin/epochd --help": "everything else that the shell can do",
         ".venv/bin/python examples/tutorial_three_points.py": "the same from Python, twenty lines",
         "make node-example": "from Node, by the protos alone",
@@ -142,8 +147,11 @@ def main() -> None:
     began = time.monotonic()
     console.print("[bold]epochd[/bold] trains, watches and serves small PyTorch models over gRPC.")
     with ExitStack() as stack:
-        with console.status("starting a server …"):
+        with console.status("starting a server …") as status:
+            patience = threading.Timer(_PATIENCE_SECONDS, status.update, [_FIRST_START])
+            patience.start()
             address = stack.enter_context(server())
+            patience.cancel()
         console.print(
             f"[dim]A server for this demo listens on {address}, {time.monotonic() - began:.1f} s after its start."
         )
@@ -156,4 +164,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

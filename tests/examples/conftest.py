@@ -16,10 +16,13 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def server_address() -> Iterator[str]:
-    """A real server, which knows the examples' module."""
-    with server(
-        "--workers", "1", "--modules", str(ROOT / "examples" / "linear_regression_model.py")
-    ) as address:
+    """A real server, which knows the module of the examples and one with a hook."""
+    modules = (
+        ROOT / "examples" / "linear_regression_model.py",
+        ROOT / "tests" / "examples" / "hooked_model.py",
+    )
+    flags = [part for module in modules for part in ("--modules", str(module))]
+    with server("--workers", "1", *flags) as address:
         yield address
 
 
