@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from epochd_server.domain.datasets import DatasetColumn, DatasetFormat, DatasetSummary
+from epochd_server.domain.fleets import Keys, Members, MemberState, Sweep
 from epochd_server.domain.models import TrainedModel, VersionCard
 from epochd_server.domain.records import NewRun
 from epochd_server.domain.runs import Event, EventBody, Parameters, Queued
@@ -101,6 +102,39 @@ class Maker:
             "linear.bias": np.array([0.5], dtype=np.float32),
         }
         return TrainedModel(card=card, parameters=parameters if parameters is not None else small)
+
+    def fleet(self, run_id: str, members: int = 5, *, sweep: Sweep | None = None) -> TrainedModel:
+        """What the training of a fleet hands over: keys by city and shop, or by what was swept; the last failed."""
+        rng = np.random.default_rng(members)
+        cities = np.array([f"city-{n // 3:05}" for n in range(members)], object)
+        keys = Keys(("city", "shop"), (cities, np.arange(members) % 3)) if sweep is None else sweep.keys()
+        states = np.full(members, MemberState.SUCCEEDED, np.uint8)
+        states[-1] = MemberState.FAILED
+        losses = rng.random(members)
+        losses[-1] = np.nan
+        parameters = {
+            "linear.weight": rng.normal(size=(members, 1, 4)).astype(np.float32),
+            "linear.bias": rng.normal(size=(members, 1)).astype(np.float32),
+        }
+        card = replace(
+            self.trained(run_id).card,
+            spec=replace(SPEC, key_columns=keys.names, sweep=sweep),
+            members=members,
+            failed_members=1,
+            key_columns=keys.names,
+        )
+        return TrainedModel(
+            card=card,
+            parameters=parameters,
+            members=Members(
+                keys=keys,
+                states=states,
+                rows=rng.integers(1, 99, members),
+                epochs=rng.integers(1, 99, members),
+                final_losses=losses,
+                reasons={members - 1: "ONE_CLASS_ONLY"},
+            ),
+        )
 
 
 @pytest.fixture

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from alembic import command, config
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
 
 import epochd_server.storage.migrations as migrations
-from epochd_server.storage import Database, StorageUnusableError
+from epochd_server.codec.models import encode_card
+from epochd_server.domain.resources import VersionReference
+from epochd_server.storage import Database, StorageUnusableError, open_storage
 from epochd_server.storage.engines import parse_url
 from epochd_server.storage.migrating import KNOWN
 from epochd_server.storage.schema import HEAD, metadata
+from epochd_server.storage.weights import pack
 
 
 @pytest.fixture
@@ -43,6 +48,39 @@ def test_knows_every_migration_there_is():
     scripts = ScriptDirectory(migrations.__path__[0])
     assert tuple(script.revision for script in scripts.walk_revisions())[::-1] == KNOWN
     assert KNOWN[-1] == HEAD == scripts.get_current_head()
+
+
+async def test_versions_of_the_first_schema_keep_their_weights(bare_url, tmp_path, make):
+    """As they were stored by a server that knew no fleets, whose tables are made here by its migration."""
+    engine = create_engine(parse_url(bare_url))
+    with engine.begin() as connection:
+        settings = config.Config()
+        settings.set_main_option("script_location", migrations.__path__[0])
+        settings.attributes["connection"] = connection
+        command.upgrade(settings, "0001")
+        data = pack(make.trained("01J" + "0" * 23).parameters)
+        _insert_version(connection, make, data)
+    engine.dispose()
+    storage = open_storage(
+        tmp_path / "data", convert=lambda *_: None, most_dataset_bytes=1, database_url=bare_url
+    )
+    try:
+        assert (await storage.models.get_version(VersionReference("old"))).card.rows == 3
+        found = await storage.models.load_parameters("old", 1)
+        assert found["linear.weight"].tolist() == [[0, 1, 2, 3]]
+    finally:
+        storage.close()
+
+
+def _insert_version(connection, make, data) -> None:
+    run_id = "01J" + "0" * 23
+    card = encode_card(make.trained(run_id).card)
+    connection.execute(text("INSERT INTO models VALUES ('old', 1, 0, 0)"))
+    connection.execute(
+        text("INSERT INTO versions VALUES ('old', 1, :run, 0, :card, :digest, :size, NULL)"),
+        {"run": run_id, "card": card, "digest": hashlib.sha256(data).hexdigest(), "size": len(data)},
+    )
+    connection.execute(text("INSERT INTO version_weights VALUES ('old', 1, :data)"), {"data": data})
 
 
 def test_many_servers_may_start_at_once(bare_url):

@@ -263,7 +263,7 @@ async def test_every_change_is_told_after_it_can_be_read(storage, make):
 )
 def test_packing_keeps_any_parameters_and_is_deterministic(parameters):
     data = pack(parameters)
-    found = unpack(data)
+    found = unpack(memoryview(data))
     assert list(found) == list(parameters)
     assert all(found[name].tobytes() == value.tobytes() for name, value in parameters.items())
     assert all(found[name].shape == value.shape for name, value in parameters.items())
