@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 import safetensors.numpy
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epochd_server.domain.commands import PromoteCommand
@@ -232,6 +232,7 @@ keys = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(keys, st.lists(st.text(max_size=9), min_size=20, max_size=20), st.data())
 def test_packing_keeps_any_members_and_is_deterministic(rows, reasons, data):
     count = len(rows)
