@@ -20,6 +20,7 @@ from epochd_server.domain.runs import (
     Event,
     EventBody,
     Failure,
+    MemberLog,
     RunState,
     Succeeded,
 )
@@ -40,8 +41,9 @@ def ends(event: Event) -> bool:
 
 def event_bytes(event: Event) -> int:
     """About how much memory an event takes."""
-    if isinstance(event.body, EpochLog) and event.body.parameters:
-        return _EVENT_BYTES + sum(array.nbytes for array in event.body.parameters.values())
+    log = event.body.log if isinstance(event.body, MemberLog) else event.body
+    if isinstance(log, EpochLog) and log.parameters:
+        return _EVENT_BYTES + sum(array.nbytes for array in log.parameters.values())
     return _EVENT_BYTES
 
 
