@@ -38,14 +38,16 @@ class MemberIndex:
         for rank, lookup in zip(ranks[1:], self._columns[1:], strict=True):
             self._joins.append(_Join(joined, rank, lookup.size))
             joined = self._joins[-1].find(joined, rank)
-        self._members = np.empty(len(joined), np.int64)
-        self._members[joined] = np.arange(len(joined))
+        members = np.empty(len(joined), np.int64)
+        members[joined] = np.arange(len(joined))
+        # Keys in ascending order, as fleets have them, rank like their members.
+        self._members = None if np.array_equal(joined, np.arange(len(joined))) else members
 
     @property
     def nbytes(self) -> int:
         """The memory that it takes, about."""
         columns = sum(lookup.nbytes for lookup in self._columns)
-        return self._members.nbytes + columns + sum(join.nbytes for join in self._joins)
+        return columns + sum(join.nbytes for join in self._joins)
 
     def find(self, columns: Sequence[NDArray[np.generic]]) -> Integers:
         """The member [n] of each row, or UNKNOWN.
@@ -56,6 +58,8 @@ class MemberIndex:
         joined = self._columns[0].find(columns[0])
         for column, lookup, join in zip(columns[1:], self._columns[1:], self._joins, strict=True):
             joined = join.find(joined, lookup.find(column))
+        if self._members is None:
+            return joined
         return np.where(joined == UNKNOWN, UNKNOWN, self._members[joined])
 
 
@@ -94,7 +98,9 @@ class _Numbers:
         converted, exact = _as_type_of(values, self._distinct.dtype)
         places = np.searchsorted(self._distinct, converted).astype(np.int64, copy=False)
         places[places == self.size] = 0
-        places[(self._distinct[places] != converted) | ~exact] = UNKNOWN
+        places[self._distinct[places] != converted] = UNKNOWN
+        if exact is not None:
+            places[~exact] = UNKNOWN
         return places
 
 
@@ -114,7 +120,9 @@ class _Range:
         places = (converted - self._low).view(np.uint64)
         last = np.uint64(len(self._table) - 1)
         found: Integers = self._table[np.minimum(places, last).view(np.int64)]
-        found[(places > last) | ~exact] = UNKNOWN
+        found[places > last] = UNKNOWN
+        if exact is not None:
+            found[~exact] = UNKNOWN
         return found
 
 
@@ -153,10 +161,12 @@ def _lookup(column: NDArray[np.generic]) -> _Lookup:
     return _Numbers(distinct)
 
 
-def _as_type_of(values: NDArray[Any], dtype: np.dtype[Any]) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-    """Numbers of any type in the type of the keys, and which of them it holds exactly."""
+def _as_type_of(
+    values: NDArray[Any], dtype: np.dtype[Any]
+) -> tuple[NDArray[np.generic], NDArray[np.bool_] | None]:
+    """Numbers of any type in the type of the keys, and which of them it holds exactly; None: all."""
     if values.dtype == dtype:
-        return values, np.ones(len(values), np.bool_)
+        return values, None
     with np.errstate(invalid="ignore"):
         converted = values.astype(dtype)
         # An unsigned number beyond the keys' type comes back as itself, but by way of a negative one.

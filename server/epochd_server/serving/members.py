@@ -107,6 +107,8 @@ class MemberMatcher:
         by_name = {column.name: column.values for column in table.columns}
         columns = [by_name[name] for name in self._names]
         found = self._index.find(columns)
+        if not self._members.reasons and found.min(initial=0) != UNKNOWN:
+            return Assignment(found)
         usable = (found != UNKNOWN) & self._trained[found]
         if usable.all():
             return Assignment(found)
