@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import inspect
 import itertools
+import json
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -109,6 +110,11 @@ class FakeServer(
         self.partial: dict[str, bytes] = {}
         self.break_upload_at: list[int] = []
         self.parameters_fit = True
+        self.members: list[models_pb2.Member] = []
+        self.parameters: dict[str, np.ndarray] = {
+            "linear.weight": np.full((1, 1), 2.0, "float32"),
+            "linear.bias": np.full(1, 0.5, "float32"),
+        }
         self.aliases = {"champion": "models/house-price/versions/2"}
         self.version = models_pb2.ModelVersion(
             name="models/house-price/versions/3",
@@ -287,8 +293,8 @@ class FakeServer(
             info = errors_pb2.ErrorInfo(reason="MESSAGE_TOO_LARGE")
             self.abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, [packed("ErrorInfo", info)])
         named = [
-            tensor_pb2.NamedTensor(name="linear.weight", tensor=tensor([[2.0]], "float32")),
-            tensor_pb2.NamedTensor(name="linear.bias", tensor=tensor([0.5], "float32")),
+            tensor_pb2.NamedTensor(name=name, tensor=tensor(array, "float32"))
+            for name, array in self.parameters.items()
         ]
         return models_pb2.GetParametersResponse(model_version=self.version.name, parameters=named)
 
@@ -296,11 +302,41 @@ class FakeServer(
         from safetensors.numpy import save
 
         self._enter(request, context)
-        file = save(
-            {"linear.weight": np.full((1, 1), 2.0, "float32"), "linear.bias": np.full(1, 0.5, "float32")}
-        )
+        file = save(self.parameters, metadata={"parameters": json.dumps(list(self.parameters))})
         for start in range(0, len(file), 7):
             yield models_pb2.ExportVersionResponse(data=file[start : start + 7])
+
+    def ListMembers(self, request, context):
+        self._enter(request, context)
+        listed = [m for m in self.members if request.state in (0, m.state)]
+        if request.order == models_pb2.MEMBER_ORDER_BY_LOSS:
+            listed.sort(key=lambda m: (m.state, m.final_loss))
+        start = int(request.page_token or 0)
+        stop = start + min(request.page_size or 100, 10_000)
+        token = str(stop) if stop < len(listed) else ""
+        return models_pb2.ListMembersResponse(
+            members=listed[start:stop], next_page_token=token, total=len(listed)
+        )
+
+    def GetMember(self, request, context):
+        self._enter(request, context)
+        for place, member in enumerate(self.members):
+            if member.key == request.key:
+                named = [
+                    tensor_pb2.NamedTensor(name=name, tensor=tensor(array[place], "float32"))
+                    for name, array in self.parameters.items()
+                ]
+                return models_pb2.GetMemberResponse(member=member, parameters=named)
+        return self.abort(context, grpc.StatusCode.NOT_FOUND, [])
+
+    def PromoteMember(self, request, context):
+        self._enter(request, context)
+        version = models_pb2.ModelVersion(fleet=request.name, member=request.key)
+        version.MergeFrom(self.version)
+        for field in ("members", "failed_members", "key_columns", "sweep"):
+            version.ClearField(field)
+        version.name = f"models/{request.model_name or 'house-price'}/versions/1"
+        return models_pb2.PromoteMemberResponse(version=version)
 
     def SetAlias(self, request, context):
         self._enter(request, context)

@@ -293,7 +293,7 @@ def test_data_that_fits_no_message_is_uploaded_first(call, fake, request_of, tra
     ((digest, data),) = fake.does.uploaded.items()
     assert request_of("Train").data.dataset == f"datasets/{digest}"
     assert list(request_of("Train").data.target_columns) == ["y"]
-    assert sum(len(part.columns[0].tensor.data) for part in parse_tables(data)) == 300_000 * 8
+    assert sum(len(part.columns[0].tensor.data) for part in parse_tables(data)) == 300_000 * 4
 
 
 def test_large_arrays_are_uploaded_as_columns(call, fake, request_of, train_arguments):
@@ -393,3 +393,34 @@ def test_what_is_not_asked_for_stays_unset(call, request_of, train_arguments):
 def test_a_table_selects_nothing_it_lacks():
     with pytest.raises(epochd.InvalidArgument, match="there are a"):
         Table((make_column("a", [1]),)).select(["b"])
+
+
+def test_features_of_a_table_travel_in_the_precision_they_are_trained_in():
+    table = {"x": [0.1], "n": [1], "y": [0.1], "w": [0.5]}
+
+    def types(dtype):
+        columns = gather(table, None, target="y", weight="w", dtype=dtype).table.columns
+        return [tensor_pb2.DataType.Name(column.tensor.dtype)[10:] for column in columns]
+
+    assert types("float32") == ["FLOAT32", "INT64", "FLOAT64", "FLOAT64"]
+    assert types("float64") == ["FLOAT64", "INT64", "FLOAT64", "FLOAT64"]
+
+
+def test_what_float32_cannot_hold_is_sent_as_it_is():
+    assert unpacked(rows({"x": [1e300, 0.0], "y": [1, 2]}, target="y").table.columns[0]) == [1e300, 0.0]
+
+
+def test_bytes_are_encoded_once_unless_there_are_too_many_to_keep(monkeypatch):
+    class Counted:
+        format = 0
+        reads = 0
+
+        def pieces(self):
+            self.reads += 1
+            return iter([b"ab", b"cd"])
+
+    for limit, reads in ((4, 1), (3, 2)):
+        monkeypatch.setattr("epochd._core.uploading._KEPT_BYTES", limit)
+        source = Counted()
+        sent = b"".join(request.data for request in Upload(source).requests(1))
+        assert (sent, source.reads) == (b"bcd", reads)

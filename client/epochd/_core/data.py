@@ -105,7 +105,7 @@ def gather(
         _refuse_values(targets, roles, "a dataset or a file")
         return _stored_rows(data, roles)
     if is_table(data):
-        return _table_rows(as_table(data), targets, roles)
+        return _table_rows(as_table(data), targets, roles, dtype)
     if roles.names_columns:
         raise invalid(
             "data",
@@ -129,7 +129,7 @@ def _stored_rows(data: Any, roles: Roles) -> Rows:
     return Rows(upload=source_of(data), **fields)
 
 
-def _table_rows(table: Table, targets: Any, roles: Roles) -> Rows:
+def _table_rows(table: Table, targets: Any, roles: Roles, dtype: str) -> Rows:
     target = roles.target
     if targets is not None:
         if target:
@@ -143,7 +143,9 @@ def _table_rows(table: Table, targets: Any, roles: Roles) -> Rows:
         )
     if roles.features is not None:
         table = table.select(_distinct([*roles.features, *target, *roles.groups, roles.weight]))
-    return _sendable(table, roles.fields(target))
+    others = {*target, *roles.groups, roles.weight}
+    features = set(table.names if roles.features is None else roles.features) - others
+    return _sendable(_with_narrow(table, features, dtype), roles.fields(target))
 
 
 def _array_rows(data: Any, targets: Any, roles: Roles, dtype: str) -> Rows:
@@ -156,7 +158,7 @@ def _array_rows(data: Any, targets: Any, roles: Roles, dtype: str) -> Rows:
         tensors = spec_pb2.TensorData(features=encode_tensor(sent), targets=encode_tensor(wanted))
         return Rows(tensors=tensors)
     matrix = as_matrix(sent, "data.tensors.features")
-    return _table_rows(matrix_table(matrix, feature_names(matrix.shape[1])), targets, roles)
+    return _table_rows(matrix_table(matrix, feature_names(matrix.shape[1])), targets, roles, dtype)
 
 
 def _sendable(table: Table, fields: dict[str, Any]) -> Rows:
@@ -205,12 +207,24 @@ def _target_table(targets: Any) -> Table:
     return Table((_named(targets if array.ndim == 1 else array.reshape(-1), "y"),))
 
 
+def _with_narrow(table: Table, features: set[str], dtype: str) -> Table:
+    return Table(
+        tuple(
+            Column(column.name, _narrowed(column.values, dtype)) if column.name in features else column
+            for column in table.columns
+        )
+    )
+
+
 def _narrowed(features: NDArray[Any], dtype: str) -> NDArray[Any]:
     """float64 features as float32 when they are trained in float32 anyway: half the bytes, the same bits."""
     if dtype != "float32" or features.dtype.name != "float64":
         return features
-    with np.errstate(over="ignore"):  # the server says which value became infinite
-        return features.astype(np.float32)
+    with np.errstate(over="ignore"):
+        narrow = features.astype(np.float32)
+    # What float32 cannot hold is sent as it is, so that the server can say which value that was.
+    overflowed = np.isinf(narrow).any() and not np.isinf(features).any()
+    return features if overflowed else narrow
 
 
 def _refuse_values(targets: Any, roles: Roles, what: str) -> None:

@@ -19,6 +19,8 @@ from epochd.v1 import datasets_pb2
 
 CHUNK_BYTES = 1 << 20
 _BATCH_BYTES = 1 << 19
+_KEPT_BYTES = 64 << 20
+"""So many encoded bytes are kept from the digest to the sending; those of a larger source are encoded twice."""
 _FORMATS = {
     ".csv": datasets_pb2.DATASET_FORMAT_CSV,
     ".parquet": datasets_pb2.DATASET_FORMAT_PARQUET,
@@ -79,14 +81,18 @@ class Upload:
 
     def __init__(self, source: Source) -> None:
         self._source = source
+        self._kept: list[bytes] = []
         self.format = source.format
 
     @cached_property
     def _measured(self) -> tuple[str, int]:
-        digest, size = hashlib.sha256(), 0
+        digest, size, kept = hashlib.sha256(), 0, []
         for piece in self._source.pieces():
             digest.update(piece)
             size += len(piece)
+            if size <= _KEPT_BYTES:
+                kept.append(piece)
+        self._kept = kept if size <= _KEPT_BYTES else []
         return digest.hexdigest(), size
 
     @property
@@ -113,7 +119,7 @@ class Upload:
             )
         )
         position = 0
-        for piece in self._source.pieces():
+        for piece in self._kept or self._source.pieces():
             skipped = min(len(piece), max(0, offset - position))
             position += len(piece)
             for start in range(skipped, len(piece), CHUNK_BYTES):

@@ -31,7 +31,7 @@ class Column:
         """About how many bytes the column has as a message."""
         if not self.is_text:
             return self.values.nbytes
-        return sum(len(text) for text in self.values) + 3 * len(self.values)
+        return sum(map(len, self.values)) + 3 * len(self.values)
 
     def encode(self, start: int = 0, stop: int | None = None) -> tensor_pb2.Column:
         """The message of the rows from ``start`` to ``stop``."""
@@ -75,6 +75,8 @@ def make_column(name: str, values: Any) -> Column:
 
 def _from_objects(name: str, array: NDArray[Any]) -> NDArray[Any]:
     """Object elements as numbers where they are numbers, as str where all are str."""
+    if set(map(type, array)) == {str}:
+        return array.astype(object, copy=False)
     missing = np.fromiter((_is_missing(value) for value in array), dtype=bool, count=len(array))
     texts = [isinstance(value, str) for value in array[~missing]]
     if texts and all(texts):
