@@ -49,6 +49,9 @@ def test_in_a_pipe_the_result_is_csv_with_the_numbers_that_python_gets(cli, serv
         expected = client.predict(line, {"x": [4, 5.5]})
     assert done.code == 0
     np.testing.assert_array_equal(np.array(columns(done.out)["y"], dtype=expected.dtype), expected)
+    assert columns(done.out)["y"] == [
+        str(value) for value in expected
+    ]  # no digits that float32 does not have
 
 
 def test_columns_that_the_model_does_not_use_are_left_out(cli, points: str, line: str):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -77,3 +78,15 @@ def test_serve_shows_the_servers_own_help(offline_cli):
     done = offline_cli("serve", "--help")
     assert done.code == 0
     assert "--data-dir" in done.out
+
+
+def test_the_program_is_a_process_with_that_exit_code_and_output(
+    environment: dict[str, str], command: list[str]
+):
+    for program in (command, [str(Path(sys.executable).with_name("epochd"))]):
+        done = subprocess.run(
+            [*program, "diff", "2*w**2+5", "w=2"], capture_output=True, text=True, env=environment
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.split() == ["value", "13.0", "d/dw", "8.0"]
+        assert subprocess.run([*program, "nope"], capture_output=True, env=environment).returncode == 2

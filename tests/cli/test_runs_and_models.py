@@ -36,7 +36,7 @@ def test_runs_are_listed_newest_first(cli, run: str):
 def test_runs_are_listed_in_aligned_columns_in_a_pipe(cli, run: str):
     header, first, *_ = cli("runs", "list", "--model", "kept", "--limit", "1").out.splitlines()
     assert header.split() == ["RUN", "STATE", "MODEL", "EPOCHS", "LOSS", "CREATED", "TOOK"]
-    assert first.startswith(f"{run}  SUCCEEDED  kept")
+    assert first.startswith(f"{run.removeprefix('runs/')}  SUCCEEDED  kept")
     assert header.index("STATE") == first.index("SUCCEEDED")
 
 
