@@ -7,11 +7,14 @@ from typing import Annotated, Any
 import typer
 
 import epochd
+from epochd.cli import members
 from epochd.cli.output import Column, ago, shortest
 from epochd.cli.session import of
 
 app = typer.Typer(
-    no_args_is_help=True, help="Models: list, show, alias, delete.", rich_markup_mode="markdown"
+    no_args_is_help=True,
+    help="Models: list, show, members of fleets, alias, delete.",
+    rich_markup_mode="markdown",
 )
 
 _FEW = 16
@@ -74,7 +77,7 @@ def show_model(
     session = of(context)
     with session.client() as client:
         model = client.model(name)
-        few = model.parameter_count <= _FEW
+        few = not isinstance(model, epochd.Fleet) and model.parameter_count <= _FEW
         values = model.parameters() if parameters or few else {}
     if session.output.as_json:
         session.output.json({**_version(model), **({"parameters": values} if values else {})})
@@ -85,6 +88,10 @@ def show_model(
         session.output.line(f"  {key:<{width}}  {shortest(value).tolist()}")
     if not values:
         session.output.note("  --parameters shows the parameters, too")
+
+
+app.command("members")(members.list_members)
+app.command("promote")(members.promote)
 
 
 @app.command("alias")
@@ -137,5 +144,18 @@ def _version(model: epochd.Model) -> dict[str, Any]:
         "epochs": model.epochs,
         "seed": model.seed,
         "run": model.run,
+        **_fleet(model),
         "create_time": model.create_time,
+    }
+
+
+def _fleet(model: epochd.Model) -> dict[str, Any]:
+    """What more there is to say of a fleet."""
+    if not isinstance(model, epochd.Fleet):
+        return {}
+    return {
+        "members": len(model),
+        "failed_members": model.failed_members,
+        "key_columns": model.key_columns,
+        "sweep": model.sweep,
     }

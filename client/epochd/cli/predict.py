@@ -12,11 +12,12 @@ import numpy as np
 import typer
 
 import epochd
-from epochd.cli import tables
+from epochd.cli import keys, tables
 from epochd.cli.output import Column, Output, shortest
 from epochd.cli.session import of
 
 _SHOWN = 20
+_FLEETS = "Fleets"
 
 
 def predict(
@@ -32,23 +33,40 @@ def predict(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="The classes' probabilities, too; classifiers only.")
     ] = False,
+    member: Annotated[
+        str,
+        typer.Option(metavar="KEY", help="Predict every row with this member.", rich_help_panel=_FLEETS),
+    ] = "",
+    unknown: Annotated[
+        str,
+        typer.Option(
+            metavar="HOW",
+            help="Rows of unknown keys: error, nan, or the key of the member to predict with.",
+            rich_help_panel=_FLEETS,
+        ),
+    ] = "error",
 ) -> None:
     """Predict for the rows of a CSV file.
 
-    Columns that the model does not use are left out. In a pipe, or with --out, the result is CSV.
+    Columns that the model does not use are left out. In a pipe, or with --out, the result is CSV. A fleet predicts
+    each row with the member that its key columns name.
 
     ```
     epochd predict wine new.csv
     epochd predict wine@champion new.csv --out predictions.csv
     head -n 100 all.csv | epochd predict wine -
+    epochd predict sales new.csv --unknown nan
     ```
     """
     session = of(context)
     table = tables.read(data)
     with session.client() as client:
         found = client.model(model)
-        rows = {name: table[name] for name in found.features if name in table}
-        columns = _columns(found, rows or table, probabilities)
+        route = _route(found, member, unknown)
+        used = tables.select(table, (*found.key_columns, *found.features), data)
+        named = tables.select(table, () if member else found.key_columns, data)
+        predicted = _columns(found, used or table, probabilities, route)
+    columns = {name: list(values) for name, values in named.items()} | predicted
     if out:
         _save(out, columns)
     elif session.output.is_terminal:
@@ -61,12 +79,24 @@ def predict(
         session.output.note(f"{_count(columns):,} predictions of {found.resource_name} are in {out}")
 
 
-def _columns(model: epochd.Model, rows: tables.Table, probabilities: bool) -> dict[str, list[Any]]:
+def _route(model: epochd.Model, member: str, unknown: str) -> dict[str, Any]:
+    """How rows find the members of a fleet."""
+    if not isinstance(model, epochd.Fleet):
+        if member or unknown != keys.UNKNOWN[0]:
+            raise typer.BadParameter(f"{model.resource_name} is a single model, no fleet", param_hint="MODEL")
+        return {}
+    chosen = unknown if unknown in keys.UNKNOWN else keys.of_fleet(unknown, model)
+    return {"member": keys.of_fleet(member, model) if member else None, "unknown": chosen}
+
+
+def _columns(
+    model: epochd.Model, rows: tables.Table, probabilities: bool, route: dict[str, Any]
+) -> dict[str, list[Any]]:
     """The predictions as columns, and those of probabilities."""
     if not probabilities:
-        return _named(model.targets, model.predict(rows))
-    prediction = model.predict(rows, probabilities=True)
-    shares = shortest(model.predict_proba(rows))
+        return _named(model.targets, model.predict(rows, **route))
+    prediction = model.predict(rows, probabilities=True, **route)
+    shares = shortest(model.predict_proba(rows, **route))
     classes = [] if model.classes is None else model.classes.tolist()
     named = {f"probability_{label}": shares[:, index].tolist() for index, label in enumerate(classes)}
     return {**_named(model.targets, prediction.values), **named}

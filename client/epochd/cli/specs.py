@@ -93,14 +93,15 @@ def activations(text: str, op: str | None) -> list[Activation]:
 
 
 def argument(text: str) -> tuple[str, Argument]:
-    """Reads ``key=value``: true and false, integers and numbers are what they look like, all else is text."""
+    """Reads ``key=value``."""
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
         raise typer.BadParameter(f"{text!r} is not KEY=VALUE")
-    return key, _value(value)
+    return key, literal(value)
 
 
-def _value(text: str) -> Argument:
+def literal(text: str) -> Argument:
+    """Reads a value: true and false, integers and numbers are what they look like, all else is text."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     for kind in (int, float):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 import epochd
-from epochd.cli import specs, tables
+from epochd.cli import keys, specs, tables
 from epochd.cli.following import follow
 from epochd.cli.session import of
 
 _DATA = "Data"
 _MODEL = "Model"
 _FIT = "Fit"
+_FLEET = "Many models at once"
 
 
 def train(
@@ -29,6 +31,33 @@ def train(
             metavar="COLUMNS", help="Columns to learn from. Default: all others.", rich_help_panel=_DATA
         ),
     ] = "",
+    group_by: Annotated[
+        str,
+        typer.Option(
+            metavar="COLUMNS",
+            help="A model for each value of these columns: a fleet.",
+            rich_help_panel=_FLEET,
+        ),
+    ] = "",
+    weight: Annotated[
+        str, typer.Option(metavar="COLUMN", help="Weights of the rows, >= 0.", rich_help_panel=_DATA)
+    ] = "",
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUES",
+            help="A model for each of lr=0.1,0.01; also weight_decay, momentum, seed; may be repeated.",
+            rich_help_panel=_FLEET,
+        ),
+    ] = None,
+    log_member: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY",
+            help="Log the epochs of this member, too; may be repeated.",
+            rich_help_panel=_FLEET,
+        ),
+    ] = None,
     name: Annotated[
         str,
         typer.Option(
@@ -107,11 +136,16 @@ def train(
         --model 32,relu,out --optimizer adam --batch-size 32 --seed 1
     epochd train data.csv --target y --module Net --arg width=64
     epochd train data.csv --target y --json | jq .loss
+    epochd train sales.csv --target sales --group-by store --name sales
+    epochd train data.csv --target y --sweep lr=0.1,0.01 --sweep seed=1,2,3
     ```
     """
     session = of(context)
+    table = tables.read(data)
     arguments: dict[str, Any] = {
         "target": _names(target),
+        "weight": weight or None,
+        **_many(table, _names(group_by), keys.sweep(sweep or ()), log_member or ()),
         "features": _names(features) or None,
         "model": specs.module(module, arg or [], init) if module else specs.model(model, init),
         "loss": specs.loss(loss),
@@ -123,13 +157,25 @@ def train(
         "seed": seed,
         "log_every": log_every,
     }
-    table = tables.read(data)
     with session.client() as client:
         run: epochd.Run = client.train(table, **arguments)
         if detach:
             session.output.record({"run": run.name}, {"run": run.name})
         else:
             follow(run, session.output, cancels=True)
+
+
+def _many(
+    table: tables.Table, groups: list[str], sweep: epochd.Sweep | None, members: Sequence[str]
+) -> dict[str, Any]:
+    """The arguments of fleets and sweeps."""
+    if members and not groups and sweep is None:
+        raise typer.BadParameter("is for --group-by and --sweep", param_hint="--log-member")
+    logged = [
+        keys.of_sweep(key, sweep) if sweep is not None else keys.of_table(key, groups, table)
+        for key in members
+    ]
+    return {"group_by": groups or None, "sweep": sweep, "log_members": logged}
 
 
 def _names(text: str) -> list[str]:

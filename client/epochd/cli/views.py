@@ -96,7 +96,7 @@ class LiveView:
         self._numbers = Text("")
         self._progress = Progress(
             BarColumn(bar_width=None),
-            TextColumn("[green]{task.completed:,}/{task.total:,}[/] epochs"),
+            TextColumn("[green]{task.completed:,}/{task.total:,}[/] {task.description}"),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             console=console,
             expand=True,
@@ -127,8 +127,12 @@ class LiveView:
                 self._title = Text("waiting for a free worker …", "dim")
             case events.Started():
                 self._start(event)
+            case events.MemberLog():
+                self._say(str(event), "dim")
             case events.EpochLog():
                 self._log(event)
+            case events.FleetProgress():
+                self._fleet(event)
             case events.Warning():
                 self._say(f"! {event.message}", "yellow")
             case events.Succeeded():
@@ -144,7 +148,9 @@ class LiveView:
 
     def _start(self, event: events.Started) -> None:
         self._say(_started(event), "dim")
-        self._task = self._progress.add_task("", total=event.epochs)
+        self._task = self._progress.add_task(
+            "members" if event.members else "epochs", total=event.members or event.epochs
+        )
 
     def _say(self, text: str, style: str) -> None:
         """Prints above the live part; in a pipe lines are as long as they are."""
@@ -160,12 +166,20 @@ class LiveView:
             "loss ", (f"{log.loss:.6g}", "bold"), (f"  lr {log.lr:g}{speed}  ", "dim"), (spark, "cyan")
         )
 
+    def _fleet(self, progress: events.FleetProgress) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, completed=progress.members_done)
+        _, _, rest = str(progress).partition(", ")
+        self._numbers = Text(rest)
+
     def _render(self) -> RenderableType:
         quiet = time.monotonic() - self._heard
         news = Text(f"last news {quiet:.0f} s ago", "yellow") if quiet > _QUIET_SECONDS else Text("")
         return Group(self._title if self._task is None else Group(self._progress, self._numbers), news)
 
     def _summary(self, event: events.Succeeded) -> list[RenderableType]:
+        if event.members:
+            return [_fleet_summary(event)]
         points = self._trace.points
         first = f"{points[0][1]:.4g} → " if points else ""
         line = Text.assemble(
@@ -174,6 +188,17 @@ class LiveView:
             f"  {event.epochs:,} epochs in {duration(event.training_seconds)}, loss {first}{event.final_loss:.4g}",
         )
         return [*([loss_curve(points, self._console.width)] if len(points) > 1 else []), line]
+
+
+def _fleet_summary(event: events.Succeeded) -> Text:
+    failed = (f", {event.failed_members:,} failed", "yellow") if event.failed_members else ""
+    return Text.assemble(
+        ("✓ ", "green"),
+        (event.model_version, "bold"),
+        f"  {event.members:,} members in {duration(event.training_seconds)}",
+        failed,
+        f", median loss {event.final_loss:.4g}",
+    )
 
 
 def loss_curve(points: list[tuple[float, float]], width: int) -> RenderableType:
@@ -191,9 +216,11 @@ def event_record(event: events.Event) -> dict[str, Any]:
 
 def _started(event: events.Started) -> str:
     names = ", ".join(event.features[:6]) + (" …" if len(event.features) > 6 else "")
-    return f"{', '.join(event.targets)} from {names} · {event.dtype} on {event.device}, seed {event.seed}"
+    fleet = f"{event.members:,} members by {', '.join(event.key_columns)} · " if event.members else ""
+    return (
+        f"{fleet}{', '.join(event.targets)} from {names} · {event.dtype} on {event.device}, seed {event.seed}"
+    )
 
 
 def _failure(event: events.Failed) -> str:
-    where = "" if event.epoch is None else f"epoch {event.epoch:,}: "
-    return f"{where}{event.message}" + (f"\n  {event.hint}" if event.hint else "")
+    return event.message + (f"\n  {event.hint}" if event.hint else "")
