@@ -63,3 +63,32 @@ def loader_epochs(x: torch.Tensor, y: torch.Tensor, model: nn.Module, batch: int
             optimizer.zero_grad()
             F.mse_loss(model(features), targets).backward()
             optimizer.step()
+
+
+def batches(
+    x: torch.Tensor, y: torch.Tensor, model: nn.Module, *, lr: float, batch: int, epochs: int
+) -> None:
+    """A plain mini-batch loop with torch.optim.Adam over a fresh permutation an epoch."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    for _ in range(epochs):
+        order = torch.randperm(len(x))
+        for start in range(0, len(x), batch):
+            rows = order[start : start + batch]
+            optimizer.zero_grad()
+            F.mse_loss(model(x[rows]), y[rows]).backward()
+            optimizer.step()
+
+
+def vmapped(x_KND: torch.Tensor, y_KN: torch.Tensor, lr: float, epochs: int) -> torch.Tensor:  # noqa: N803
+    """K linear models by torch.func in the usual way: vmap of grad over stacked parameters."""
+    members, _, features = x_KND.shape
+    parameters = {"weight": torch.zeros(members, features), "bias": torch.zeros(members)}
+
+    def loss(member: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return F.mse_loss(x @ member["weight"] + member["bias"], y)
+
+    gradient = torch.func.vmap(torch.func.grad(loss))
+    for _ in range(epochs):
+        step = gradient(parameters, x_KND, y_KN)
+        parameters = {name: value - lr * step[name] for name, value in parameters.items()}
+    return parameters["weight"]
