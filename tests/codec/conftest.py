@@ -14,7 +14,7 @@ from epochd.v1 import activation_pb2
 from epochd_server.codec.sweeps import MAX_MEMBERS
 from epochd_server.domain.fleets import Sweep
 from epochd_server.domain.layers import ACTIVATION_PARAMETERS
-from epochd_server.domain.models import ModelVersion, VersionCard
+from epochd_server.domain.models import ModelVersion, Origin, VersionCard
 from epochd_server.domain.runs import (
     Cancelled,
     EpochLog,
@@ -192,7 +192,7 @@ st.register_type_strategy(Optimizer, sgds() | adams)
 st.register_type_strategy(GradientFit, fits())
 st.register_type_strategy(TrainingSpec, specs())
 _resolved = {
-    # Messages of started runs and of versions hold no sweep, only its names.
+    # Messages of started runs hold no sweep, only its names.
     "spec": specs().map(lambda spec: replace(spec, sweep=None)),
     "parameters": counts,
     "rows": counts,
@@ -246,7 +246,8 @@ st.register_type_strategy(
     st.builds(
         VersionCard,
         run_id=run_ids,
-        **_resolved,
+        **(_resolved | {"spec": specs()}),
+        origin=st.none() | st.builds(Origin, model=names, version=st.integers(1, 999_999_999), key=keys),
         epochs=counts,
         final_loss=finite,
         failed_members=counts,

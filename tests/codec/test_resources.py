@@ -12,7 +12,7 @@ from epochd_server.codec.datasets import check_digest, decode_format, encode_dat
 from epochd_server.codec.labels import decode_classes
 from epochd_server.codec.models import decode_card, encode_card, encode_registered_model, encode_version
 from epochd_server.codec.runs import decode_states, encode_run, encode_state
-from epochd_server.codec.specs import join_spec
+from epochd_server.codec.specs import join_spec, stored_sweep
 from epochd_server.codec.times import decode_time, encode_time
 from epochd_server.domain.datasets import Dataset, DatasetColumn, DatasetFormat
 from epochd_server.domain.errors import EpochdError, Reason, Violations
@@ -56,8 +56,14 @@ def test_a_version_says_all_that_its_card_does(version: ModelVersion) -> None:
         message.seed,
         message.logging,
         message.key_columns,
+        stored_sweep(message.sweep, message.gradient) if message.HasField("sweep") else None,
     )
     assert spec == card.spec
+    origin = card.origin
+    assert (message.fleet, message.HasField("member")) == (
+        "" if origin is None else f"models/{origin.model}/versions/{origin.version}",
+        origin is not None,
+    )
 
 
 @given(st.from_type(Run))
