@@ -168,7 +168,7 @@ async def test_a_killed_worker_costs_its_own_cohort_only_and_is_replaced(
         for name in ("doomed", "neighbour")
     )
     assert {await began.get(), await began.get()} == {"doomed", "neighbour"}
-    busy = executor._assignments["doomed"].worker.pid
+    busy = executor._assignments["doomed"].workers[0].pid
     os.kill(busy, signal.SIGKILL)
     with pytest.raises(WorkerDied) as caught:
         await doomed

@@ -98,7 +98,7 @@ async def test_a_run_whose_worker_is_killed_again_and_again_fails_with_the_evide
     async for page in service.watch(accepted.run_id):
         events += page
         if any(isinstance(event.body, Started | Warned) for event in page):
-            os.kill(executor._assignments[accepted.run_id].worker.pid, signal.SIGKILL)
+            os.kill(executor._assignments[accepted.run_id].workers[0].pid, signal.SIGKILL)
     assert_whole(events)
     assert isinstance(events[-1].body, Failure)
     assert events[-1].body.reason == "WORKER_DIED"

@@ -27,11 +27,18 @@ class DatasetFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunWork:
-    """A run to be trained. ``spec`` has every size resolved."""
+    """A run to be trained. ``spec`` has every size resolved.
+
+    Attributes:
+        members: Fleets: their number; 0 for a single model.
+        seconds: A fleet's training on one core, as estimated: what it is cut into parts by.
+    """
 
     run_id: str
     spec: TrainingSpec
     data: TrainingArrays | DatasetFile
+    members: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,16 +48,7 @@ class Forwarder:
 
     def logs(self, batch: LogBatch) -> None:
         """Passes new log points on."""
-        with_parameters, parameters = _stack(batch.parameters)
-        columns = LogColumns(
-            members=self._members[batch.members],
-            epochs=batch.epochs,
-            losses=batch.losses,
-            lrs=batch.lrs,
-            rows_per_second=batch.rows_per_second,
-            with_parameters=with_parameters,
-            parameters=parameters,
-        )
+        columns = log_columns(batch, self._members)
         self._outbox.put(columns, LOG_SECONDS, columns.nbytes)
 
     def ended(self, batch: EndBatch) -> None:
@@ -92,6 +83,32 @@ class Forwarder:
     def _note(self, member: int, detail: str) -> None:
         run_ids = (self._run_ids[member],)
         self._outbox.put(Problem(event="training failed", run_ids=run_ids, detail=detail), END_SECONDS)
+
+
+def log_columns(
+    batch: LogBatch, members: NDArray[np.int64], chosen: NDArray[np.int64] | None = None
+) -> LogColumns:
+    """The report on log points.
+
+    Args:
+        batch: The points.
+        members: By what number the server knows each of the engine's members.
+        chosen: Positions of the points that are reported; None is all.
+    """
+    chosen = np.arange(len(batch.members)) if chosen is None else chosen
+    parameters = batch.parameters
+    with_parameters, stacked = _stack(
+        None if parameters is None else [parameters[position] for position in chosen.tolist()]
+    )
+    return LogColumns(
+        members=members[batch.members[chosen]],
+        epochs=batch.epochs[chosen],
+        losses=batch.losses[chosen],
+        lrs=batch.lrs[chosen],
+        rows_per_second=batch.rows_per_second[chosen],
+        with_parameters=with_parameters,
+        parameters=stacked,
+    )
 
 
 def _stack(

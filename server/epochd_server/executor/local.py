@@ -6,11 +6,15 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
 from epochd_server.domain.work import CohortWork, WorkMessage
+from epochd_server.executor.fleets import FleetTraining
+from epochd_server.executor.packing import Unpacker, pack
 from epochd_server.executor.process import WorkerProcess, WorkerStartError
+from epochd_server.executor.wire import Report, Work
 
 _FIRST_DELAY_SECONDS = 0.1
 _LONGEST_DELAY_SECONDS = 5.0
@@ -20,20 +24,22 @@ _logger = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Assignment:
-    """A cohort on its way to a worker, or with one."""
+    """A cohort, or a fleet, on its way to workers or with them."""
 
-    worker: WorkerProcess | None = None
-    early_stops: list[str] = field(default_factory=list)
+    fleet: FleetTraining | None = None
+    workers: list[WorkerProcess] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
 
     def stop(self, run_id: str) -> None:
-        if self.worker is None:
-            self.early_stops.append(run_id)
-        else:
-            self.worker.stop_runs([run_id])
+        self.stopped.append(run_id)
+        if self.fleet is not None:
+            self.fleet.stop()
+        for worker in self.workers:
+            worker.stop_runs([run_id])
 
     def give_to(self, worker: WorkerProcess) -> None:
-        self.worker = worker
-        worker.stop_runs(self.early_stops)
+        self.workers.append(worker)
+        worker.stop_runs(self.stopped)
 
 
 class LocalExecutor:
@@ -86,27 +92,56 @@ class LocalExecutor:
     async def run(self, work: CohortWork) -> AsyncGenerator[Sequence[WorkMessage], None]:
         """Trains a cohort; yields messages as they come, and ends when every run of it has ended.
 
+        A fleet is the only run of its cohort; it is trained by as many workers as are free, part by part.
+
         Closing the iterator before its end ends the worker: there is no gentler way to be sure that it stops.
 
         Raises:
             WorkerDied: The worker's process ended before.
         """
         assignment = _Assignment()
+        lead = work.runs[0]
+        if lead.spec.key_columns:
+            serve, halt = partial(self._serve, assignment=assignment), partial(assignment.stop, lead.run_id)
+            assignment.fleet = FleetTraining(lead, self._count, serve, halt)
+            messages = assignment.fleet.messages()
+        else:
+            messages = self._train_cohort(work, assignment)
         self._assignments.update((run.run_id, assignment) for run in work.runs)
-        worker: WorkerProcess | None = None
-        finished = False
         try:
-            worker = await self._idle_worker()
-            assignment.give_to(worker)
-            async with aclosing(worker.train(work)) as deliveries:
-                async for messages in deliveries:
-                    yield messages
-            finished = True
+            async with aclosing(messages) as deliveries:
+                async for delivery in deliveries:
+                    yield delivery
         finally:
             for run in work.runs:
                 self._assignments.pop(run.run_id, None)
-            if worker is not None:
-                self._take_back(worker, finished=finished)
+
+    async def _train_cohort(
+        self, work: CohortWork, assignment: _Assignment
+    ) -> AsyncGenerator[Sequence[WorkMessage], None]:
+        unpacker = Unpacker([run.run_id for run in work.runs])
+        async with aclosing(self._serve(pack(work), assignment)) as bundles:
+            async for reports in bundles:
+                if messages := unpacker.messages(reports):
+                    yield messages
+
+    async def _serve(self, work: Work, assignment: _Assignment) -> AsyncGenerator[Sequence[Report], None]:
+        """Has the next free worker train something.
+
+        Raises:
+            WorkerDied: Its process ended before.
+        """
+        worker = await self._idle_worker()
+        finished = False
+        assignment.give_to(worker)
+        try:
+            async with aclosing(worker.train(work)) as bundles:
+                async for reports in bundles:
+                    yield reports
+            finished = True
+        finally:
+            assignment.workers.remove(worker)
+            self._take_back(worker, finished=finished)
 
     def stop_runs(self, run_ids: Sequence[str]) -> None:
         """Asks that runs stop at their next epoch; unknown ids are ignored."""

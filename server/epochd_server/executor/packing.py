@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +60,7 @@ def _columns(specs: Sequence[TrainingSpec]) -> Mapping[str, NDArray[np.generic]]
 def _rows(run: RunWork) -> Rows | DatasetFile:
     if isinstance(run.data, DatasetFile):
         return run.data
-    return run.data.features, run.data.targets
+    return run.data.features, run.data.targets, run.data.weights
 
 
 class Unpacker:
@@ -89,19 +89,7 @@ class Unpacker:
 
     def _logged(self, columns: LogColumns) -> list[WorkMessage]:
         by_member: dict[int, list[EpochLog]] = {}
-        parameters = _parameters_by_position(columns)
-        points = zip(
-            columns.members.tolist(),
-            columns.epochs.tolist(),
-            columns.losses.tolist(),
-            columns.lrs.tolist(),
-            columns.rows_per_second.tolist(),
-            strict=True,
-        )
-        for position, (member, epoch, loss, lr, rate) in enumerate(points):
-            log = EpochLog(
-                epoch=epoch, loss=loss, lr=lr, rows_per_second=rate, parameters=parameters.get(position)
-            )
+        for member, log in epoch_logs(columns):
             by_member.setdefault(member, []).append(log)
         return [
             RunLogged(run_id=self._run_ids[member], logs=tuple(logs)) for member, logs in by_member.items()
@@ -136,6 +124,24 @@ class Unpacker:
     def _failed(self, report: MembersFailed) -> list[WorkMessage]:
         failure = Failure(reason=report.reason, message=report.message, hint=report.hint)
         return [RunFailed(run_id=self._run_ids[member], failure=failure) for member in report.members]
+
+
+def epoch_logs(columns: LogColumns) -> Iterator[tuple[int, EpochLog]]:
+    """Members and their log points, in the order of the report."""
+    parameters = _parameters_by_position(columns)
+    points = zip(
+        columns.members.tolist(),
+        columns.epochs.tolist(),
+        columns.losses.tolist(),
+        columns.lrs.tolist(),
+        columns.rows_per_second.tolist(),
+        strict=True,
+    )
+    for position, (member, epoch, loss, lr, rate) in enumerate(points):
+        log = EpochLog(
+            epoch=epoch, loss=loss, lr=lr, rows_per_second=rate, parameters=parameters.get(position)
+        )
+        yield member, log
 
 
 def _parameters_by_position(columns: LogColumns) -> dict[int, Parameters]:

@@ -14,10 +14,9 @@ from typing import Any
 
 import structlog
 
-from epochd_server.domain.work import CohortWork, WorkerDied, WorkMessage
+from epochd_server.domain.work import WorkerDied
 from epochd_server.executor import frames
-from epochd_server.executor.packing import Unpacker, pack
-from epochd_server.executor.wire import CohortDone, Problem, Ready, Report, StopRuns, WorkerConfig
+from epochd_server.executor.wire import CohortDone, Problem, Ready, Report, StopRuns, Work, WorkerConfig
 
 _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
@@ -73,15 +72,14 @@ class WorkerProcess:
         """Whether the process can be given work, as far as is known yet."""
         return self._process.returncode is None and not self._reader.at_eof()
 
-    async def train(self, work: CohortWork) -> AsyncGenerator[Sequence[WorkMessage], None]:
-        """Trains a cohort; yields messages until all its runs have ended.
+    async def train(self, work: Work) -> AsyncGenerator[Sequence[Report], None]:
+        """Trains a cohort or a part of a fleet; yields reports, the last of which is CohortDone.
 
         Raises:
             WorkerDied: The process ended before.
         """
-        unpacker = Unpacker([run.run_id for run in work.runs])
         try:
-            await frames.write(self._writer, pack(work))
+            await frames.write(self._writer, work)
             self._ready_for_stops = True
             self._send_stops()
             done = False
@@ -90,8 +88,7 @@ class WorkerProcess:
                 done = isinstance(reports[-1], CohortDone)
                 self._ready_for_stops = not done
                 _log_problems(reports, self.pid)
-                if messages := unpacker.messages(reports):
-                    yield messages
+                yield reports
         except (ConnectionError, asyncio.IncompleteReadError):
             raise WorkerDied(await self._evidence()) from None
 

@@ -50,6 +50,17 @@ def cohort_task(work: TrainCohort, members: NDArray[np.int64]) -> CohortTask:
     )
 
 
+def weighted(work: TrainCohort) -> NDArray[np.bool_]:
+    """Bool [K]: members whose rows have weights. Those with and without must not share a task."""
+    return np.array(
+        [
+            data.roles.weight is not None if isinstance(data, DatasetFile) else data[2] is not None
+            for data in work.data
+        ],
+        np.bool_,
+    )
+
+
 def _loaded(data: Rows | DatasetFile, spec: TrainingSpec) -> Rows:
     if not isinstance(data, DatasetFile):
         return data
@@ -57,15 +68,18 @@ def _loaded(data: Rows | DatasetFile, spec: TrainingSpec) -> Rows:
     from epochd_server.data.loading import load_training_arrays
 
     arrays = load_training_arrays(data.path, data.roles, spec, data.classes)
-    return arrays.features, arrays.targets
+    return arrays.features, arrays.targets, arrays.weights
 
 
 def _joined(rows: Sequence[Rows]) -> CohortData:
-    sizes = [len(features) for features, _ in rows]
+    """The rows of all members; either all of them have weights or none has."""
+    weights = [weights for _, _, weights in rows if weights is not None]
+    sizes = [len(features) for features, _, _ in rows]
     return CohortData(
-        features=_concatenated([features for features, _ in rows]),
-        targets=_concatenated([targets for _, targets in rows]),
+        features=_concatenated([features for features, _, _ in rows]),
+        targets=_concatenated([targets for _, targets, _ in rows]),
         offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        weights=_concatenated(weights) if weights else None,
     )
 
 

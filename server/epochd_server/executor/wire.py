@@ -1,10 +1,10 @@
 """What the server and a worker say to each other.
 
-    server → worker   WorkerConfig, then TrainCohort and StopRuns
+    server → worker   WorkerConfig, then TrainCohort, TrainFleet and StopRuns
     worker → server   Ready or StartFailed, then bundles (tuples) of reports; CohortDone is a cohort's last
 
-Reports are columns over the members of a cohort (M of them), which are numbered as the cohort's runs are: a
-thousand members cost hardly more than one.
+Reports are columns over the members of a cohort (M of them), which are numbered as the cohort's runs are, or as the
+members of a fleet's part are in the order of keys: a thousand members cost hardly more than one.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from epochd_server.domain.data import TrainingArrays
+from epochd_server.domain.fleets import Keys
 from epochd_server.domain.specs import TrainingSpec
 from epochd_server.domain.work import DatasetFile
 
-Rows = tuple[NDArray[np.floating], NDArray[np.generic]]
-"""Features [N, d] and targets of one run, as in TrainingArrays."""
+Rows = tuple[NDArray[np.floating], NDArray[np.generic], NDArray[np.floating] | None]
+"""Features [N, d], targets and weights of one run, as in TrainingArrays."""
 
 Stacked = Mapping[str, NDArray[np.floating]]
 """Parameters by name, [M, …] each."""
@@ -70,6 +72,21 @@ class TrainCohort:
     data: tuple[Rows | DatasetFile, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainFleet:
+    """A part of a fleet to be trained: some of its members, neighbours in the order of keys.
+
+    Attributes:
+        data: The rows of these members, or of all where the worker is to take its share itself.
+        share: Which part, of how many, the worker is to take; (0, 1) is all.
+    """
+
+    run_id: str
+    spec: TrainingSpec
+    data: TrainingArrays | DatasetFile
+    share: tuple[int, int]
+
+
 @dataclass(frozen=True, slots=True)
 class StopRuns:
     """These runs shall stop at their next epoch; unknown ones are ignored."""
@@ -82,6 +99,31 @@ class CohortBegan:
     """Training of all members began."""
 
     device: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FleetBegan:
+    """Training of a fleet's part began.
+
+    Attributes:
+        keys: Of the part's members.
+        rows: Theirs, int64 [M].
+        unfit: Members that are not trained → reason in UPPER_SNAKE.
+    """
+
+    device: str
+    keys: Keys
+    rows: NDArray[np.int64]
+    unfit: Mapping[int, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetFailed:
+    """A fleet that cannot be trained at all; reason, message and hint are for its owner."""
+
+    reason: str
+    message: str
+    hint: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -113,11 +155,13 @@ class Outcome(enum.IntEnum):
     FINISHED = 0
     DIVERGED = 1
     STOPPED = 2
+    FAILED = 3
+    """By an error of its module; used for members of fleets, which do not have an owner each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EndColumns:
-    """M members that ended without an error.
+    """M members that ended; those of a cohort without an error.
 
     Attributes:
         outcomes: :class:`Outcome` values.
@@ -163,4 +207,8 @@ class CohortDone:
     """All members have ended; the worker waits for work."""
 
 
-Report = CohortBegan | LogColumns | EndColumns | MembersFailed | Problem | CohortDone
+Work = TrainCohort | TrainFleet
+
+Report = (
+    CohortBegan | FleetBegan | LogColumns | EndColumns | MembersFailed | FleetFailed | Problem | CohortDone
+)

@@ -25,15 +25,19 @@ from typing import TYPE_CHECKING
 from epochd_server.executor import frames
 from epochd_server.executor.outbox import Outbox
 from epochd_server.executor.stops import StopRequests
-from epochd_server.executor.wire import Ready, StartFailed, StopRuns, TrainCohort, WorkerConfig
+from epochd_server.executor.wire import Ready, StartFailed, StopRuns, TrainFleet, Work, WorkerConfig
 
 if TYPE_CHECKING:
+    from epochd_server.executor.fleet_training import FleetWorker
     from epochd_server.executor.training import CohortWorker
 
 _PR_SET_PDEATHSIG = 1
 _OOM_SCORE_ADJUSTMENT = "500"
 
-Inbox = queue.SimpleQueue[TrainCohort]
+_IDLE_SECONDS = 1.0
+"""After so long, rows that were kept for a fleet's next part are let go."""
+
+Inbox = queue.SimpleQueue[Work]
 
 
 def main(descriptor: int) -> None:
@@ -50,12 +54,20 @@ def main(descriptor: int) -> None:
     inbox, stops = Inbox(), StopRequests()
     threading.Thread(target=_listen, args=(connection, inbox, stops), name="inbox", daemon=True).start()
     try:
-        worker = _warm_worker(config, connection, stops)
+        cohorts, fleets = _warm_workers(config, connection, stops)
     except Exception as error:
         frames.send(connection, StartFailed(problem=f"{type(error).__name__}: {error}"))
         return
     while True:
-        worker.train(inbox.get())
+        try:
+            work = inbox.get(timeout=_IDLE_SECONDS)
+        except queue.Empty:
+            fleets.forget()
+            work = inbox.get()
+        if isinstance(work, TrainFleet):
+            fleets.train(work)
+        else:
+            cohorts.train(work)
 
 
 def _listen(connection: socket.socket, inbox: Inbox, stops: StopRequests) -> None:
@@ -86,12 +98,15 @@ def _settle_in(config: WorkerConfig) -> None:
         _leave()
 
 
-def _warm_worker(config: WorkerConfig, connection: socket.socket, stops: StopRequests) -> CohortWorker:
+def _warm_workers(
+    config: WorkerConfig, connection: socket.socket, stops: StopRequests
+) -> tuple[CohortWorker, FleetWorker]:
     """Imports PyTorch and the engine, has them load all that a first training would wait for, and says so."""
     import torch
 
     from epochd_server.engine.modules import ModuleRegistry
     from epochd_server.engine.warmup import warm_up
+    from epochd_server.executor.fleet_training import FleetWorker
     from epochd_server.executor.log_records import RecordForwarder
     from epochd_server.executor.training import CohortWorker
 
@@ -103,7 +118,7 @@ def _warm_worker(config: WorkerConfig, connection: socket.socket, stops: StopReq
     outbox = Outbox(connection, lost=_leave)
     records = RecordForwarder(outbox)
     logging.getLogger().addHandler(records)
-    return CohortWorker(outbox, stops, modules, records)
+    return CohortWorker(outbox, stops, modules, records), FleetWorker(outbox, stops, modules, records)
 
 
 @contextmanager

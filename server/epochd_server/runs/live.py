@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from epochd_server.domain.data import TrainingArrays
+from epochd_server.domain.fleets import Key
 from epochd_server.domain.runs import Started
 from epochd_server.domain.specs import TrainingSpec
 from epochd_server.domain.work import DatasetFile
@@ -20,6 +21,7 @@ class LiveRun:
         started: What its Started event says; None until it is planned again after a restart.
         begun: Whether Started is in its log.
         last_epoch: The newest epoch in its log; those up to it are not logged again.
+        last_epochs: The same for the members of a fleet whose epochs are logged.
         deaths: How many workers died while they trained it.
         interrupted: Why training begins anew, to be told in its log; "" where it does not.
         training: Whether it is in a cohort.
@@ -35,6 +37,7 @@ class LiveRun:
     started: Started | None = None
     begun: bool = False
     last_epoch: int = -1
+    last_epochs: dict[Key, int] = field(default_factory=dict)
     deaths: int = 0
     interrupted: str = ""
     training: bool = False

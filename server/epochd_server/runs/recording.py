@@ -8,17 +8,21 @@ from dataclasses import replace
 import structlog
 
 from epochd_server.domain.errors import EpochdError, Reason
+from epochd_server.domain.fleets import MemberState
 from epochd_server.domain.models import TrainedModel, VersionCard
 from epochd_server.domain.runs import (
     Cancelled,
     EpochLog,
     EventBody,
     Failure,
+    FleetProgress,
+    MemberLog,
     RunState,
     Started,
     Warned,
 )
 from epochd_server.domain.work import (
+    FleetAdvanced,
     RunBegan,
     RunFailed,
     RunLogged,
@@ -54,6 +58,8 @@ class Recorder:
                 bodies += self._begin(run, message)
             elif isinstance(message, RunLogged):
                 bodies += self._new_logs(run, message)
+            elif isinstance(message, FleetAdvanced):
+                bodies += [news for news in message.news if _is_new(run, news)]
             else:
                 last = message
         await self._guarded(run, bodies, last)
@@ -109,9 +115,19 @@ class Recorder:
         return logs
 
 
+def _is_new(run: LiveRun, news: FleetProgress | MemberLog) -> bool:
+    """Whether the log does not tell it yet; where a fleet is, is always news."""
+    if isinstance(news, FleetProgress):
+        return True
+    if news.log.epoch <= run.last_epochs.get(news.key, -1):
+        return False
+    run.last_epochs[news.key] = news.log.epoch
+    return True
+
+
 def trained_model(run: LiveRun, trained: RunTrained) -> TrainedModel:
     """What the registry is given of a run that reached its last epoch."""
-    started = _started(run)
+    started, members = _started(run), trained.members
     card = VersionCard(
         run_id=run.run_id,
         spec=run.spec,
@@ -122,8 +138,11 @@ def trained_model(run: LiveRun, trained: RunTrained) -> TrainedModel:
         rows=started.rows,
         epochs=trained.epochs,
         final_loss=trained.final_loss,
+        members=0 if members is None else len(members.keys),
+        failed_members=0 if members is None else int((members.states == MemberState.FAILED).sum()),
+        key_columns=started.key_columns,
     )
-    return TrainedModel(card=card, parameters=trained.parameters)
+    return TrainedModel(card=card, parameters=trained.parameters, members=members)
 
 
 def _started(run: LiveRun) -> Started:

@@ -309,7 +309,7 @@ class RunService:
             Ticket(
                 run_id=run.run_id,
                 client=run.client,
-                signature=("alone", run.run_id) if alone else signature(started),
+                signature=("alone", run.run_id) if alone or started.members else signature(started),
                 seconds=estimated_seconds(started),
                 nbytes=rows_bytes(started),
                 since=self._scheduler.now(),

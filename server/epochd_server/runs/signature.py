@@ -9,17 +9,23 @@ from epochd_server.domain.runs import Started
 from epochd_server.domain.specs import ActivationLayer, Layer, Model, ModuleModel, Precision, SequentialModel
 
 _SECONDS_PER_STEP = 1e-6
+_SECONDS_PER_FLEET_STEP = 1e-7
 _SECONDS_PER_PARAMETER_AND_ROW = 1e-9
 _EFFORT_STEP = 4.0
 _ITEM_BYTES = {Precision.FLOAT32: 4, Precision.FLOAT64: 8}
 
 
 def estimated_seconds(started: Started) -> float:
-    """Rough seconds of training: the measure of shares and cohorts. Right within a factor of ten or so."""
-    fit = started.spec.fit
-    batches = 1 if fit.batch_size is None else math.ceil(started.rows / fit.batch_size)
-    arithmetic = float(fit.epochs) * started.rows * max(started.parameters, 1)
-    return fit.epochs * batches * _SECONDS_PER_STEP + arithmetic * _SECONDS_PER_PARAMETER_AND_ROW
+    """Rough seconds of training on one core: the measure of shares, cohorts and parts of fleets.
+
+    Right within a factor of ten or so.
+    """
+    fit, members = started.spec.fit, max(started.members, 1)
+    rows = started.rows if started.spec.sweep is None else started.rows * members
+    batches = members if fit.batch_size is None else max(members, math.ceil(rows / fit.batch_size))
+    arithmetic = float(fit.epochs) * rows * max(started.parameters, 1)
+    step = _SECONDS_PER_FLEET_STEP if started.members else _SECONDS_PER_STEP
+    return fit.epochs * batches * step + arithmetic * _SECONDS_PER_PARAMETER_AND_ROW
 
 
 def rows_bytes(started: Started) -> int:

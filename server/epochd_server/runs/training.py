@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 
 import structlog
 
 from epochd_server.domain.data import TrainingArrays
 from epochd_server.domain.errors import EpochdError, Reason
-from epochd_server.domain.runs import Failure
+from epochd_server.domain.runs import Failure, MemberLog
 from epochd_server.domain.work import (
     CohortWork,
     DatasetFile,
+    FleetAdvanced,
     RunBegan,
     RunLogged,
     RunWork,
@@ -26,6 +28,8 @@ from epochd_server.runs.identifiers import RunIds
 from epochd_server.runs.live import LiveRun, Shelf
 from epochd_server.runs.ports import Executor, Planner, RunStore
 from epochd_server.runs.recording import Recorder
+from epochd_server.runs.signature import estimated_seconds
+from epochd_server.runs.watching import StoreReader
 
 _logger = structlog.get_logger(__name__)
 
@@ -112,7 +116,28 @@ class CohortTrainer:
             await self._recorder.cancel(run)
         if data is None or run.ended:
             return None
-        return RunWork(run_id=run.run_id, spec=run.spec, data=data)
+        if run.started is None or not run.started.members:
+            return RunWork(run_id=run.run_id, spec=run.spec, data=data)
+        await self._recall_members(run)
+        return RunWork(
+            run_id=run.run_id,
+            spec=run.spec,
+            data=data,
+            members=run.started.members,
+            seconds=estimated_seconds(run.started),
+        )
+
+    async def _recall_members(self, run: LiveRun) -> None:
+        """Finds out which epochs of its members a fleet's log tells of, where another process began it."""
+        if not (run.begun and run.spec.logging.members and not run.last_epochs):
+            return
+        reader = StoreReader(self._store, run.run_id, parameters=run.spec.logging.parameters)
+        sequence = 0
+        while page := await durably(partial(reader.after, sequence)):
+            sequence = page[-1].sequence
+            for event in page:
+                if isinstance(event.body, MemberLog):
+                    run.last_epochs[event.body.key] = event.body.log.epoch
 
     async def _execute(self, work: CohortWork, runs: Mapping[str, LiveRun]) -> None:
         async with aclosing(self._executor.run(work)) as deliveries:
@@ -145,7 +170,7 @@ class CohortTrainer:
 
 def _is_unwanted(run: LiveRun, messages: Sequence[WorkMessage]) -> bool:
     """Whether a run goes on that nobody wants: its log is lost, or it was cancelled on its way to the worker."""
-    goes_on = isinstance(messages[-1], RunBegan | RunLogged)
+    goes_on = isinstance(messages[-1], RunBegan | RunLogged | FleetAdvanced)
     return goes_on and (run.ended or (run.cancelled and isinstance(messages[0], RunBegan)))
 
 

@@ -1,0 +1,149 @@
+"""Training a part of a fleet in a worker. Members fail one by one; an error of the whole is told of the fleet."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+
+from epochd_server.domain.data import TrainingArrays
+from epochd_server.domain.work import DatasetFile
+from epochd_server.engine.cohort import EndBatch, LogBatch, MemberState, train_cohort
+from epochd_server.engine.modules import ModuleRegistry
+from epochd_server.executor.fleet_tasks import FleetTask, fleet_task
+from epochd_server.executor.forwarding import LOG_SECONDS, log_columns
+from epochd_server.executor.log_records import RecordForwarder
+from epochd_server.executor.outbox import Outbox
+from epochd_server.executor.stops import StopRequests
+from epochd_server.executor.training import error_report
+from epochd_server.executor.wire import (
+    CohortDone,
+    EndColumns,
+    FleetBegan,
+    FleetFailed,
+    Outcome,
+    Problem,
+    TrainFleet,
+)
+
+_OUTCOME_OF = np.zeros(len(MemberState), np.int64)
+_OUTCOME_OF[MemberState.FINISHED] = Outcome.FINISHED
+_OUTCOME_OF[MemberState.DIVERGED] = Outcome.DIVERGED
+_OUTCOME_OF[MemberState.STOPPED] = Outcome.STOPPED
+_OUTCOME_OF[MemberState.FAILED] = Outcome.FAILED
+
+
+class FleetForwarder:
+    """The engine's observer: passes on what it is told of a part of a fleet; nothing here is done member by member.
+
+    Args:
+        run_id: The fleet.
+        part: Its part in training.
+        outbox: Where reports go.
+        stops: Who shall stop.
+    """
+
+    def __init__(self, run_id: str, part: FleetTask, outbox: Outbox, stops: StopRequests) -> None:
+        self._run_id = run_id
+        self._part = part
+        self._outbox = outbox
+        self._stops = stops
+        self._everyone: frozenset[int] = frozenset()
+        self._began = time.monotonic()
+
+    def logs(self, batch: LogBatch) -> None:
+        """Passes on the log points of the members that are to be logged."""
+        chosen = np.flatnonzero(self._part.logged[batch.members])
+        if len(chosen):
+            columns = log_columns(batch, self._part.fit, chosen)
+            self._outbox.put(columns, LOG_SECONDS, columns.nbytes)
+
+    def ended(self, batch: EndBatch) -> None:
+        """Passes ends on."""
+        outcomes = _OUTCOME_OF[batch.states]
+        if (outcomes == Outcome.FAILED).any():
+            self._note(batch)
+        columns = EndColumns(
+            members=self._part.fit[batch.members],
+            outcomes=outcomes,
+            epochs=batch.epochs_done,
+            final_losses=batch.final_losses,
+            parameters=batch.parameters,
+            seconds=time.monotonic() - self._began,
+        )
+        self._outbox.put(columns, LOG_SECONDS, columns.nbytes)
+
+    def stopped_members(self) -> Collection[int]:
+        """All members once the fleet shall stop."""
+        if not self._everyone and self._run_id in self._stops.run_ids:
+            self._everyone = frozenset(range(len(self._part.fit)))
+        return self._everyone
+
+    def _note(self, batch: EndBatch) -> None:
+        failed = np.flatnonzero(batch.states == MemberState.FAILED)
+        detail = f"{len(failed)} members, the first: {batch.messages[int(failed[0])] or ''}"
+        self._outbox.put(Problem(event="members failed", run_ids=(self._run_id,), detail=detail), LOG_SECONDS)
+
+
+@dataclass(slots=True)
+class FleetWorker:
+    """Trains parts of fleets, one at a time.
+
+    Attributes:
+        outbox: Where reports go.
+        stops: Who shall stop.
+        modules: The registered modules.
+        records: Told which runs log records are about.
+    """
+
+    outbox: Outbox
+    stops: StopRequests
+    modules: ModuleRegistry
+    records: RecordForwarder
+    _loaded: tuple[str, TrainingArrays] | None = None
+
+    def train(self, work: TrainFleet) -> None:
+        """Trains a part; returns when the end of every member of it is reported."""
+        self.records.run_ids = (work.run_id,)
+        try:
+            self._train(work)
+        except BaseException as error:  # a module may raise anything, SystemExit too; none may end the worker
+            detail = "".join(traceback.format_exception(error))
+            self.outbox.put(Problem(event="training failed", run_ids=(work.run_id,), detail=detail))
+            reason, message, hint = error_report(error, work.spec.model)
+            self.outbox.put(FleetFailed(reason=reason, message=message, hint=hint))
+        self.stops.clear()
+        self.records.run_ids = ()
+        self.outbox.put(CohortDone())
+
+    def forget(self) -> None:
+        """Lets go of the rows that were kept for further parts."""
+        self._loaded = None
+
+    def _train(self, work: TrainFleet) -> None:
+        part = fleet_task(work.spec, self._rows(work), work.share)
+        began = FleetBegan(device="cpu", keys=part.keys, rows=part.rows, unfit=part.unfit)
+        self.outbox.put(began, LOG_SECONDS)
+        if len(part.fit):
+            observer = FleetForwarder(work.run_id, part, self.outbox, self.stops)
+            train_cohort(part.task, observer, modules=self.modules)
+
+    def _rows(self, work: TrainFleet) -> TrainingArrays:
+        """The rows; those of a dataset are kept for the fleet's other parts."""
+        if not isinstance(work.data, DatasetFile):
+            self.forget()
+            return work.data
+        if self._loaded is None or self._loaded[0] != work.run_id:
+            self.forget()  # before others are read: both need not fit
+            self._loaded = (work.run_id, _load(work, work.data))
+        return self._loaded[1]
+
+
+def _load(work: TrainFleet, file: DatasetFile) -> TrainingArrays:
+    # imported here: it brings in pyarrow, which a run with inline rows does without
+    from epochd_server.data.loading import load_training_arrays
+
+    return load_training_arrays(file.path, file.roles, work.spec, file.classes)

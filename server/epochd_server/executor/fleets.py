@@ -1,0 +1,186 @@
+"""Training a fleet: its parts go to whichever workers are free, and what they report is put together."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+
+import structlog
+
+from epochd_server.domain.runs import Failure, FleetProgress, MemberLog
+from epochd_server.domain.work import (
+    FleetAdvanced,
+    RunBegan,
+    RunFailed,
+    RunWork,
+    WorkerDied,
+    WorkMessage,
+)
+from epochd_server.executor.merging import FleetResult, PartResult
+from epochd_server.executor.shares import fleet_parts
+from epochd_server.executor.wire import (
+    EndColumns,
+    FleetBegan,
+    FleetFailed,
+    LogColumns,
+    Report,
+    TrainFleet,
+)
+
+PROGRESS_SECONDS = 0.5
+_ATTEMPTS = 2
+
+Serve = Callable[[TrainFleet], AsyncGenerator[Sequence[Report], None]]
+"""Has a worker train a part; raises WorkerDied."""
+
+_logger = structlog.get_logger(__name__)
+
+
+class FleetTraining:
+    """The training of one fleet.
+
+    Each part is trained by one worker; after a part other runs may have that worker. A part whose worker died is
+    trained once more, to the same bits.
+
+    Args:
+        run: The fleet.
+        workers: How many workers there are.
+        serve: Has the next free one train a part.
+        halt: Calls :meth:`stop` and has the workers stop the parts that they have.
+    """
+
+    def __init__(self, run: RunWork, workers: int, serve: Serve, halt: Callable[[], None]) -> None:
+        self._run = run
+        self._serve = serve
+        self._halt = halt
+        self._workers = workers
+        self._waiting = deque(enumerate(fleet_parts(run, workers)))
+        self._result = FleetResult(run.run_id, run.members, len(self._waiting))
+        self._failure: Failure | None = None
+        self._messages: list[WorkMessage] = []
+        self._logs: list[MemberLog] = []
+        self._news = asyncio.Event()
+        self._began: float | None = None
+
+    def stop(self) -> None:
+        """Begins no further part; those in training are stopped by the workers that have them."""
+        self._waiting.clear()
+
+    async def messages(self) -> AsyncGenerator[Sequence[WorkMessage], None]:
+        """Trains all parts; yields messages as they come, the last of which ends the run.
+
+        Raises:
+            WorkerDied: A part's worker died, and the one that was to train it again.
+        """
+        pulling = [asyncio.create_task(self._pull()) for _ in range(min(self._workers, len(self._waiting)))]
+        together = asyncio.gather(*pulling, return_exceptions=True)
+        together.add_done_callback(lambda _: self._news.set())
+        due = time.monotonic() + PROGRESS_SECONDS
+        try:
+            while not together.done():
+                await self._wait_until(due)
+                if time.monotonic() >= due:
+                    due += PROGRESS_SECONDS
+                    self._advance(self._progress())
+                if messages := self._take():
+                    yield messages
+            for error in together.result():
+                if error is not None:
+                    raise error
+            yield [*self._take(), *self._end()]
+        finally:
+            for task in pulling:
+                task.cancel()
+            await asyncio.gather(*pulling, return_exceptions=True)
+
+    async def _wait_until(self, due: float) -> None:
+        """Waits for news, but not beyond a time."""
+        try:
+            async with asyncio.timeout(max(due - time.monotonic(), 0.0)):
+                await self._news.wait()
+        except TimeoutError:
+            return
+        self._news.clear()
+
+    async def _pull(self) -> None:
+        """Has part after part trained, for as long as there are any."""
+        try:
+            while self._waiting:
+                await self._train(*self._waiting.popleft())
+                await asyncio.sleep(0)  # whoever waits for a worker comes first
+        except BaseException:
+            self._halt()
+            raise
+
+    async def _train(self, number: int, part: TrainFleet) -> None:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                await self._train_once(number, part)
+                return
+            except WorkerDied as death:
+                if attempt == _ATTEMPTS:
+                    raise
+                _logger.warning(
+                    "a worker died with a part of a fleet; it is trained again",
+                    run=self._run.run_id,
+                    part=number,
+                    evidence=death.evidence,
+                )
+
+    async def _train_once(self, number: int, part: TrainFleet) -> None:
+        result: PartResult | None = None
+        async with aclosing(self._serve(part)) as bundles:
+            async for reports in bundles:
+                for report in reports:
+                    if isinstance(report, FleetBegan):
+                        result = self._begin(number, report)
+                    elif result is not None:
+                        self._note(result, report)
+                    if isinstance(report, FleetFailed):
+                        self._fail(report)
+
+    def _begin(self, number: int, report: FleetBegan) -> PartResult:
+        if self._began is None:
+            self._began = time.monotonic()
+            self._messages.append(RunBegan(run_id=self._run.run_id, device=report.device))
+            self._news.set()
+        return self._result.begin(number, report)
+
+    def _note(self, result: PartResult, report: Report) -> None:
+        if isinstance(report, EndColumns):
+            result.take(report)
+        elif isinstance(report, LogColumns):
+            self._logs += result.logs(report)
+            self._news.set()
+
+    def _fail(self, report: FleetFailed) -> None:
+        self._halt()
+        self._failure = Failure(reason=report.reason, message=report.message, hint=report.hint)
+
+    def _take(self) -> list[WorkMessage]:
+        """What there is to tell."""
+        if self._logs:
+            self._advance(*self._logs)
+            self._logs = []
+        messages, self._messages = self._messages, []
+        return messages
+
+    def _advance(self, *news: FleetProgress | MemberLog) -> None:
+        if self._began is not None:
+            self._messages.append(FleetAdvanced(run_id=self._run.run_id, news=news))
+
+    def _progress(self) -> FleetProgress:
+        return self._result.progress(self._elapsed(), self._run.seconds / self._workers)
+
+    def _elapsed(self) -> float:
+        return 0.0 if self._began is None else time.monotonic() - self._began
+
+    def _end(self) -> list[WorkMessage]:
+        if self._failure is not None:
+            return [RunFailed(run_id=self._run.run_id, failure=self._failure)]
+        ends = self._result.outcome(self._elapsed())
+        self._advance(self._progress())
+        return [*self._take(), ends]
