@@ -323,7 +323,9 @@ class Cancelled(Event):
 
 
 def _seconds(value: float) -> str:
-    return f"{value:.1f} s" if value < 1 else f"{value:.0f} s" if value < 100 else f"{value / 60:.0f} min"
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    return f"{value:.0f} s" if value < 100 else f"{value / 60:.0f} min"
 
 
 def short_number(value: float) -> str:

@@ -224,7 +224,7 @@ def test_logs_of_a_fleet_are_its_progress_and_the_logs_of_chosen_members(call, s
         return (yield run.logs())
 
     began, log, ended = call(follow)
-    assert str(began) == "0/3 members, eta 0.4 s"
+    assert str(began) == "0/3 members, eta 400 ms"
     assert isinstance(log, epochd.MemberLog)
     assert (log.key, log.epoch, log.epochs, str(log)) == ("a", 4, 5, "a  Epoch 4/4  loss 0.200000  lr 0.01")
     assert str(ended) == "3/3 members, 1 failed, loss p50 0.12 (p25 0.1 … p75 0.2), worst c 4.5, 2 s"
