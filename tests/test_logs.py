@@ -20,6 +20,7 @@ logs.configure({level!r}, {form!r}, add_place)
 log = structlog.get_logger()
 log.debug("detail")
 log.info("news", number=3)
+private = "a user's row"
 try:
     1 / 0
 except ZeroDivisionError as error:
@@ -44,6 +45,11 @@ def test_json_has_one_object_a_line_also_from_libraries():
     assert all({"level", "timestamp", "place"} <= line.keys() for line in lines)
     assert lines[0]["number"] == 3
     assert lines[1]["exception"][0]["exc_type"] == "ZeroDivisionError"
+
+
+@pytest.mark.parametrize("form", ["json", "pretty"])
+def test_tracebacks_hold_no_local_variables(form: str):
+    assert "a user's row" not in "".join(line for line in logged("info", form) if "private =" not in line)
 
 
 def test_auto_is_json_where_nobody_watches():

@@ -7,6 +7,7 @@ import sys
 from typing import Literal
 
 import structlog
+import structlog.tracebacks
 from structlog.typing import Processor
 
 Format = Literal["auto", "pretty", "json"]
@@ -49,6 +50,9 @@ def _shared_processors() -> list[Processor]:
 
 
 def _renderers(pretty: bool) -> list[Processor]:
+    # Tracebacks without local variables: those hold users' rows.
     if pretty:
-        return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
-    return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        plain = structlog.dev.plain_traceback
+        return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+    as_data = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    return [structlog.processors.ExceptionRenderer(as_data), structlog.processors.JSONRenderer()]

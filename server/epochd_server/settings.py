@@ -75,6 +75,17 @@ class Settings(BaseSettings):
     max_queued_runs: int = _setting(
         10_000, "Runs that may wait for a worker; further ones are refused.", unit="runs", ge=1
     )
+    cohorts: Literal["on", "off"] = _setting(
+        "on", "Whether compatible runs that wait at the same time train together. off: each run by itself."
+    )
+    cohort_window: float = _setting(
+        0.010,
+        "How long a run waits for others to train with, while the workers are busy or several runs wait. "
+        "A lone run on an idle server never waits.",
+        unit="seconds",
+        ge=0,
+        le=60,
+    )
     max_parameters: int = _setting(100_000_000, "Largest model that may be trained.", unit="parameters", ge=1)
     predict_cache_bytes: int = _setting(
         512 * 2**20, "Memory for the models that predicted last.", unit="bytes", ge=0

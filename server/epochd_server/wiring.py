@@ -75,7 +75,12 @@ def build(settings: Settings, storage: Storage, modules: ModuleRegistry, executo
         modules=RegisteredModules(modules),
         limits=PlanLimits(max_parameters=settings.max_parameters),
     )
-    runs = RunService(storage.runs, planner, executor, RunSettings(max_queued=settings.max_queued_runs))
+    bounds = RunSettings(
+        cohorts=settings.cohorts == "on",
+        gather_seconds=settings.cohort_window,
+        max_queued=settings.max_queued_runs,
+    )
+    runs = RunService(storage.runs, planner, executor, bounds)
     predictor = PredictionService(
         storage.models, partial(Predictor, modules=modules), cache_bytes=settings.predict_cache_bytes
     )
