@@ -24,11 +24,11 @@ def wine() -> tuple[np.ndarray, np.ndarray]:
 
 
 def main(server: str) -> None:
-    X, y = wine()
+    measurements, cultivar = wine()
     with epochd.connect(server) as client:
         run = client.train(
-            X,
-            y,
+            measurements,
+            cultivar,
             model=epochd.Sequential(epochd.Linear(16), "tanh", epochd.Linear()),
             loss="cross_entropy",
             optimizer=epochd.AdamW(),
@@ -47,7 +47,7 @@ def main(server: str) -> None:
         model = best.promote(name="cultivar-best")
         print("\nThe best one as a model of its own:")
         print(model)
-        print(f"It is right about {np.mean(model.predict(X) == y):.1%} of the rows.")
+        print(f"It is right about {np.mean(model.predict(measurements) == cultivar):.1%} of the rows.")
 
 
 if __name__ == "__main__":

@@ -99,7 +99,8 @@ class Fleet(FleetFacts, Model):
             As :meth:`Model.predict`.
 
         Raises:
-            InvalidArgument: When columns are missing or too many, or naming the first few unknown keys.
+            InvalidArgument: When columns are missing or too many, or naming the first few unknown keys and their
+                count; of many rows, which take several requests, those of the first request that has some.
         """
         route = Route.of(self.key_columns, keys, member, unknown)
         program = self._calls.predict(X, probabilities=probabilities, logits=logits, route=route)
