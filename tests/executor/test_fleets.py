@@ -352,12 +352,10 @@ async def test_a_fleet_that_kills_every_worker_ends_with_the_evidence(make_execu
 
 
 async def test_other_runs_get_a_worker_between_the_parts_of_a_fleet(executor, train, cohort, fleet, run_work):
-    ended = []
+    began = asyncio.Event()
     work = fleet(grouped(sizes=[30] * 200), epochs=20_000, every=20_000, seconds=20.0)
-    long = asyncio.create_task(train(executor, cohort(work), lambda m: ended.append(m.run_id)))
-    while not ended:
-        await asyncio.sleep(0.01)
-    ended.clear()
+    long = asyncio.create_task(train(executor, cohort(work), lambda message: began.set()))
+    await began.wait()
     messages = await train(executor, cohort(run_work("short")))
     assert isinstance(messages[-1], RunTrained)
     assert not long.done()

@@ -15,6 +15,7 @@ import pytest
 
 from epochd_server.domain.data import TrainingArrays
 from epochd_server.domain.errors import EpochdError, Reason
+from epochd_server.domain.fleets import Groups, Keys
 from epochd_server.domain.runs import EpochLog, Event, Failure, Started
 from epochd_server.domain.specs import (
     GradientFit,
@@ -69,8 +70,33 @@ def tutorial_rows() -> TrainingArrays:
     )
 
 
+def fleet_rows(members: int = 60) -> TrainingArrays:
+    """Two features; member k has 1 + k % 20 rows and the key (k,); members 7 and 8 are no good."""
+    generator = np.random.default_rng(members)
+    sizes = 1 + np.arange(members) % 20
+    features = generator.normal(size=(int(sizes.sum()), 2)).astype(np.float32)
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    features[offsets[8]] = 1e18
+    return TrainingArrays(
+        features=features,
+        targets=features @ np.array([[1], [2]], np.float32),
+        feature_columns=("x0", "x1"),
+        target_columns=("y",),
+        groups=Groups(
+            keys=Keys(("store",), (np.arange(members),)), offsets=offsets, unfit={7: "TARGET_NOT_FINITE"}
+        ),
+    )
+
+
 def plan_of(request_id: str | None = None, model: str | None = "line", **changes: object) -> Plan:
+    request = pickle.dumps((model, changes))
     spec, data = tutorial_spec(**changes), tutorial_rows()
+    groups = None
+    if "members" in changes:
+        data = fleet_rows(changes["members"])
+        groups = data.groups
+        spec = replace(spec, model=LinearModel(in_features=2, out_features=1), key_columns=groups.keys.names)
+        spec = replace(spec, logging=replace(spec.logging, members=((0,), (20,))))
     started = Started(
         spec=spec,
         parameters=2,
@@ -79,8 +105,9 @@ def plan_of(request_id: str | None = None, model: str | None = "line", **changes
         target_columns=data.target_columns,
         classes=None,
         device="cpu",
+        members=0 if groups is None else len(groups.keys),
+        key_columns=spec.key_columns,
     )
-    request = pickle.dumps((spec, model))
     return Plan(
         request=request,
         request_id=request_id,
@@ -106,15 +133,8 @@ class PicklePlanner:
         self.replanned += 1
         if self.refusal is not None:
             raise self.refusal
-        spec, model = pickle.loads(request)
-        return plan_of(
-            model=model,
-            epochs=spec.fit.epochs,
-            seed=spec.seed,
-            every=spec.logging.every,
-            lr=spec.fit.optimizer.lr,
-            parameters=spec.logging.parameters,
-        )
+        model, changes = pickle.loads(request)
+        return plan_of(model=model, **changes)
 
 
 @dataclass
