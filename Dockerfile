@@ -25,6 +25,6 @@ VOLUME /var/lib/epochd
 # The root file system may be read-only: everything that is written goes to the volume or to /tmp.
 ENV EPOCHD_LISTEN=0.0.0.0:50051 EPOCHD_DATA_DIR=/var/lib/epochd
 EXPOSE 50051
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["epochd", "--server", "127.0.0.1:50051", "health"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=180s CMD ["epochd", "--server", "127.0.0.1:50051", "health"]
 ENTRYPOINT ["epochd"]
 CMD ["serve"]

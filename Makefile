@@ -6,12 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test serve check lint types proto proto-check docs bench compose-test node-example shell-example chaos clean
+.PHONY: demo test serve check lint types proto proto-check docs bench compose-test node-example shell-example clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || { echo "→ making $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "→ installing the dependencies pinned in constraints.txt (the first time takes a minute or two)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch -e '.[server,dev]'
+	@echo "→ compiling the training kernels, once for this machine (about half a minute)"
+	@$(BIN)/python -m epochd_server.executor.warming & $(BIN)/python -m epochd_server.executor.warming; wait
 	@touch $@
 
 demo: $(STAMP) ## a server, two trainings, predictions and activations, in a few seconds

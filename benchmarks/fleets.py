@@ -76,9 +76,9 @@ def train(client: epochd.Client, kind: Kind, frame: pd.DataFrame) -> Any:
 
 def plain_loop(kind: Kind, frame: pd.DataFrame, members: int) -> None:
     """Trains the first members one after another as a PyTorch user writes it."""
-    x = torch.from_numpy(frame[NAMES].to_numpy(np.float32)[: members * ROWS]).reshape(members, ROWS, FEATURES)
+    x = torch.tensor(frame[NAMES].to_numpy(np.float32)[: members * ROWS]).reshape(members, ROWS, FEATURES)
     target_type = np.int64 if kind.target == "class" else np.float32
-    y = torch.from_numpy(frame["y"].to_numpy()[: members * ROWS].astype(target_type)).reshape(members, ROWS)
+    y = torch.tensor(frame["y"].to_numpy()[: members * ROWS].astype(target_type)).reshape(members, ROWS)
     for member in range(members):
         torch.manual_seed(0)
         plain_member(kind, x[member], y[member])

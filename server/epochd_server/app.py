@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 LAST_WORDS_SECONDS: Final = 1.0
 """How long calls may take to send their ends once nothing computes any more."""
 
-_log = structlog.get_logger()
+_PATIENCE_SECONDS: Final = 5.0
+"""Workers that take longer to be up are compiling, which somebody who waits should know."""
 
+_log = structlog.get_logger()
 
 _UNPACKED: Final = 4
 """How many times larger than its upload a dataset may be in memory: uploads may be compressed."""
@@ -92,6 +94,7 @@ class Application:
         try:
             parts = await self._build(cleanup, executor)
             await parts.runs.start()
+            await asyncio.to_thread(importlib.import_module("epochd_server.wiring").warm_up)
         except WorkerStartError as error:
             raise StartError(str(error)) from error
         address = self._bind(parts)
@@ -239,6 +242,11 @@ class _EarlyExecutor:
 
     async def start(self) -> None:
         """Returns when every worker is up and warm."""
+        done, _ = await asyncio.wait({self._begun}, timeout=_PATIENCE_SECONDS)
+        if not done:
+            _log.info(
+                "compiling", detail="training kernels are compiled once for a machine, in about a minute"
+            )
         await self._begun
 
     def run(self, work: CohortWork) -> AsyncGenerator[Sequence[WorkMessage], None]:

@@ -11,8 +11,10 @@ import grpc
 import torch
 
 from epochd.v1 import datasets_pb2_grpc, models_pb2_grpc, runs_pb2_grpc, trainer_pb2_grpc
+from epochd_server.domain.specs import Precision
 from epochd_server.engine.inference import Predictor
 from epochd_server.engine.modules import ModuleRegistry, ModuleSourceError
+from epochd_server.engine.warmup import warm_up_prediction
 from epochd_server.planning.limits import PlanLimits
 from epochd_server.planning.planner import RequestPlanner
 from epochd_server.planning.registered import RegisteredModules
@@ -65,6 +67,12 @@ def load_modules(settings: Settings) -> ModuleRegistry:
         ModuleSourceError: One of them cannot be imported; says why in one line.
     """
     return ModuleRegistry.load(settings.modules)
+
+
+def warm_up() -> None:
+    """Loads the kernels that predict, which the workers have compiled by now; blocks until done."""
+    for precision in Precision:
+        warm_up_prediction(precision)
 
 
 def build(settings: Settings, storage: Storage, modules: ModuleRegistry, executor: Executor) -> Parts:

@@ -77,7 +77,7 @@ def plan_training(
     batch_size: Rows in a mini-batch; None: all of them.
     shuffle: Whether mini-batches are drawn from a fresh permutation each epoch.
     accumulation_steps: Mini-batches whose gradients are averaged before one update.
-    log_every: Epochs 0, log_every, 2 log_every … and the last are logged; None: about a hundred of them.
+    log_every: Epochs 0, log_every, 2 log_every … are logged; None: about a hundred of them.
     log_parameters: Whether logs hold the parameters after their epoch's update.
     log_members: Fleets: keys of at most 100 members whose epochs are logged, too; a fleet reports its progress.
     seed: Of initialisation and shuffling; None: the server draws one and reports it.

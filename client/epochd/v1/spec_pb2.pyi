@@ -712,7 +712,9 @@ class Logging(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     MEMBERS_FIELD_NUMBER: _builtins.int
     every: _builtins.int
-    """Epochs 0, every, 2 every … and the last one are logged; >= 1. Unset means a hundredth of the epochs, rounded up."""
+    """Epochs 0, every, 2 every … are logged, as `if epoch % every == 0` does; >= 1. Unset means a hundredth of the
+    epochs, rounded up.
+    """
     parameters: _builtins.bool
     """Whether epoch logs hold the parameters after the epoch's update; for models of at most 10,000 parameters."""
     @_builtins.property

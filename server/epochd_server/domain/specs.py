@@ -146,7 +146,7 @@ class Logging:
     """What is logged, and how often."""
 
     every: int
-    """Epochs 0, every, 2·every … and the last one are logged."""
+    """Epochs 0, every, 2·every … are logged."""
     parameters: bool = False
     members: tuple[Key, ...] = ()
     """Fleets: members whose epochs are logged too."""

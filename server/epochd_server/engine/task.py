@@ -75,7 +75,7 @@ class CohortTask:
     """[K]"""
     hyperparameters: Hyperparameters
     log_every: Integers
-    """[K], ≥ 1: epochs 0, every, 2·every … and the last one are logged."""
+    """[K], ≥ 1: epochs 0, every, 2·every … are logged."""
     log_parameters: NDArray[np.bool_]
     """[K]"""
     initial: Mapping[str, Floats] | None = None

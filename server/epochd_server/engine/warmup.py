@@ -21,21 +21,27 @@ from epochd_server.engine.programs.gram import LEAST_ROWS
 from epochd_server.engine.shuffling import epoch_permutation
 
 
-def warm_up() -> None:
+def warm_up(precision: Precision) -> None:
     """Makes the first training and the first prediction of this process as fast as all others.
 
     Takes well under a second where the kernels are in the cache (see
     :func:`epochd_server.engine.compiling.kernel`), and some tens of seconds the first time on a machine. Every
-    kernel is compiled for one set of argument types in each precision, so nothing is left to be compiled later.
+    kernel has one set of argument types in each precision, so nothing is left to be compiled later.
     """
     epoch_permutation(0, 0, 2)
-    for precision in Precision:
-        for rows in (2, LEAST_ROWS):  # lanes, then Gram matrices
-            task = _task(precision, rows)
-            result = train_cohort(task, _Silent())
-        Predictor(task.model, result.parameters).predict(task.data.features)
-        table, one = np.zeros((7, 1)), np.ones((1, 1), task.dtype)
-        RowOptimizer(OptimizerKind.SGD, table, False, (1, 1), task.dtype).step(one, one, np.ones(1, np.bool_))
+    for rows in (2, LEAST_ROWS):  # lanes, then Gram matrices
+        task = _task(precision, rows)
+        train_cohort(task, _Silent())
+    warm_up_prediction(precision)
+    table, one = np.zeros((7, 1)), np.ones((1, 1), task.dtype)
+    RowOptimizer(OptimizerKind.SGD, table, False, (1, 1), task.dtype).step(one, one, np.ones(1, np.bool_))
+
+
+def warm_up_prediction(precision: Precision) -> None:
+    """Makes the first prediction of this process as fast as all others; part of :func:`warm_up`."""
+    dtype = np.dtype(precision.value)
+    parameters = {"linear.weight": np.ones((1, 1), dtype), "linear.bias": np.ones(1, dtype)}
+    Predictor(LinearModel(in_features=1, out_features=1), parameters).predict(np.ones((1, 1), dtype))
 
 
 class _Silent:

@@ -143,7 +143,7 @@ def _task(
         hyperparameters=Hyperparameters(
             **{name: column(name) for name in OPTIMIZER_COLUMNS}, nesterov=fit.optimizer.nesterov
         ),
-        # the engine logs a member's last epoch always; of those not asked for, this and the first one only
+        # the engine logs a member's first epoch always; of those not asked for, only this one
         log_every=np.where(logged, spec.logging.every, fit.epochs),
         log_parameters=logged & spec.logging.parameters,
     )

@@ -8,17 +8,14 @@ sending thread    bundles reports and writes them to the socket
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import logging
 import os
 import queue
 import signal
 import socket
 import sys
-import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,37 +102,19 @@ def _warm_workers(
     import torch
 
     from epochd_server.engine.modules import ModuleRegistry
-    from epochd_server.engine.warmup import warm_up
     from epochd_server.executor.fleet_training import FleetWorker
     from epochd_server.executor.log_records import RecordForwarder
     from epochd_server.executor.training import CohortWorker
+    from epochd_server.executor.warming import warm_up_side_by_side
 
     torch.set_num_threads(1)
     modules = ModuleRegistry.load(config.modules)
-    with _one_at_a_time():
-        warm_up()
+    warm_up_side_by_side()
     frames.send(connection, Ready())
     outbox = Outbox(connection, lost=_leave)
     records = RecordForwarder(outbox)
     logging.getLogger().addHandler(records)
     return CohortWorker(outbox, stops, modules, records), FleetWorker(outbox, stops, modules, records)
-
-
-@contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    """Lets one worker of this machine compile what is not in the cache on disk yet; the others find it there."""
-    folder = os.environ.get("NUMBA_CACHE_DIR") or tempfile.gettempdir()
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        lock = os.open(Path(folder) / f"epochd-warm-up-{os.getuid()}.lock", flags, 0o600)
-    except OSError:  # a folder that nobody can write to holds no cache either
-        yield
-        return
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
 
 
 if __name__ == "__main__":

@@ -168,8 +168,7 @@ class Block(ABC):
         epochs = max(1, min(left, CHUNK_EPOCHS, affordable))
         epoch = np.arange(self._epoch, self._epoch + epochs)[:, None]
         every = self._task.log_every[self._members]
-        wanted = (epoch % every == 0) | (epoch == state.epochs - 1)
-        return epochs, wanted & state.alive
+        return epochs, (epoch % every == 0) & (epoch < state.epochs) & state.alive
 
     def _snapshot_space(self, wanted: NDArray[np.bool_]) -> tuple[Integers, Floats]:
         """Room for the parameters of the epochs that a lane logs with its parameters."""
