@@ -45,6 +45,7 @@ class Reporter:
         self._observer = observer
         self._slots = slots
         self._lr = task.hyperparameters.lr
+        self._log_every = task.log_every
         self._flat = np.zeros((members, total_size(slots)), task.dtype)
         self._states = np.full(members, MemberState.FAILED, np.int64)
         self._epochs_done = np.zeros(members, np.int64)
@@ -65,11 +66,20 @@ class Reporter:
         rows_per_second: Floats,
         snapshots: list[Floats | None] | None = None,
     ) -> None:
-        """Takes log points, [M] each; ``snapshots`` are flat parameter vectors [P] where they are wanted."""
-        if len(members):
-            self._losses[members] = losses  # in the order of epochs, so the last one stays
-            self._points.append((members, epochs, losses, rows_per_second))
-            self._snapshots.append(snapshots)
+        """Takes log points, [M] each; ``snapshots`` are flat parameter vectors [P] where they are wanted.
+
+        Each member's last epoch is among them for the sake of its loss; it is passed on only where it was asked for.
+        """
+        self._losses[members] = losses  # in the order of epochs, so the last one stays
+        asked = np.flatnonzero(epochs % self._log_every[members] == 0)
+        if not len(asked):
+            return
+        if len(asked) < len(members):
+            members, epochs = members[asked], epochs[asked]
+            losses, rows_per_second = losses[asked], rows_per_second[asked]
+            snapshots = None if snapshots is None else [snapshots[position] for position in asked.tolist()]
+        self._points.append((members, epochs, losses, rows_per_second))
+        self._snapshots.append(snapshots)
 
     def end(
         self,

@@ -158,7 +158,7 @@ class CohortResult:
     epochs_done: Integers
     """[K] epochs whose update was made; for a diverged member the epoch in which it diverged."""
     final_loss: NDArray[np.float64]
-    """[K] the last logged loss (the last epoch is always logged), so before its update; NaN for members that
-    diverged or logged nothing."""
+    """[K] the last epoch's loss, so before its update, whether it is logged or not; of a stopped member the last
+    logged one; NaN for members that diverged or logged nothing."""
     messages: list[str | None]
     """[K] why a member FAILED or DIVERGED."""

@@ -49,10 +49,18 @@ class WorkerProcess:
             WorkerStartError: It cannot start.
         """
         ours, theirs = socket.socketpair()
-        with theirs:
-            ours.setblocking(False)
-            process = await _spawn(theirs.fileno())
-        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_READ_AHEAD_BYTES)
+        process: Process | None = None
+        try:
+            with theirs:
+                ours.setblocking(False)
+                process = await _spawn(theirs.fileno())
+            reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_READ_AHEAD_BYTES)
+        except BaseException:
+            ours.close()
+            if process is not None:
+                process.kill()
+                await process.wait()
+            raise
         worker = cls(process, reader, writer)
         config = WorkerConfig(modules=tuple(modules), nice=nice, server_pid=os.getpid())
         try:

@@ -168,7 +168,9 @@ class Block(ABC):
         epochs = max(1, min(left, CHUNK_EPOCHS, affordable))
         epoch = np.arange(self._epoch, self._epoch + epochs)[:, None]
         every = self._task.log_every[self._members]
-        return epochs, (epoch % every == 0) & (epoch < state.epochs) & state.alive
+        # of the last epoch the loss is always wanted: it is the member's final one
+        wanted = ((epoch % every == 0) & (epoch < state.epochs)) | (epoch == state.epochs - 1)
+        return epochs, wanted & state.alive
 
     def _snapshot_space(self, wanted: NDArray[np.bool_]) -> tuple[Integers, Floats]:
         """Room for the parameters of the epochs that a lane logs with its parameters."""

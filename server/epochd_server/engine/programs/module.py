@@ -253,7 +253,8 @@ class _Block:
 
     def _log(self, reporter: Reporter, epoch: int, losses: NDArray[np.float64], rate: float) -> None:
         task = self._program.task
-        chosen = np.flatnonzero(self._alive & (epoch % task.log_every[self._members] == 0))
+        every, epochs = task.log_every[self._members], task.epochs[self._members]
+        chosen = np.flatnonzero(self._alive & ((epoch % every == 0) | (epoch == epochs - 1)))
         members = self._members[chosen]
         asking = task.log_parameters[members]
         flat = self._flat()[chosen] if asking.any() else None

@@ -56,7 +56,7 @@ def _train_member(task: CohortTask, rows: Rows, member: _Member, reporter: Repor
         if not member.healthy(loss):
             state = MemberState.DIVERGED
             break
-        if epoch % task.log_every[k] == 0:
+        if epoch % task.log_every[k] == 0 or epoch == epochs - 1:
             rate = rows.counts[k] / max(reporter.clock() - began, 1e-9)
             snapshots: list[Floats | None] | None = [member.flat.copy()] if task.log_parameters[k] else None
             reporter.log(column, np.array([epoch]), np.array([loss]), np.array([rate]), snapshots)
