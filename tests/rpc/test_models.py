@@ -66,7 +66,7 @@ async def test_models_are_listed_by_name_page_by_page(api, model):
 
 
 async def test_parameters_are_those_of_the_last_epoch(api, linear, array):
-    logging = spec_pb2.Logging(every=10, parameters=True)
+    logging = spec_pb2.Logging(every=1, parameters=True)
     events = await api.train(linear(logging=logging))
     name = events[-1].succeeded.model_version
     answer = await api.models.GetParameters(pb.GetParametersRequest(name=name))

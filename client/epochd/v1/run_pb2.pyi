@@ -115,7 +115,7 @@ class Run(_message.Message):
 
     @_builtins.property
     def latest_log(self) -> Global___EpochLog:
-        """The newest epoch log; unset before the first."""
+        """The newest epoch log, without parameters; unset before the first. Once SUCCEEDED, the last epoch, logged or not."""
 
     @_builtins.property
     def spec(self) -> _spec_pb2.ModelSpec:
