@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epochd.v1 import run_pb2 as pb
+from epochd.v1.trainer_pb2 import TrainResponse
 from epochd_server.codec import events
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.fleets import Key
@@ -101,3 +102,17 @@ def test_a_key_without_values_is_corrupt() -> None:
     with pytest.raises(EpochdError) as caught:
         events.from_message(pb.Event(member_log=pb.MemberLog()))
     assert caught.value.reason is Reason.ARTIFACT_CORRUPT
+
+
+@given(st.lists(st.from_type(Event), max_size=3), st.sampled_from([0, 100, 130, 20_000, 3_000_000]))
+def test_a_page_is_the_message_that_holds_these_events(page: list[Event], size: int) -> None:
+    long = Event(1, datetime(2026, 7, 1, tzinfo=UTC), Failure(reason="A", message="m" * size))
+    response = TrainResponse(events=map(events.to_message, [*page, long]))
+    assert TrainResponse.FromString(events.encode_page([*page, long])) == response
+
+
+def test_an_event_that_was_stored_is_sent_as_it_was_stored() -> None:
+    event = Event(3, datetime(2026, 7, 1, tzinfo=UTC), EpochLog(epoch=2, loss=0.5, lr=0.1))
+    stored = events.encode(event)
+    assert events.encode(events.decode(stored)) is stored
+    assert events.decode(stored).encoded == event.encoded

@@ -228,6 +228,20 @@ class TestSucceed:
         [last] = await storage.runs.events(run.run_id, 2, 10)
         assert (last.body, last.time) == (event.body, time)
 
+    async def test_logs_the_events_that_came_with_it(self, storage, make):
+        new = make.run()
+        await storage.runs.accept(new, make.queued(new))
+        before = [make.event(2, started(make)), *(make.event(n, log(n)) for n in range(3, 6))]
+        arguments = (new.run_id, 6, make.event(6, log(0)).time, make.trained(new.run_id), 0.25, before)
+        events = [await storage.runs.succeed(*arguments) for _ in range(2)]
+        assert events[0] == events[1]
+        found = (await storage.runs.get(new.run_id)).run
+        assert (found.state, found.latest_sequence) == (RunState.SUCCEEDED, 6)
+        assert found.start_time == before[0].time
+        stored = await storage.runs.events(new.run_id, 1, 10)
+        assert [event.sequence for event in stored] == [2, 3, 4, 5, 6]
+        assert [event.body.epoch for event in stored[1:4]] == [3, 4, 5]
+
     async def test_versions_count_up_for_each_model(self, storage, make):
         for model, expected in [("a", 1), ("b", 1), ("a", 2), ("a", 3)]:
             run = await running(storage, make, model=model)

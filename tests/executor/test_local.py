@@ -21,6 +21,7 @@ from epochd_server.domain.data import ColumnRoles, TrainingArrays
 from epochd_server.domain.work import (
     DatasetFile,
     RunBegan,
+    RunFailed,
     RunLogged,
     RunStopped,
     RunTrained,
@@ -92,6 +93,21 @@ async def test_members_of_a_cohort_get_the_bits_they_get_alone(executor, train, 
         assert logs_of(alone, run.run_id) == logs_of(together, run.run_id)
         for name, array in ends(alone)[run.run_id].parameters.items():
             assert array.tobytes() == ends(together)[run.run_id].parameters[name].tobytes()
+
+
+async def test_in_a_crowd_each_run_begins_once_and_before_anything_else_is_told_of_it(
+    executor, train, cohort, run_work
+):
+    runs = [
+        run_work(f"run-{index}", seed=index, lr=1e6 if index == 7 else 0.01, epochs=500)
+        for index in range(100)
+    ]
+    messages = await train(executor, cohort(*runs))
+    for run in runs:
+        own = [type(message) for message in messages if message.run_id == run.run_id]
+        assert own[0] is RunBegan
+        assert RunBegan not in own[1:]
+        assert own[-1] is (RunFailed if run.run_id == "run-7" else RunTrained)
 
 
 async def test_a_diverged_run_fails_with_epoch_and_hint_and_its_neighbour_succeeds(

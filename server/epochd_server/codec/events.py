@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -33,12 +34,25 @@ from epochd_server.domain.runs import (
     Warned,
 )
 
+_EVENTS_TAG = b"\x0a"
+"""Field 1, length-delimited."""
 _QUANTILES = ("min", "p25", "p50", "p75", "max")
 
 
 def encode(event: Event) -> bytes:
-    """An event for storage: the bytes of its message."""
-    return to_message(event).SerializeToString()
+    """The bytes of an event's message, for storage and for clients; made once."""
+    if not event.encoded:
+        object.__setattr__(event, "encoded", to_message(event).SerializeToString())
+    return event.encoded
+
+
+def encode_page(events: Iterable[Event]) -> bytes:
+    """The bytes of any message whose ``repeated Event events = 1`` are these and which holds nothing else."""
+    parts: list[bytes] = []
+    for event in events:
+        data = encode(event)
+        parts += (_EVENTS_TAG, _varint(len(data)), data)
+    return b"".join(parts)
 
 
 def decode(data: bytes) -> Event:
@@ -48,9 +62,10 @@ def decode(data: bytes) -> Event:
         EpochdError: ARTIFACT_CORRUPT.
     """
     try:
-        return from_message(pb.Event.FromString(data))
+        event = from_message(pb.Event.FromString(data))
     except DecodeError:
         raise EpochdError(Reason.ARTIFACT_CORRUPT) from None
+    return replace(event, encoded=data)
 
 
 def to_message(event: Event) -> pb.Event:
@@ -71,6 +86,16 @@ def from_message(message: pb.Event) -> Event:
         raise EpochdError(Reason.ARTIFACT_CORRUPT)
     body = _DECODERS[kind](getattr(message, kind))
     return Event(message.sequence, decode_time(message.time), body)
+
+
+def _varint(number: int) -> bytes:
+    """A length as protobuf writes it: seven bits a byte, the lowest first, all but the last with the top bit set."""
+    data = bytearray()
+    while number > 127:
+        data.append(number & 127 | 128)
+        number >>= 7
+    data.append(number)
+    return bytes(data)
 
 
 def encode_epoch_log(log: EpochLog) -> pb.EpochLog:

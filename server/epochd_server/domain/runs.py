@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import numpy as np
@@ -166,11 +166,13 @@ class Event:
     Attributes:
         sequence: 1, 2, 3 … without gaps.
         time: When it happened, UTC.
+        encoded: As it is stored and sent, once somebody encoded it; no part of the event.
     """
 
     sequence: int
     time: datetime
     body: EventBody
+    encoded: bytes = field(default=b"", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,8 @@ from epochd_server.executor.wire import (
     Stacked,
     TrainCohort,
 )
+
+_CROWD = 32
 
 OPTIMIZER_COLUMNS = ("lr", "weight_decay", "momentum", "dampening", "beta1", "beta2", "eps")
 
@@ -66,26 +68,43 @@ def _rows(run: RunWork) -> Rows | DatasetFile:
 class Unpacker:
     """Turns the reports on one cohort into messages of its runs.
 
+    In a crowd, a run begins when there is first something to tell of it: most are then begun and ended by one
+    delivery, and thus by one write.
+
     Args:
         run_ids: The cohort's runs, in its order.
     """
 
     def __init__(self, run_ids: Sequence[str]) -> None:
         self._run_ids = run_ids
+        self._device = ""
+        self._waiting: set[int] = set()
 
     def messages(self, reports: Sequence[Report]) -> list[WorkMessage]:
         """Messages in order; those for the server's log and the cohort's end are passed over."""
         messages: list[WorkMessage] = []
         for report in reports:
             if isinstance(report, LogColumns):
-                messages += self._logged(report)
+                messages += self._begun(report.members.tolist()) + self._logged(report)
             elif isinstance(report, EndColumns):
-                messages += self._ended(report)
+                messages += self._begun(report.members.tolist()) + self._ended(report)
             elif isinstance(report, CohortBegan):
-                messages += [RunBegan(run_id=run_id, device=report.device) for run_id in self._run_ids]
+                messages += self._begin(report.device)
             elif isinstance(report, MembersFailed):
-                messages += self._failed(report)
+                messages += self._begun(report.members) + self._failed(report)
         return messages
+
+    def _begin(self, device: str) -> list[WorkMessage]:
+        self._device, self._waiting = device, set(range(len(self._run_ids)))
+        return [] if len(self._run_ids) > _CROWD else self._begun(range(len(self._run_ids)))
+
+    def _begun(self, members: Iterable[int]) -> list[WorkMessage]:
+        """That these members have begun, where it was not told yet."""
+        if not self._waiting:
+            return []
+        new = [member for member in dict.fromkeys(members) if member in self._waiting]
+        self._waiting.difference_update(new)
+        return [RunBegan(run_id=self._run_ids[member], device=self._device) for member in new]
 
     def _logged(self, columns: LogColumns) -> list[WorkMessage]:
         by_member: dict[int, list[EpochLog]] = {}

@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 from epochd.v1 import runs_pb2 as pb
 from epochd.v1 import runs_pb2_grpc
-from epochd_server.codec.events import to_message
+from epochd_server.codec.events import encode_page
 from epochd_server.codec.runs import decode_states, encode_run
 from epochd_server.domain.errors import FieldViolation, InvalidInput, Violations
 from epochd_server.domain.resources import parse_model, parse_run, run_name
@@ -52,7 +52,7 @@ class RunsServicer(runs_pb2_grpc.RunsServicer):
             )
         async with aclosing(self._runs.watch(run, request.after_sequence)) as pages:
             async for page in pages:
-                yield pb.WatchRunResponse(events=map(to_message, page))
+                yield pb.WatchRunResponse.FromString(encode_page(page))
 
     async def CancelRun(self, request: pb.CancelRunRequest, context: Context) -> pb.CancelRunResponse:
         """Cancels a run at its next epoch."""

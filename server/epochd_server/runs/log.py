@@ -40,7 +40,7 @@ def ends(event: Event) -> bool:
 
 
 def event_bytes(event: Event) -> int:
-    """About how much memory an event takes."""
+    """About how large an event's message is; in memory it takes up to twice as much."""
     log = event.body.log if isinstance(event.body, MemberLog) else event.body
     if isinstance(log, EpochLog) and log.parameters:
         return _EVENT_BYTES + sum(array.nbytes for array in log.parameters.values())
@@ -104,13 +104,16 @@ class RunLog:
         await durably(lambda: self._store.append(self._run_id, events, state=state))
         self.publish(events)
 
-    async def succeed(self, trained: TrainedModel, training_seconds: float) -> None:
-        """Stores the model version and the run's success, then shows its last event."""
-        sequence, now = self._newest + 1, datetime.now(UTC)
+    async def succeed(
+        self, bodies: Sequence[EventBody], trained: TrainedModel, training_seconds: float
+    ) -> None:
+        """Stores events, the model version and the run's success all at once, then shows them."""
+        before = self.next_events(bodies)
+        sequence, now = self._newest + len(before) + 1, datetime.now(UTC)
         event = await durably(
-            lambda: self._store.succeed(self._run_id, sequence, now, trained, training_seconds)
+            lambda: self._store.succeed(self._run_id, sequence, now, trained, training_seconds, before)
         )
-        self.publish([event])
+        self.publish([*before, event])
 
     def publish(self, events: Sequence[Event]) -> None:
         """Shows events that are in the store."""

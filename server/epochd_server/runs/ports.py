@@ -37,9 +37,18 @@ class RunStore(Protocol):
         """
 
     async def succeed(
-        self, run_id: str, sequence: int, time: datetime, trained: TrainedModel, training_seconds: float
+        self,
+        run_id: str,
+        sequence: int,
+        time: datetime,
+        trained: TrainedModel,
+        training_seconds: float,
+        before: Sequence[Event] = (),
     ) -> Event:
-        """Atomically makes the next version of the run's model, ends the run and logs Succeeded; returns that event."""
+        """Atomically makes the next version of the run's model, ends the run and logs Succeeded; returns that event.
+
+        Events ``before`` it, whose sequences lead up to it, are logged with it.
+        """
 
     async def get(self, run_id: str) -> StoredRun | None:
         """The run, or None."""

@@ -75,11 +75,11 @@ class Recorder:
     async def _guarded(self, run: LiveRun, bodies: Sequence[EventBody], last: WorkMessage | None) -> None:
         run.ended = last is not None
         try:
-            if bodies:
+            if last is not None:
+                await self._end(run, bodies, last)
+            elif bodies:
                 begins = isinstance(bodies[0], Started)
                 await run.log.append(bodies, RunState.RUNNING if begins else None)
-            if last is not None:
-                await self._end(run, last)
         except Exception:
             _logger.exception(
                 "a run's log could not be written; it is left for the next start", run=run.run_id
@@ -89,13 +89,14 @@ class Recorder:
         if run.ended:
             self._ended(run)
 
-    async def _end(self, run: LiveRun, last: WorkMessage) -> None:
+    async def _end(self, run: LiveRun, bodies: Sequence[EventBody], last: WorkMessage) -> None:
+        """Writes the last event, and those that came with it, at once."""
         if isinstance(last, RunTrained):
-            await run.log.succeed(trained_model(run, last), last.training_seconds)
+            await run.log.succeed(bodies, trained_model(run, last), last.training_seconds)
         elif isinstance(last, RunFailed):
-            await run.log.append([last.failure], RunState.FAILED)
+            await run.log.append([*bodies, last.failure], RunState.FAILED)
         elif isinstance(last, RunStopped):
-            await run.log.append([Cancelled(epochs=last.epochs)], RunState.CANCELLED)
+            await run.log.append([*bodies, Cancelled(epochs=last.epochs)], RunState.CANCELLED)
 
     def _begin(self, run: LiveRun, began: RunBegan) -> list[EventBody]:
         interrupted, run.interrupted = run.interrupted, ""

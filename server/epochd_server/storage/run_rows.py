@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, Connection, bindparam, func, update
 
 from epochd_server.codec import specs as spec_codec
 from epochd_server.domain.records import NewRun
-from epochd_server.domain.runs import EpochLog, Event, Failure, Run, RunState
+from epochd_server.domain.runs import EpochLog, Event, Failure, Run, RunState, Started, Succeeded
 from epochd_server.storage.schema import from_micros, runs, to_micros
 from epochd_server.storage.statements import AnyRow
 
@@ -60,7 +60,7 @@ def changes(events: Sequence[Event], state: RunState | None) -> dict[str, Any]:
         changed |= _log_changes(events)
     if state is not None:
         changed["state"] = state.value
-    if state is RunState.RUNNING and events:
+    if events and isinstance(events[0].body, Started):
         changed["began"] = to_micros(events[0].time)
     if state is not None and state.is_terminal and events:
         changed["end_time"] = to_micros(events[-1].time)
@@ -69,6 +69,10 @@ def changes(events: Sequence[Event], state: RunState | None) -> dict[str, Any]:
 
 
 def _log_changes(events: Sequence[Event]) -> dict[str, Any]:
+    """What the newest epoch changes; success tells of the last one, whether it is logged or not."""
+    end = events[-1].body if events else None
+    if isinstance(end, Succeeded) and not math.isnan(end.final_loss):
+        return _log_changes(events[:-1]) | {"log_epoch": end.epochs - 1, "log_loss": end.final_loss}
     for event in reversed(events):
         log = event.body
         if isinstance(log, EpochLog):

@@ -102,9 +102,17 @@ class SqlRunStore:
             await self._database.write(operation)
 
     async def succeed(
-        self, run_id: str, sequence: int, time: datetime, trained: TrainedModel, training_seconds: float
+        self,
+        run_id: str,
+        sequence: int,
+        time: datetime,
+        trained: TrainedModel,
+        training_seconds: float,
+        before: Sequence[Event] = (),
     ) -> Event:
         """Atomically makes the next version of the run's model, ends the run and logs Succeeded; returns that event.
+
+        Events ``before`` it, whose sequences lead up to it, are logged with it.
 
         Raises:
             EpochdError: RUN_NOT_FOUND.
@@ -112,6 +120,7 @@ class SqlRunStore:
         """
         card = trained.card
         new = await self._prepare(run_id, time, trained)
+        rows_before = _event_rows(run_id, before)
 
         def operation(connection: Connection) -> Event:
             run = connection.execute(_MODEL_AND_STATE, {"of_run": run_id}).one_or_none()
@@ -130,8 +139,8 @@ class SqlRunStore:
                 failed_members=card.failed_members,
             )
             event = Event(sequence, time, body)
-            changed = run_rows.changes([event], RunState.SUCCEEDED) | {"version": number}
-            rows = _event_rows(run_id, [event])
+            changed = run_rows.changes([*before, event], RunState.SUCCEEDED) | {"version": number}
+            rows = [*rows_before, *_event_rows(run_id, [event])]
             _advance(connection, run_id, rows, changed)
             connection.execute(insert(event_rows), rows)
             return event
