@@ -44,7 +44,7 @@ async def test_a_finished_run_can_be_looked_at(api, linear):
     assert run.state == run_pb2.RUN_STATE_SUCCEEDED
     assert run.model_version == events[-1].succeeded.model_version
     assert (run.latest_sequence, run.epochs) == (events[-1].sequence, 20)
-    assert run.latest_log == events[-2].epoch_log
+    assert (run.latest_log.epoch, run.latest_log.loss) == (19, events[-1].succeeded.final_loss)
     times = [t.ToNanoseconds() for t in (run.create_time, run.start_time, run.end_time)]
     assert times == sorted(times)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -42,7 +41,7 @@ _QUANTILES = ("min", "p25", "p50", "p75", "max")
 def encode(event: Event) -> bytes:
     """The bytes of an event's message, for storage and for clients; made once."""
     if not event.encoded:
-        object.__setattr__(event, "encoded", to_message(event).SerializeToString())
+        _keep(event, to_message(event).SerializeToString())
     return event.encoded
 
 
@@ -65,7 +64,13 @@ def decode(data: bytes) -> Event:
         event = from_message(pb.Event.FromString(data))
     except DecodeError:
         raise EpochdError(Reason.ARTIFACT_CORRUPT) from None
-    return replace(event, encoded=data)
+    _keep(event, data)
+    return event
+
+
+def _keep(event: Event, data: bytes) -> None:
+    """Notes an event's bytes with it: they say nothing that it does not."""
+    object.__setattr__(event, "encoded", data)
 
 
 def to_message(event: Event) -> pb.Event:

@@ -172,7 +172,7 @@ class Event:
     sequence: int
     time: datetime
     body: EventBody
-    encoded: bytes = field(default=b"", compare=False, repr=False)
+    encoded: bytes = field(default=b"", init=False, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
