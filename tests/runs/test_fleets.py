@@ -169,3 +169,13 @@ async def test_a_cancelled_fleet_ends_soon(make_server, plan, watch_all):
     assert_whole(events)
     assert isinstance(events[-1].body, Cancelled)
     assert not of_kind(events, Failure)
+
+
+async def test_a_short_run_began_as_long_before_its_end_as_it_trained(make_server, plan, watch_all):
+    service, _ = await make_server()
+    accepted = await service.submit(plan(epochs=20_000, every=10_000), "me")
+    events = await watch_all(service, accepted.run_id)
+    started, end = events[1], events[-1]
+    assert isinstance(end.body, Succeeded)
+    assert (end.time - started.time).total_seconds() >= 0.5 * end.body.training_seconds > 0
+    assert [event.time for event in events] == sorted(event.time for event in events)

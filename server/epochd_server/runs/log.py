@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from epochd_server.domain.errors import EpochdError
@@ -22,6 +22,7 @@ from epochd_server.domain.runs import (
     Failure,
     MemberLog,
     RunState,
+    Started,
     Succeeded,
 )
 from epochd_server.runs.durable import durably
@@ -108,8 +109,10 @@ class RunLog:
         self, bodies: Sequence[EventBody], trained: TrainedModel, training_seconds: float
     ) -> None:
         """Stores events, the model version and the run's success all at once, then shows them."""
-        before = self.next_events(bodies)
-        sequence, now = self._newest + len(before) + 1, datetime.now(UTC)
+        before, now = self.next_events(bodies), datetime.now(UTC)
+        if before and isinstance(before[0].body, Started):  # it is news only now, but happened when training began
+            before[0] = replace(before[0], time=now - timedelta(seconds=training_seconds))
+        sequence = self._newest + len(before) + 1
         event = await durably(
             lambda: self._store.succeed(self._run_id, sequence, now, trained, training_seconds, before)
         )
