@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+
 from epochd_server.domain.expressions import (
     MAX_SUPPORTED_DEPTH,
     MAX_SUPPORTED_EXPONENT,

@@ -110,7 +110,9 @@ class RunLog:
     ) -> None:
         """Stores events, the model version and the run's success all at once, then shows them."""
         before, now = self.next_events(bodies), datetime.now(UTC)
-        if before and isinstance(before[0].body, Started):  # it is news only now, but happened when training began
+        if before and isinstance(
+            before[0].body, Started
+        ):  # it is news only now, but happened when training began
             before[0] = replace(before[0], time=now - timedelta(seconds=training_seconds))
         sequence = self._newest + len(before) + 1
         event = await durably(

@@ -17,7 +17,9 @@ from epochd_server.domain.runs import Parameters
 
 _ORDER = "parameters"
 _HEADER_LENGTH_BYTES = 8
-_DTYPES: Mapping[str, type[np.float32 | np.float64]] = MappingProxyType({"F32": np.float32, "F64": np.float64})
+_DTYPES: Mapping[str, type[np.float32 | np.float64]] = MappingProxyType(
+    {"F32": np.float32, "F64": np.float64}
+)
 
 
 def pack(parameters: Parameters) -> bytes:

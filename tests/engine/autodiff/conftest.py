@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+
 from epochd_server.domain.errors import InvalidInput
 from epochd_server.engine.autodiff import differentiate
 

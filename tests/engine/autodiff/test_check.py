@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from epochd_server.domain.errors import InvalidInput
 from epochd_server.domain.expressions import ExpressionLimits
 from epochd_server.engine.autodiff import differentiate
 from epochd_server.engine.autodiff.shapes import ShapeError, elementwise, matrix_product
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def limits(**bounds):

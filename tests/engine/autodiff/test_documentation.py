@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from epochd_server.domain.expressions import ExpressionLimits
 from epochd_server.engine.autodiff import FUNCTIONS
 from epochd_server.engine.autodiff.functions import OPERATIONS

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+
 from epochd_server.engine.autodiff import FUNCTIONS, differentiate
 
 F64 = torch.float64

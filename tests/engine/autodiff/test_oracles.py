@@ -3,10 +3,11 @@
 import sympy
 import torch
 import torch.nn.functional as F
-from epochd_server.domain.errors import InvalidInput
-from epochd_server.engine.autodiff import FUNCTIONS, Differentiation, differentiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from epochd_server.domain.errors import InvalidInput
+from epochd_server.engine.autodiff import FUNCTIONS, Differentiation, differentiate
 
 F64 = torch.float64
 UNARY = sorted(set(FUNCTIONS) - {"matmul", "max", "min"})

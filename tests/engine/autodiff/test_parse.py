@@ -1,6 +1,7 @@
 """The grammar: what is understood, what is refused, and where the refusal points."""
 
 import pytest
+
 from epochd_server.domain.errors import InvalidInput
 from epochd_server.domain.expressions import MAX_SUPPORTED_DEPTH, ExpressionLimits
 from epochd_server.engine.autodiff.parse import parse
