@@ -14,6 +14,11 @@ import grpc
 import grpc.aio
 import pytest
 import pytest_asyncio
+from hypothesis import settings
+
+# Machines are slow and noisy, so no example has a deadline; in CI the examples are the same every time.
+settings.register_profile("epochd", deadline=None, print_blob=True, derandomize="CI" in os.environ)
+settings.load_profile("epochd")
 
 START_SECONDS = 60
 
