@@ -82,3 +82,11 @@ def test_a_server_that_is_gone_is_told_of(pair):
     pair[1].close()
     outbox.put(CohortDone())
     assert lost.wait(10)
+
+
+def test_a_report_that_cannot_be_sent_ends_the_worker_rather_than_leave_its_run_waiting(pair, capsys):
+    lost = threading.Event()
+    outbox = Outbox(pair[0], lost.set)
+    outbox.put(CohortBegan(threading.Lock()))
+    assert lost.wait(10)
+    assert "Error" in capsys.readouterr().err

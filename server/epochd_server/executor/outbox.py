@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable
 
 from epochd_server.executor import frames
@@ -19,7 +20,7 @@ class Outbox:
 
     Args:
         connection: The socket to the server.
-        lost: Called on the sending thread when the server is gone.
+        lost: Called on the sending thread once nothing can be sent any more, as when the server is gone.
     """
 
     def __init__(self, connection: socket.socket, lost: Callable[[], None]) -> None:
@@ -55,8 +56,11 @@ class Outbox:
         try:
             while True:
                 frames.send(self._connection, self._next_bundle())
-        except OSError:
-            self._lost()
+        except OSError:  # the server is gone
+            pass
+        except Exception:  # a report that cannot be sent would leave its run waiting for ever
+            traceback.print_exc()
+        self._lost()
 
     def _next_bundle(self) -> tuple[Report, ...]:
         with self._state:
