@@ -48,3 +48,17 @@ def test_limits_are_those_of_ieee() -> None:
     assert np.isnan(numerics.tanh(np.nan))
     assert (numerics.sigmoid(np.inf), numerics.sigmoid(-np.inf)) == (1, 0)
     assert numerics.log(1.0) == 0
+
+
+@given(st.floats(-103, 88.7, width=32))
+@settings(max_examples=300, deadline=None)
+def test_single_precision_exp_is_within_two_units(x: float) -> None:
+    got = float(numerics.exp32(np.float32(x)))
+    want = np.exp(np.float64(x))
+    assert abs(got - want) <= 2 * max(float(np.spacing(np.float32(want))), 1.5e-45)
+
+
+def test_single_precision_exp_has_ieees_limits() -> None:
+    values = [numerics.exp32(np.float32(x)) for x in (np.inf, -np.inf, 0.0, np.nan)]
+    assert values[:3] == [np.inf, 0, 1]
+    assert np.isnan(values[3])

@@ -1,9 +1,9 @@
 """exp, log, tanh and their kin as branch-free float64 arithmetic that the compiler can vectorise.
 
 Calls into a C library would keep the loops around them scalar, and could differ between a vector and a scalar
-form. These are plain sequences of IEEE operations: the same bits in any lane. Each is within 2 ulp of the true
-value; float32 members compute in float64 and round once. NaN goes through; exp overflows to inf and underflows
-to 0 as IEEE would.
+form. These are plain sequences of IEEE operations: the same bits in any lane. Each is within 4 ulp of the true
+value; float32 members compute in float64 and round once, but for exp in the losses, where ``exp32`` takes half the
+time. NaN goes through; exp overflows to inf and underflows to 0 as IEEE would.
 """
 
 from __future__ import annotations
@@ -58,6 +58,36 @@ def exp(x: float) -> float:
     """e^x."""
     tail, first, second = _exp_parts(x)
     return (1.0 + tail) * first * second
+
+
+_F = np.float32
+_LOG2_E_32, _ROUNDER_32 = _F(_LOG2_E), _F(12582912.0)  # 1.5 · 2²³
+_LN2_HIGH_32, _LN2_LOW_32 = _F(0.693359375), _F(-2.12194440e-4)
+_ROUNDER_BITS_32 = _ROUNDER_32.view(np.int32)
+_TOP_32, _BOTTOM_32, _UNIT_32 = _F(89.0), _F(-104.0), _F(1.0)
+_C7, _C6, _C5, _C4, _C3, _C2 = _F(1 / 5040), _F(1 / 720), _F(1 / 120), _F(1 / 24), _F(1 / 6), _F(0.5)
+_BIAS_32, _SHIFT_32, _ONE_32 = np.int32(127), np.int32(23), np.int32(1)
+
+
+@kernel
+def exp32(x: np.float32) -> np.float32:
+    """e^x in float32 throughout, as :func:`exp` goes; Taylor to r⁷/7!, so that the next term is below 2⁻²⁷."""
+    x = _TOP_32 if x > _TOP_32 else x
+    x = _BOTTOM_32 if x < _BOTTOM_32 else x
+    shifted = x * _LOG2_E_32 + _ROUNDER_32
+    k = shifted - _ROUNDER_32
+    r = (x - k * _LN2_HIGH_32) - k * _LN2_LOW_32
+    tail = _C7 * r + _C6
+    tail = tail * r + _C5
+    tail = tail * r + _C4
+    tail = tail * r + _C3
+    tail = tail * r + _C2
+    tail = tail * r * r + r
+    exponent = np.int32(np.float32(shifted).view(np.int32) - _ROUNDER_BITS_32)
+    half = np.int32(exponent >> _ONE_32)
+    first = np.int32(np.int32(half + _BIAS_32) << _SHIFT_32).view(np.float32)
+    second = np.int32(np.int32(np.int32(exponent - half) + _BIAS_32) << _SHIFT_32).view(np.float32)
+    return (_UNIT_32 + tail) * first * second
 
 
 @kernel

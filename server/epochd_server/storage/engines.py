@@ -15,6 +15,7 @@ BUSY_TIMEOUT_MS = 5_000
 CONNECT_TIMEOUT_S = 3
 
 _POSTGRES_ARGUMENTS = {
+    "client_encoding": "utf8",  # else a database in SQL_ASCII gives bytes where text is expected
     "connect_timeout": CONNECT_TIMEOUT_S,
     # A peer that vanished is noticed within seconds, idle or not.
     "keepalives": 1,

@@ -73,7 +73,7 @@ class Scratch(NamedTuple):
     partial: Floats
     """[L]"""
     totals: NDArray[np.float64]
-    """[6, L]: batch loss, batch weight, epoch loss, epoch weight, and two for the losses."""
+    """[7, L]: batch loss, batch weight, epoch loss, epoch weight, and three for the losses."""
     weighted: NDArray[np.bool_]
     """[L] whether any row of the batches gathered so far has a weight above 0."""
     stepping: NDArray[np.bool_]
@@ -102,7 +102,7 @@ def run_epochs(
     for offset in range(epochs):
         epoch = first_epoch + offset
         _shuffle(recipe, rows, state, scratch, epoch)
-        _epoch(network, recipe, rows, state, scratch, epoch)
+        _epoch(network, recipe, rows, state, scratch, epoch, record.wanted[offset].any())
         snapshot = record.snapshot_of[offset]
         if snapshot >= 0:
             keep_snapshot(state.parameters, record.snapshots, snapshot)
@@ -133,7 +133,9 @@ def _shuffle(recipe: Recipe, rows: Rows, state: State, scratch: Scratch, epoch: 
 
 
 @kernel
-def _epoch(network: Network, recipe: Recipe, rows: Rows, state: State, scratch: Scratch, epoch: int) -> None:
+def _epoch(
+    network: Network, recipe: Recipe, rows: Rows, state: State, scratch: Scratch, epoch: int, exact: bool
+) -> None:
     scratch.totals[_EPOCH_LOSS] = 0.0
     scratch.totals[_EPOCH_WEIGHT] = 0.0
     most = 0
@@ -151,7 +153,7 @@ def _epoch(network: Network, recipe: Recipe, rows: Rows, state: State, scratch: 
             _load(recipe, rows, state, scratch, number)
             _scale(recipe, rows, scratch, number - gathered)
         last = min(recipe.batch, most - number * recipe.batch)
-        _batch(network, recipe, state, scratch, last)
+        _batch(network, recipe, state, scratch, last, exact)
         _step(recipe, rows, state, scratch, number, gathered)
 
 
@@ -197,7 +199,7 @@ def _scale(recipe: Recipe, rows: Rows, scratch: Scratch, group_begin: int) -> No
 
 
 @kernel
-def _batch(network: Network, recipe: Recipe, state: State, scratch: Scratch, count: int) -> None:
+def _batch(network: Network, recipe: Recipe, state: State, scratch: Scratch, count: int, exact: bool) -> None:
     """Gradients and loss of one batch of ``count`` rows."""
     last = network.steps.shape[0] - 1
     totals = scratch.totals
@@ -218,6 +220,7 @@ def _batch(network: Network, recipe: Recipe, state: State, scratch: Scratch, cou
         scratch.partial,
         totals[_BATCH_LOSS],
         totals[4:],
+        exact,
     )
     backward(
         network, state.parameters, scratch.gradients, scratch.inputs, scratch.values, scratch.slopes, count

@@ -87,7 +87,7 @@ class _LaneBlock(Block):
             order=np.zeros((lanes, permuted), np.int64),
             row_scales=np.zeros(lanes, dtype),
             partial=np.zeros(lanes, dtype),
-            totals=np.zeros((6, lanes)),
+            totals=np.zeros((7, lanes)),
             weighted=np.zeros(lanes, np.bool_),
             stepping=np.zeros(lanes, np.bool_),
         )
