@@ -19,7 +19,7 @@ from epochd_server.engine.reporting import Reporter
 from epochd_server.engine.rows import Rows
 from epochd_server.engine.task import CohortTask, Floats, Integers, MemberState
 
-MOST_LANES = 64
+MOST_LANES = 128
 """Enough for the vector units to outweigh the loops around them."""
 BLOCK_BYTES = 1 << 20
 """What a block may occupy, about: half of a usual second-level cache."""

@@ -72,8 +72,10 @@ class Scratch(NamedTuple):
     """[L]"""
     partial: Floats
     """[L]"""
+    loss: Floats
+    """[2, L]"""
     totals: NDArray[np.float64]
-    """[7, L]: batch loss, batch weight, epoch loss, epoch weight, and three for the losses."""
+    """[5, L]: batch loss, batch weight, epoch loss, epoch weight, and whether a parameter is not finite."""
     weighted: NDArray[np.bool_]
     """[L] whether any row of the batches gathered so far has a weight above 0."""
     stepping: NDArray[np.bool_]
@@ -219,7 +221,7 @@ def _batch(network: Network, recipe: Recipe, state: State, scratch: Scratch, cou
         count,
         scratch.partial,
         totals[_BATCH_LOSS],
-        totals[4:],
+        scratch.loss,
         exact,
     )
     backward(

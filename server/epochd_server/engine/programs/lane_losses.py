@@ -37,7 +37,7 @@ def batch_loss(
     rows: int,
     partial: Floats,
     total: NDArray[np.float64],
-    scratch: NDArray[np.float64],
+    scratch: Floats,
     exact: bool,
 ) -> None:
     """The loss of a batch and its gradient.
@@ -57,7 +57,7 @@ def batch_loss(
         rows: How many there are.
         partial: [L], scratch.
         total: [L], set to Σ weights · elements' losses.
-        scratch: [3, L]
+        scratch: [2, L]
         exact: Whether anyone will look at the losses. If not, the logarithms of bce and cross_entropy are left out:
             they are bounded, so what remains is finite where the loss is, and that is all that matters.
     """
@@ -77,7 +77,7 @@ def batch_loss(
             )
         elif kind == BCE:
             for c in range(width):
-                _bce(values, slopes, z + c, targets, t + c, weights, row, scales, partial, scratch[0], exact)
+                _bce(values, slopes, z + c, targets, t + c, weights, row, scales, partial, exact)
         else:
             for c in range(width):
                 _residual(kind, delta, values, slopes, z + c, targets, t + c, weights, row, scales, partial)
@@ -133,14 +133,14 @@ def _weighted(loss: np.floating, weight: np.floating) -> np.floating:
 
 
 @kernel
-def _exponentials(exponents: NDArray[np.float64], results: Floats, out: int) -> None:
-    """results[out] = e^exponents, computed in the precision of the results."""
-    if results.itemsize == 4:
-        for lane in range(len(exponents)):
-            results[out, lane] = exp32(np.float32(exponents[lane]))
+def _exponentiate(table: Floats, row: int) -> None:
+    """table[row] = e^table[row], computed in the table's precision."""
+    if table.itemsize == 4:
+        for lane in range(table.shape[1]):
+            table[row, lane] = exp32(np.float32(table[row, lane]))
     else:
-        for lane in range(len(exponents)):
-            results[out, lane] = exp(exponents[lane])
+        for lane in range(table.shape[1]):
+            table[row, lane] = exp(np.float64(table[row, lane]))
 
 
 @kernel
@@ -154,21 +154,19 @@ def _bce(
     row: int,
     scales: Floats,
     total: Floats,
-    scratch: NDArray[np.float64],
     exact: bool,
 ) -> None:
-    """Binary cross entropy of one target of one row, from logits; scratch [L]."""
+    """Binary cross entropy of one target of one row, from logits."""
     lanes = values.shape[1]
     zero, one = values.dtype.type(0), values.dtype.type(1)
     for lane in range(lanes):
-        scratch[lane] = -abs(values[out, lane])
-    _exponentials(scratch, slopes, out)  # e^−|z| serves both: σ(z) is 1/(1+e) or e/(1+e)
-    for lane in range(lanes):
-        z, y = values[out, lane], targets[t, lane]
-        total[lane] += _weighted((zero if z < zero else z) - z * y, weights[row, lane])
+        z = values[out, lane]
+        total[lane] += _weighted((zero if z < zero else z) - z * targets[t, lane], weights[row, lane])
+        slopes[out, lane] = -abs(z)
+    _exponentiate(slopes, out)  # e^−|z| serves both: σ(z) is 1/(1+e) or e/(1+e)
     if exact:
         for lane in range(lanes):
-            total[lane] += _weighted(log1p(np.float64(slopes[out, lane])), weights[row, lane])
+            total[lane] += _weighted(log1p(np.float64(slopes[out, lane])), np.float64(weights[row, lane]))
     for lane in range(lanes):
         decay = slopes[out, lane]
         probability = (decay if values[out, lane] < zero else one) / (one + decay)
@@ -187,35 +185,44 @@ def _cross_entropy(
     row: int,
     scales: Floats,
     total: Floats,
-    scratch: NDArray[np.float64],
+    scratch: Floats,
     exact: bool,
 ) -> None:
     """One row."""
     lanes = values.shape[1]
-    zero, one = values.dtype.type(0), values.dtype.type(1)
-    peak, mass, shifted = scratch[0], scratch[1], scratch[2]
-    for lane in range(lanes):
-        peak[lane] = values[out, lane]
-        mass[lane] = 0.0
-    for c in range(1, width):
-        for lane in range(lanes):
-            z = np.float64(values[out + c, lane])
-            peak[lane] = peak[lane] if z <= peak[lane] else z
+    one = values.dtype.type(1)
+    _find_peak(values, out, width, scratch)
+    mass = scratch[1]
+    mass[:] = 0
     for c in range(width):
+        own = values.dtype.type(c)
         for lane in range(lanes):
-            shifted[lane] = values[out + c, lane] - peak[lane]
-            here = weights[row, lane] if classes[t, lane] == c else zero
-            total[lane] -= _weighted(shifted[lane], here)
-        _exponentials(shifted, slopes, out + c)
+            below = values[out + c, lane] - scratch[0, lane]
+            slopes[out + c, lane] = below
+            weight = weights[row, lane] if classes[t, lane] == own else weights[row, lane] * 0
+            total[lane] -= _weighted(below, weight)
+        _exponentiate(slopes, out + c)
         for lane in range(lanes):
             mass[lane] += slopes[out + c, lane]
     if exact:
         for lane in range(lanes):
-            total[lane] += _weighted(log(mass[lane]), weights[row, lane])
+            total[lane] += _weighted(log(np.float64(mass[lane])), np.float64(weights[row, lane]))
     for lane in range(lanes):
-        mass[lane] = 1.0 / mass[lane]
+        mass[lane] = one / mass[lane]
     for c in range(width):
+        own = values.dtype.type(c)
         for lane in range(lanes):
-            here = one if classes[t, lane] == c else zero
-            probability = slopes[out + c, lane] * values.dtype.type(mass[lane])
-            slopes[out + c, lane] = (probability - here) * scales[lane] * weights[row, lane]
+            probability = slopes[out + c, lane] * mass[lane]
+            error = probability - one if classes[t, lane] == own else probability
+            slopes[out + c, lane] = error * scales[lane] * weights[row, lane]
+
+
+@kernel
+def _find_peak(values: Floats, out: int, width: int, scratch: Floats) -> None:
+    """scratch[0] = the largest of a row's outputs."""
+    for lane in range(values.shape[1]):
+        scratch[0, lane] = values[out, lane]
+    for c in range(1, width):
+        for lane in range(values.shape[1]):
+            z = values[out + c, lane]
+            scratch[0, lane] = scratch[0, lane] if z <= scratch[0, lane] else z

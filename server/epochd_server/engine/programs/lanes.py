@@ -87,7 +87,8 @@ class _LaneBlock(Block):
             order=np.zeros((lanes, permuted), np.int64),
             row_scales=np.zeros(lanes, dtype),
             partial=np.zeros(lanes, dtype),
-            totals=np.zeros((7, lanes)),
+            loss=np.zeros((2, lanes), dtype),
+            totals=np.zeros((5, lanes)),
             weighted=np.zeros(lanes, np.bool_),
             stepping=np.zeros(lanes, np.bool_),
         )
