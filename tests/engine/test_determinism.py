@@ -171,3 +171,35 @@ def test_a_sweep_gives_each_member_what_it_has_alone(lab: Any) -> None:
     sweep = lab.run(lab.make_task(x, y, shared_members=3, lr=rates, log_parameters=True))
     for k, rate in enumerate(rates):
         assert story(*sweep, k) == story(*lab.run(lab.make_task(x, y, lr=rate, log_parameters=True)), 0)
+
+
+@pytest.mark.parametrize("precision", Precision)
+@pytest.mark.parametrize("kind", LossKind)
+def test_wide_vectors_give_what_single_lanes_give(lab: Any, kind: LossKind, precision: Precision) -> None:
+    """A hundred members fill whole vector registers; the first, the last and some between have the same bits alone."""
+    rng = np.random.default_rng(3)
+    sizes = rng.integers(2, 9, 100)
+    spec = {
+        "kind": kind,
+        "data_seed": 1,
+        "sizes": list(sizes),
+        "hidden": "tanh",
+        "optimizer": OptimizerKind.ADAM,
+        "batch_size": 4,
+        "precision": precision,
+        "weighted": True,
+    }
+    task = build(lab, spec)
+    together = lab.run(task)
+    for k in (0, 37, 63, 64, 99):
+        assert story(*lab.run(lab.subset(task, [k])), 0) == story(*together, k)
+
+
+def test_rows_that_only_fill_a_lane_cannot_overflow_its_loss(lab: Any) -> None:
+    """Beside a longer neighbour a short member is padded with rows of zeros, on which its residual may be huge."""
+    x = np.array([[1.0], [1.0], [1.0], [1.0], [1.0]])
+    y = np.array([3e19, 3e19, 1.0, 1.0, 1.0])
+    start = {"linear.weight": np.array([[[1e19]], [[0.0]]]), "linear.bias": np.array([[2e19], [0.0]])}
+    task = lab.make_task(x, y, sizes=[2, 3], epochs=3, lr=1e-3, initial=start)
+    result, _ = lab.run(task)
+    assert list(result.states) == [MemberState.FINISHED, MemberState.FINISHED]

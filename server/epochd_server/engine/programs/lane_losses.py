@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -126,7 +128,7 @@ def _residual(
 
 
 @kernel
-def _weighted(loss: np.floating, weight: np.floating) -> np.floating:
+def _weighted(loss: Any, weight: Any) -> Any:
     """Their product, but 0 for weight 0: a row that only fills a lane must not overflow a member's loss."""
     product = weight * loss
     return product if weight > 0 else weight
