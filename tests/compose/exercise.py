@@ -38,7 +38,7 @@ def predict(client: epochd.Client) -> None:
 
 def main(address: str, stage: str) -> None:
     """Runs one stage against the server at ``address``."""
-    with epochd.connect(address, timeout=60) as client:
+    with epochd.connect(address, timeout=60, wait=180) as client:
         if stage == "train":
             train(client)
         predict(client)
