@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from examples.with_server import server
 
+import epochd
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 VARIABLE = (
@@ -53,7 +55,7 @@ def fresh_server() -> Iterator[str]:
 
 
 def test_the_quickstart_has_ten_lines_runs_and_prints_what_it_says(fresh_server: str):
-    (code,) = blocks("python")
+    code = blocks("python")[0]
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(code.replace("127.0.0.1:50051", fresh_server), {})
@@ -82,3 +84,12 @@ def test_the_tour_prints_what_it_says(fresh_server: str, tmp_path: Path):
 def test_every_link_leads_somewhere():
     links = [link for link in re.findall(r"\]\(([^)#]+)", README) if "://" not in link]
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_fleet_of_the_readme_runs(fresh_server: str):
+    rows = {"store": [f"store-{row % 20}" for row in range(200)], "size": [row / 100 for row in range(200)]}
+    rows["sales"] = [2 * size + 1 for size in rows["size"]]
+    with epochd.connect(fresh_server) as client:
+        names: dict[str, object] = {"epochd": epochd, "client": client, "df": rows}
+        exec(blocks("python")[1], names)
+    assert len(names["fleet"]) == 20
