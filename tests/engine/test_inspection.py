@@ -10,6 +10,7 @@ import torch
 from epochd_server.domain.layers import activation_arguments
 from epochd_server.domain.specs import ActivationLayer, LinearLayer, LinearModel, Precision, SequentialModel
 from epochd_server.engine.inspection import output_size, parameter_shapes
+from epochd_server.engine.programs.lane_kernel import run_epochs
 from epochd_server.engine.warmup import warm_up
 
 
@@ -50,6 +51,8 @@ def test_arguments_of_activations_have_pytorchs_defaults() -> None:
 
 
 @pytest.mark.parametrize("precision", Precision)
-def test_warming_up_twice_is_harmless(precision: Precision) -> None:
+def test_warming_up_again_finds_nothing_left_to_compile(precision: Precision) -> None:
     warm_up(precision)
+    compiled = list(run_epochs.signatures)
     warm_up(precision)
+    assert run_epochs.signatures == compiled

@@ -19,8 +19,3 @@ def encode_time(time: datetime) -> Timestamp:
 def decode_time(message: Timestamp) -> datetime:
     """The datetime in UTC; nanoseconds below a microsecond are dropped."""
     return _EPOCH + timedelta(seconds=message.seconds, microseconds=message.nanos // 1_000)
-
-
-def decode_optional_time(present: bool, message: Timestamp) -> datetime | None:
-    """The datetime in UTC, or None where the field is absent."""
-    return decode_time(message) if present else None

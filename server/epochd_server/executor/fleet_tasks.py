@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from epochd_server.domain.data import TrainingArrays
 from epochd_server.domain.fleets import Groups, Keys, Sweep
 from epochd_server.domain.specs import TrainingSpec
-from epochd_server.engine.cohort import CohortData, CohortTask, Hyperparameters
+from epochd_server.engine.cohort import CohortData, CohortTask
 from epochd_server.executor.packing import OPTIMIZER_COLUMNS
 from epochd_server.executor.shares import keys_of_share, share_of
+from epochd_server.executor.tasks import Columns, task_of
 
-Columns = Mapping[str, NDArray[np.generic]]
-_SEED = "seed"
+_COLUMN_OF = {"seed": "seeds"}
+"""Swept names that the task's columns have otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -70,7 +71,9 @@ def _sweep_task(spec: TrainingSpec, sweep: Sweep, data: TrainingArrays, share: t
         offsets=np.array([0, data.rows]),
         weights=data.weights,
     )
-    swept = dict(zip(keys.names, keys.columns, strict=True))
+    swept = {
+        _COLUMN_OF.get(name, name): column for name, column in zip(keys.names, keys.columns, strict=True)
+    }
     logged = _logged(spec, keys, members)
     task = _task(spec, shared, logged, swept, shared_data=True)
     return FleetTask(keys=keys, rows=rows, unfit={}, fit=members, logged=logged, task=task)
@@ -123,27 +126,14 @@ def _task(
     shared_data: bool = False,
 ) -> CohortTask:
     fit, members = spec.fit, len(logged)
-
-    def column(name: str) -> NDArray[np.float64]:
-        return np.asarray(swept.get(name, np.full(members, getattr(fit.optimizer, name))), np.float64)
-
-    return CohortTask(
-        model=spec.model,
-        loss=spec.loss,
-        optimizer_kind=fit.optimizer.kind,
-        batch_size=fit.batch_size,
-        shuffle=fit.shuffle,
-        accumulation_steps=fit.accumulation_steps,
-        init=spec.init,
-        precision=spec.precision,
-        data=data,
-        shared_data=shared_data,
-        epochs=np.full(members, fit.epochs, np.int64),
-        seeds=np.asarray(swept.get(_SEED, np.full(members, spec.seed)), np.int64),
-        hyperparameters=Hyperparameters(
-            **{name: column(name) for name in OPTIMIZER_COLUMNS}, nesterov=fit.optimizer.nesterov
-        ),
+    columns: dict[str, NDArray[np.generic]] = {
+        name: np.full(members, getattr(fit.optimizer, name)) for name in OPTIMIZER_COLUMNS
+    }
+    columns |= {
+        "epochs": np.full(members, fit.epochs),
+        "seeds": np.full(members, spec.seed),
         # the engine logs a member's first epoch always; of those not asked for, only this one
-        log_every=np.where(logged, spec.logging.every, fit.epochs),
-        log_parameters=logged & spec.logging.parameters,
-    )
+        "log_every": np.where(logged, spec.logging.every, fit.epochs),
+        "log_parameters": logged & spec.logging.parameters,
+    }
+    return task_of(spec, data, columns | dict(swept), shared_data=shared_data)

@@ -1,8 +1,8 @@
-"""From a cohort's message to the engine's task: joins the rows and columns of its members."""
+"""From what a worker is sent to the engine's task: rows, and columns over the members."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -14,7 +14,42 @@ from epochd_server.engine.cohort import CohortData, CohortTask, Hyperparameters
 from epochd_server.executor.packing import OPTIMIZER_COLUMNS
 from epochd_server.executor.wire import Rows, TrainCohort
 
+Columns = Mapping[str, NDArray[np.generic]]
 Number = TypeVar("Number", bound=np.generic)
+
+
+def task_of(
+    spec: TrainingSpec, data: CohortData, columns: Columns, *, shared_data: bool = False
+) -> CohortTask:
+    """The engine's task for members that have all in common but their columns.
+
+    Args:
+        spec: What they have in common.
+        data: Their rows.
+        columns: By name, [K] each: epochs, seeds, log_every, log_parameters and those of the optimizer.
+        shared_data: Whether every member trains on all rows.
+    """
+    fit = spec.fit
+    return CohortTask(
+        model=spec.model,
+        loss=spec.loss,
+        optimizer_kind=fit.optimizer.kind,
+        batch_size=fit.batch_size,
+        shuffle=fit.shuffle,
+        accumulation_steps=fit.accumulation_steps,
+        init=spec.init,
+        precision=spec.precision,
+        data=data,
+        shared_data=shared_data,
+        epochs=columns["epochs"].astype(np.int64),
+        seeds=columns["seeds"].astype(np.int64),
+        hyperparameters=Hyperparameters(
+            **{name: columns[name].astype(np.float64) for name in OPTIMIZER_COLUMNS},
+            nesterov=fit.optimizer.nesterov,
+        ),
+        log_every=columns["log_every"].astype(np.int64),
+        log_parameters=columns["log_parameters"].astype(np.bool_),
+    )
 
 
 def cohort_task(work: TrainCohort, members: NDArray[np.int64]) -> CohortTask:
@@ -27,27 +62,8 @@ def cohort_task(work: TrainCohort, members: NDArray[np.int64]) -> CohortTask:
     Raises:
         EpochdError: A dataset cannot be read any more.
     """
-    spec, column = work.lead, {name: values[members] for name, values in work.columns.items()}
-    fit = spec.fit
-    return CohortTask(
-        model=spec.model,
-        loss=spec.loss,
-        optimizer_kind=fit.optimizer.kind,
-        batch_size=fit.batch_size,
-        shuffle=fit.shuffle,
-        accumulation_steps=fit.accumulation_steps,
-        init=spec.init,
-        precision=spec.precision,
-        data=_joined([_loaded(work.data[member], spec) for member in members.tolist()]),
-        epochs=column["epochs"].astype(np.int64),
-        seeds=column["seeds"].astype(np.int64),
-        hyperparameters=Hyperparameters(
-            **{name: column[name].astype(np.float64) for name in OPTIMIZER_COLUMNS},
-            nesterov=fit.optimizer.nesterov,
-        ),
-        log_every=column["log_every"].astype(np.int64),
-        log_parameters=column["log_parameters"].astype(np.bool_),
-    )
+    spec, columns = work.lead, {name: values[members] for name, values in work.columns.items()}
+    return task_of(spec, _joined([_loaded(work.data[member], spec) for member in members.tolist()]), columns)
 
 
 def weighted(work: TrainCohort) -> NDArray[np.bool_]:
