@@ -27,7 +27,7 @@ from epochd_server.domain.work import (
     RunTrained,
     WorkerDied,
 )
-from epochd_server.executor.process import WorkerStartError
+from epochd_server.executor.process import WorkerProcess, WorkerStartError
 
 
 def ends(messages):
@@ -243,6 +243,16 @@ async def test_close_ends_all_workers_also_busy_ones(make_executor, train, cohor
     await executor.close()
     assert len(pids) == 2
     assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+async def test_killing_a_worker_that_is_cancelled_leaves_no_process():
+    worker = await WorkerProcess.start((), 0)
+    killing = asyncio.create_task(worker.kill())
+    await asyncio.sleep(0)
+    killing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await killing
+    assert not psutil.pid_exists(worker.pid)
 
 
 async def test_large_rows_reach_the_worker_whole(executor, train, cohort, run_work):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -142,7 +141,7 @@ def cases(draw):
 @pytest.fixture(scope="module")
 def streams(tmp_path_factory):
     computer = Computer(2)
-    yield lambda: ActivationStreams(computer, tmp_path_factory.mktemp("spool"), 2**20)
+    yield lambda max_bytes=2**20: ActivationStreams(computer, tmp_path_factory.mktemp("spool"), max_bytes)
     computer.close()
 
 
@@ -253,28 +252,29 @@ async def test_what_is_too_large_is_refused_before_any_byte(api, shape, steps):
     assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "DATA_TOO_LARGE")
 
 
-async def test_a_client_that_leaves_leaves_no_temporary_file(api, server, until):
-    call = api.trainer.ActivationTransformStream()
-    await call.write(header((1_000, 3_000), along(Activation.SOFTMAX, 0)))
-    await call.write(pb.ActivationTransformStreamRequest(data=bytes(MESSAGE_BYTES)))
-    await call.read()
+async def test_a_call_that_is_cancelled_leaves_no_temporary_file(streams, monkeypatch):
+    opened, open_file = [], tempfile.TemporaryFile
 
-    async def has_files() -> bool:
-        return len(temporary_files(server)) == 2
+    def recorded(**arguments):
+        opened.append(open_file(**arguments))
+        return opened[-1]
 
-    async def has_none() -> bool:
-        return not temporary_files(server)
+    monkeypatch.setattr(tempfile, "TemporaryFile", recorded)
 
-    await until(has_files)
+    async def requests():
+        yield header((1_000, 3_000), along(Activation.SOFTMAX, 0))
+        yield pb.ActivationTransformStreamRequest(data=bytes(MESSAGE_BYTES))
+        waits.set()
+        await asyncio.Event().wait()
+
+    waits = asyncio.Event()
+    call = asyncio.create_task(collect(streams(2**30).transform(requests())))
+    await waits.wait()
+    assert [file.closed for file in opened] == [False, False]
     call.cancel()
-    await until(has_none)
-
-
-def temporary_files(server) -> list[str]:
-    """The open files below the data folder that have no name any more."""
-    descriptors = Path(f"/proc/{server.process.pid}/fd")
-    targets = [os.readlink(path) for path in descriptors.iterdir() if path.is_symlink()]
-    return [t for t in targets if t.startswith(str(server.data_dir)) and t.endswith("(deleted)")]
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert [file.closed for file in opened] == [True, True]
 
 
 @pytest.mark.parametrize("steps", [[SIGMOID], [along(Activation.SOFTMAX, -1)]], ids=["elementwise", "rows"])

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -59,7 +59,7 @@ class WorkerProcess:
             ours.close()
             if process is not None:
                 process.kill()
-                await process.wait()
+                await _uninterrupted(process.wait())
             raise
         worker = cls(process, reader, writer)
         config = WorkerConfig(modules=tuple(modules), nice=nice, server_pid=os.getpid())
@@ -116,8 +116,11 @@ class WorkerProcess:
             self._process.kill()
 
     async def kill(self) -> None:
-        """Ends the process at once."""
+        """Ends the process at once; a caller that is cancelled meanwhile still leaves nothing behind."""
         self.abandon()
+        await _uninterrupted(self._ended())
+
+    async def _ended(self) -> None:
         await self._process.wait()
         self._writer.close()
         with suppress(ConnectionError):
@@ -162,6 +165,16 @@ async def _spawn(descriptor: int) -> Process:
         start_new_session=True,
         env=os.environ | _ONE_THREAD | {"PYTHONPATH": path},
     )
+
+
+async def _uninterrupted(waiting: Coroutine[Any, Any, object]) -> None:
+    """Waits for what is certain to come soon, even where the caller is cancelled before."""
+    task = asyncio.ensure_future(waiting)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
 
 
 def _describe(code: int) -> str:
