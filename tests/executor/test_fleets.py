@@ -224,7 +224,7 @@ async def test_parts_on_two_workers_give_the_bits_of_one_worker(make_executor, t
         assert len(one) == 4
 
 
-async def test_a_fleet_of_a_dataset_is_cut_into_parts_by_the_workers(
+async def test_parts_of_a_fleet_of_a_dataset_read_their_own_rows_of_it(
     make_executor, train, cohort, fleet, tmp_path
 ):
     data = grouped(sizes=[4, 1, 7, 30, 2, 2, 11])
@@ -240,7 +240,8 @@ async def test_a_fleet_of_a_dataset_is_cut_into_parts_by_the_workers(
     inline = fleet(data, epochs=20, seconds=LONG)
     executor = await make_executor(2)
     expected = (await train(executor, cohort(inline)))[-1]
-    file = replace(inline, data=DatasetFile(path=str(path), roles=roles))
+    rows = np.argsort(order)
+    file = replace(inline, data=DatasetFile(path=str(path), roles=roles, groups=data.groups, rows=rows))
     trained = (await train(executor, cohort(file)))[-1]
     assert bits(trained.parameters) == bits(expected.parameters)
     assert trained.members.keys.columns[0].tolist() == data.groups.keys.columns[0].tolist()

@@ -174,7 +174,7 @@ def test_a_dataset_is_planned_as_its_table_would_be_and_loads_the_same(
     assert (stored.memory_bytes, stored.steps) == (inline.memory_bytes, inline.steps)
     assert isinstance(stored.data, DatasetFile)
     assert stored.data.roles == ColumnRoles(features=("x",), targets=("target",), groups=("k",), weight="w")
-    loaded = load_training_arrays(stored.data.path, stored.data.roles, stored.spec, stored.data.classes)
+    loaded = load_training_arrays(stored.data, stored.spec)
     for name in ("features", "targets", "weights"):
         ours, theirs = getattr(loaded, name), getattr(inline.data, name)
         assert ours.dtype == theirs.dtype

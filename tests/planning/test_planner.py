@@ -213,7 +213,7 @@ def test_a_dataset_is_planned_as_its_table_would_be_and_loads_the_same(
     assert stored.memory_bytes == inline.memory_bytes
     assert isinstance(stored.data, DatasetFile)
     assert stored.data.roles == ColumnRoles(features=("a",), targets=("target",))
-    loaded = load_training_arrays(stored.data.path, stored.data.roles, stored.spec, stored.data.classes)
+    loaded = load_training_arrays(stored.data, stored.spec)
     assert isinstance(inline.data, TrainingArrays)
     assert loaded.features.dtype == inline.data.features.dtype
     assert np.array_equal(loaded.features, inline.data.features)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 _NUMPY_NAMES = {
     pa.bool_(): "bool",
@@ -23,6 +27,27 @@ ARROW_TYPES = {name: arrow_type for arrow_type, name in _NUMPY_NAMES.items()}
 def numpy_name(stored: pa.DataType) -> str | None:
     """Numpy's name of a stored column's element type; None for text."""
     return _NUMPY_NAMES.get(stored)
+
+
+def to_numpy(array: pa.Array) -> NDArray[Any]:
+    """A column of numbers as NumPy has it, without a copy where that is possible; missing ones are NaN.
+
+    pyarrow's own conversion imports pandas where that is installed, which takes a worker a second.
+    """
+    if pa.types.is_boolean(array.type) and not array.null_count:
+        return np.from_dlpack(array.cast(pa.uint8())).view(np.bool_)
+    if array.null_count:
+        floating = array if pa.types.is_floating(array.type) else array.cast(pa.float64())
+        array = floating.fill_null(float("nan"))
+    return np.from_dlpack(array)
+
+
+def from_numpy(values: NDArray[np.generic]) -> pa.Array:
+    """Numbers as an Arrow array, without a copy where that is possible; see :func:`to_numpy`."""
+    if values.dtype == np.bool_:
+        return from_numpy(values.view(np.uint8)).cast(pa.bool_())
+    buffer = pa.py_buffer(np.ascontiguousarray(values))
+    return pa.Array.from_buffers(ARROW_TYPES[values.dtype.name], len(values), [None, buffer])
 
 
 def storable(given: pa.DataType) -> pa.DataType | None:

@@ -1,4 +1,4 @@
-"""From values that were read to the arrays of a training, a fleet's rows sorted by member.
+"""From values that were read to the data of a training, a fleet's rows sorted by member.
 
 Legend: N rows, K members.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -14,10 +15,12 @@ from numpy.typing import NDArray
 
 from epochd_server.data.grouping import Assignment
 from epochd_server.data.targets import Targets
-from epochd_server.domain.data import ColumnRoles, TrainingArrays
+from epochd_server.domain.data import Classes, ColumnRoles, TrainingArrays
 from epochd_server.domain.fleets import Groups
+from epochd_server.domain.work import DatasetFile
 
 _Number = TypeVar("_Number", bound=np.generic)
+_NARROW_ROWS = 2**32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,6 +62,23 @@ def assemble(
         groups=None if fleet is None else _groups(fleet),
         weights=None if weights is None else _sorted(weights, order),
     )
+
+
+def locate(path: Path, roles: ColumnRoles, classes: Classes | None, fleet: Fleet | None) -> DatasetFile:
+    """Where a worker finds the rows of a training on a stored dataset.
+
+    Args:
+        path: The dataset's file.
+        roles: The columns, all named.
+        classes: Of a classifier.
+        fleet: The members, or None where one model is trained.
+    """
+    if fleet is None:
+        return DatasetFile(path=str(path), roles=roles, classes=classes)
+    order = fleet.assignment.order()
+    if order is not None and len(order) <= _NARROW_ROWS:
+        order = order.astype(np.uint32)
+    return DatasetFile(path=str(path), roles=roles, classes=classes, groups=_groups(fleet), rows=order)
 
 
 def _groups(fleet: Fleet) -> Groups:

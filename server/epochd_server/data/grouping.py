@@ -56,9 +56,11 @@ class Assignment:
         if len(self.keys) * rows >= _MAX_CODE:
             return np.argsort(members, kind="stable")
         # Sorting distinct numbers is stable, and several times faster than a stable sort of repeated ones.
-        packed = members * rows + np.arange(rows)
+        packed = members * rows
+        packed += np.arange(rows)
         packed.sort()
-        return packed % rows
+        packed %= rows
+        return packed
 
     def where(self, rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Bool [K]: members that have one of some rows, bool [N]."""
@@ -186,11 +188,11 @@ def _dense(values: Integers) -> tuple[Integers, Integers]:
 
 def _dense_by_hash(values: Integers) -> tuple[Integers, Integers]:
     # Imported here: most servers start without ever needing pyarrow.
-    import pyarrow as pa
+    from epochd_server.data.arrow_types import from_numpy, to_numpy
 
-    encoded = pa.array(values).dictionary_encode()
-    distinct: Integers = encoded.dictionary.to_numpy()
+    encoded = from_numpy(values).dictionary_encode()
+    distinct: Integers = to_numpy(encoded.dictionary)
     order = np.argsort(distinct)
     ranks = np.empty(len(order), np.int64)
     ranks[order] = np.arange(len(order))
-    return distinct[order], ranks[encoded.indices.to_numpy()]
+    return distinct[order], ranks[to_numpy(encoded.indices)]

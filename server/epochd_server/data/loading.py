@@ -1,38 +1,75 @@
 """Stored datasets: Arrow IPC files, memory-mapped, as the columns of a training.
 
-Legend: N rows, d features, t targets.
+Of the file only the rows that are asked for are read: a fleet's part needs the memory of its own rows.
+
+Legend: N rows that are read, d features, t targets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import ipc
 
-from epochd_server.data.arrow_types import numpy_name
-from epochd_server.data.assembly import Fleet, assemble
+from epochd_server.data.arrow_types import from_numpy, numpy_name, to_numpy
 from epochd_server.data.features import prepare_features
-from epochd_server.data.fitness import UnusableRows, unfit_members
-from epochd_server.data.grouping import assign_members
+from epochd_server.data.fitness import UnusableRows
 from epochd_server.data.selection import select
-from epochd_server.data.targets import Targets, load_targets
+from epochd_server.data.targets import load_targets
 from epochd_server.data.texts import encode_arrow
 from epochd_server.data.weights import prepare_weights
-from epochd_server.domain.data import Classes, ColumnRoles, TrainingArrays
+from epochd_server.domain.data import TrainingArrays
 from epochd_server.domain.datasets import DatasetColumn, DatasetSummary
 from epochd_server.domain.errors import EpochdError, Reason, Violations
 from epochd_server.domain.specs import TrainingSpec
+from epochd_server.domain.work import DatasetFile, RowChoice
 
 DATASET = "data.dataset"
 _NOTHING = np.array([None], dtype=object)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Piece:
+    """Rows that lie in one batch of the file.
+
+    Attributes:
+        batch: The batch.
+        numbers: Which of its rows, ascending; None is all of them.
+        places: Where among the N rows they belong.
+    """
+
+    batch: pa.RecordBatch
+    numbers: NDArray[np.int64] | None
+    places: slice | NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.batch) if self.numbers is None else len(self.numbers)
+
+    def column(self, index: int) -> pa.Array:
+        """The rows' values in a column."""
+        column = self.batch.column(index)
+        return column if self.numbers is None else column.take(from_numpy(self.numbers))
+
+    def numeric(self, index: int) -> NDArray[np.generic]:
+        """The rows' numbers in a column; missing ones are NaN."""
+        column = self.batch.column(index)
+        if self.numbers is None or column.null_count or pa.types.is_boolean(column.type):
+            return to_numpy(self.column(index))
+        return to_numpy(column)[self.numbers]
+
+
 class ArrowColumns:
     """The columns of a stored dataset; what is read of the file stays in the page cache.
+
+    Args:
+        path: The file.
+        rows: Which of its rows are meant.
 
     Raises:
         EpochdError: DATASET_NOT_FOUND where there is no such file, ARTIFACT_CORRUPT where it is no Arrow file.
@@ -40,20 +77,23 @@ class ArrowColumns:
 
     field = DATASET
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, rows: RowChoice = None) -> None:
         try:
             with pa.memory_map(str(path)) as source:
-                self._table = ipc.open_file(source).read_all()
+                reader = ipc.open_file(source)
+                batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
         except FileNotFoundError:
             raise EpochdError(Reason.DATASET_NOT_FOUND) from None
         except pa.ArrowException:
             raise EpochdError(Reason.ARTIFACT_CORRUPT) from None
-        self.names = tuple(self._table.column_names)
-        self.rows = int(self._table.num_rows)
+        self._schema = reader.schema
+        self._pieces = list(_pieces(batches, rows))
+        self.names = tuple(self._schema.names)
+        self.rows = sum(map(len, self._pieces))
 
     def summary(self) -> DatasetSummary:
         """Rows and columns."""
-        columns = tuple(DatasetColumn(field.name, numpy_name(field.type)) for field in self._table.schema)
+        columns = tuple(DatasetColumn(field.name, numpy_name(field.type)) for field in self._schema)
         return DatasetSummary(self.rows, columns)
 
     def column_field(self, index: int) -> str:
@@ -62,35 +102,44 @@ class ArrowColumns:
 
     def is_text(self, index: int) -> bool:
         """Whether a column holds text."""
-        return numpy_name(self._table.schema.field(index).type) is None
+        return numpy_name(self._schema.field(index).type) is None
 
     def is_integer(self, index: int) -> bool:
         """Whether a column holds integers or truth values; some may be missing."""
-        stored = self._table.schema.field(index).type
+        stored = self._schema.field(index).type
         return bool(pa.types.is_integer(stored) or pa.types.is_boolean(stored))
 
     def codes(self, index: int) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
         """A text column as numbers; nothing of it becomes Python strings but the distinct texts."""
-        return encode_arrow(self._table.column(index))
+        column = pa.chunked_array([piece.column(index) for piece in self._pieces], pa.string())
+        texts, codes = encode_arrow(column)
+        return texts, self._placed([codes])
 
     def values(self, index: int) -> NDArray[np.generic]:
         """[N]; missing text is None, and a column of integers with missing values is float64 with NaN."""
-        column = self._table.column(index)
         if self.is_text(index):
             # Rows of the same text share one string; the position of missing ones, -1, is that of the None.
-            texts, codes = encode_arrow(column)
+            texts, codes = self.codes(index)
             return np.append(texts, _NOTHING)[codes]
         if not self.rows:
             return np.empty(0)
-        return np.concatenate([_numbers(chunk) for chunk in column.chunks])
+        return self._placed([piece.numeric(index) for piece in self._pieces])
 
     def fill(self, indices: Sequence[int], out: NDArray[np.floating]) -> None:
-        """Writes numeric columns into ``out``, a chunk at a time."""
-        for position, index in enumerate(indices):
-            start = 0
-            for chunk in self._table.column(index).chunks:
-                out[start : start + len(chunk), position] = _numbers(chunk)
-                start += len(chunk)
+        """Writes numeric columns into ``out``, a batch at a time."""
+        for piece in self._pieces:
+            for position, index in enumerate(indices):
+                out[piece.places, position] = piece.numeric(index)
+
+    def _placed(self, values: Sequence[NDArray[np.generic]]) -> NDArray[Any]:
+        """Values in the order of the pieces, as [N]."""
+        joined = values[0] if len(values) == 1 else np.concatenate(values)
+        places = [piece.places for piece in self._pieces if isinstance(piece.places, np.ndarray)]
+        if not places:
+            return joined
+        placed = np.empty_like(joined)
+        placed[np.concatenate(places)] = joined
+        return placed
 
 
 def read_schema(path: Path | str) -> DatasetSummary:
@@ -102,42 +151,70 @@ def read_schema(path: Path | str) -> DatasetSummary:
     return ArrowColumns(path).summary()
 
 
-def load_training_arrays(
-    path: Path | str, roles: ColumnRoles, spec: TrainingSpec, classes: Classes | None
-) -> TrainingArrays:
-    """The arrays of a training that was planned on this dataset.
+def load_training_arrays(file: DatasetFile, spec: TrainingSpec) -> TrainingArrays:
+    """The arrays of a training that was planned on a dataset.
 
     Args:
-        path: The stored dataset.
-        roles: Which columns are learned from and predicted.
+        file: Where its rows are, and what planning found out about them.
         spec: What is trained; loss and precision decide the arrays' types.
-        classes: The classes that planning found; None for a regression.
+
+    Returns:
+        The rows of ``file.rows``; those of members that are unfit may hold anything.
 
     Raises:
         EpochdError: DATASET_NOT_FOUND or ARTIFACT_CORRUPT; InvalidInput where the data does not fit the plan.
     """
-    columns, violations = ArrowColumns(path), Violations()
-    selection = select(columns.names, roles, violations)
+    columns, violations = ArrowColumns(file.path, file.rows), Violations()
+    if file.groups is not None and columns.rows != file.groups.offsets[-1]:
+        raise EpochdError(Reason.ARTIFACT_CORRUPT)
+    selection = select(columns.names, file.roles, violations)
     violations.raise_if_any()
-    unusable = UnusableRows() if roles.groups else None
+    # What is unusable in a fleet's rows is known already.
+    unusable = None if file.groups is None else UnusableRows()
     features = prepare_features(columns, selection.features, spec.precision, violations, unusable)
     weights = prepare_weights(columns, selection.weight, spec.precision, violations, unusable)
-    targets = load_targets(columns, selection.targets, spec.loss, spec.precision, classes, unusable)
-    fleet = None
-    if unusable is not None:
-        assignment = assign_members(columns, selection.groups, columns.rows, violations)
-        if assignment is not None:
-            labels = None if classes is None else targets
-            fleet = Fleet(assignment, unfit_members(assignment, unusable, labels, weights))
+    targets = load_targets(
+        columns, selection.targets, spec.loss, spec.precision, file.classes, is_fleet=file.groups is not None
+    )
     violations.raise_if_any()
     if features is None:
         raise EpochdError(Reason.ARTIFACT_CORRUPT)
-    return assemble(features, Targets(targets, classes), weights, fleet, selection.roles(columns.names))
+    roles = selection.roles(columns.names)
+    return TrainingArrays(
+        features=features,
+        targets=targets,
+        feature_columns=roles.features,
+        target_columns=roles.targets,
+        classes=file.classes,
+        groups=file.groups,
+        weights=weights,
+    )
 
 
-def _numbers(chunk: pa.Array) -> NDArray[np.generic]:
-    """A chunk as numpy; with missing values as float64 with NaN."""
-    if chunk.null_count and not pa.types.is_floating(chunk.type):
-        chunk = chunk.cast(pa.float64())
-    values: NDArray[np.generic] = chunk.to_numpy(zero_copy_only=False)
-    return values
+def _pieces(batches: Sequence[pa.RecordBatch], rows: RowChoice) -> Iterator[_Piece]:
+    """The batches' rows that are chosen; in the order of the file."""
+    if isinstance(rows, np.ndarray):
+        yield from _picked(batches, rows)
+        return
+    first, last, step = (rows or slice(None)).indices(sum(map(len, batches)))
+    if step != 1:
+        raise ValueError("rows are chosen by ranges without steps")
+    begin = place = 0
+    for batch in batches:
+        low, high = max(first - begin, 0), min(last - begin, len(batch))
+        begin += len(batch)
+        if low < high:
+            yield _Piece(batch.slice(low, high - low), None, slice(place, place + high - low))
+            place += high - low
+
+
+def _picked(batches: Sequence[pa.RecordBatch], rows: NDArray[np.integer]) -> Iterator[_Piece]:
+    places = np.argsort(rows)
+    numbers = rows[places].astype(np.int64)
+    ends = np.cumsum([len(batch) for batch in batches])
+    cuts = np.searchsorted(numbers, ends).tolist()
+    first = 0
+    for batch, end, last in zip(batches, ends.tolist(), cuts, strict=True):
+        if last > first:
+            yield _Piece(batch, numbers[first:last] - (end - len(batch)), places[first:last])
+        first = last

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 
 from epochd.v1.tensor_pb2 import Table as TableMessage
 from epochd_server.codec.tables import decode_table
-from epochd_server.data.arrow_types import ARROW_TYPES
+from epochd_server.data.arrow_types import from_numpy
 from epochd_server.data.storing import malformed, too_large
 from epochd_server.domain.data import Column, Table
 from epochd_server.domain.errors import Violations
@@ -87,7 +87,7 @@ def _to_batch(table: Table) -> pa.RecordBatch:
 def _to_arrow(column: Column) -> pa.Array:
     if column.is_text:
         return pa.array(column.values, pa.string())
-    return pa.array(column.values, ARROW_TYPES[column.values.dtype.name])
+    return from_numpy(column.values)
 
 
 def _difference(first: pa.Schema, other: pa.Schema) -> str:

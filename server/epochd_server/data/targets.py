@@ -72,15 +72,19 @@ def load_targets(
     loss: Loss,
     precision: Precision,
     classes: Classes | None,
-    unusable: UnusableRows | None = None,
+    *,
+    is_fleet: bool = False,
 ) -> NDArray[np.generic]:
-    """The targets that :func:`prepare_targets` found to be good before, with the classes that it found."""
-    if classes is not None:
-        return index_labels(_labels(columns, indices[0], unusable), classes, loss, precision)
-    matrix = _matrix(columns, indices, precision)
-    if unusable is not None:
-        unusable.add(TARGET_NOT_FINITE, ~np.isfinite(matrix).all(axis=1))
-    return matrix
+    """The targets that :func:`prepare_targets` found to be good before, with the classes that it found.
+
+    Labels that are missing, as members of a fleet may have them that are not trained, become the first class.
+    """
+    if classes is None:
+        return _matrix(columns, indices, precision)
+    labels = columns.values(indices[0])
+    if is_fleet:
+        labels = np.where(_missing(labels), np.array(classes[0], labels.dtype), labels)
+    return index_labels(labels, classes, loss, precision)
 
 
 def index_labels(
@@ -106,11 +110,19 @@ def _labels(columns: Columns, index: int, unusable: UnusableRows | None) -> NDAr
     labels = columns.values(index)
     if unusable is None:
         return labels
-    missing = np.equal(labels, _NONE) if labels.dtype == object else not_finite(labels, Precision.FLOAT64)
+    missing = _missing(labels)
     if not missing.any() or missing.all():
         return labels
     unusable.add(TARGET_NOT_FINITE, missing)
     return np.where(missing, labels[int(np.argmin(missing))], labels)
+
+
+def _missing(labels: NDArray[np.generic]) -> NDArray[np.bool_]:
+    """Which labels [N] are missing or infinite."""
+    if labels.dtype != object:
+        return not_finite(labels, Precision.FLOAT64)
+    missing: NDArray[np.bool_] = np.equal(labels, _NONE)
+    return missing
 
 
 def _matrix(columns: Columns, indices: Sequence[int], precision: Precision) -> NDArray[np.floating]:

@@ -24,12 +24,14 @@ def encode_arrow(column: Any) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
     """As :func:`encode_texts`, of a pyarrow ChunkedArray of strings."""
     import pyarrow.compute as pc
 
+    from epochd_server.data.arrow_types import to_numpy
+
     encoded = column.dictionary_encode().combine_chunks()
     # Arrow sorts by UTF-8 bytes, which is the order of the code points, and so Python's.
     order = pc.array_sort_indices(encoded.dictionary)
     texts: NDArray[np.generic] = np.empty(len(order), dtype=object)
     texts[:] = encoded.dictionary.take(order).to_pylist()
     ranks = np.empty(len(order) + 1, np.int64)
-    ranks[order.to_numpy()] = np.arange(len(order))
+    ranks[to_numpy(order)] = np.arange(len(order))
     ranks[-1] = -1
-    return texts, ranks[encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
+    return texts, ranks[to_numpy(encoded.indices.fill_null(-1))]

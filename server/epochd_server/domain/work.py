@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from epochd_server.domain.data import Classes, ColumnRoles, TrainingArrays
-from epochd_server.domain.fleets import Members
+from epochd_server.domain.fleets import Groups, Members
 from epochd_server.domain.runs import EpochLog, Failure, FleetProgress, MemberLog, Parameters
 from epochd_server.domain.specs import TrainingSpec
 
+RowChoice = slice | NDArray[np.integer] | None
+"""Rows of a table in an order: a range of them, or their numbers; None is all of them, as they are."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DatasetFile:
     """A stored dataset that the worker reads by itself: an Arrow IPC file that it memory-maps.
 
@@ -18,11 +24,20 @@ class DatasetFile:
         path: The file.
         roles: The columns to learn from and to predict, all named.
         classes: The classes that planning found; None for a regression.
+        groups: Fleets: the members to be trained, whose rows are those that ``rows`` chooses.
+        rows: Which rows are to be read. Of a fleet they are sorted by member.
     """
 
     path: str
     roles: ColumnRoles
     classes: Classes | None = None
+    groups: Groups | None = None
+    rows: RowChoice = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the choice of rows takes; the rows themselves are on the disk."""
+        return self.rows.nbytes if isinstance(self.rows, np.ndarray) else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

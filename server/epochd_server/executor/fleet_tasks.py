@@ -16,7 +16,7 @@ from epochd_server.domain.fleets import Groups, Keys, Sweep
 from epochd_server.domain.specs import TrainingSpec
 from epochd_server.engine.cohort import CohortData, CohortTask
 from epochd_server.executor.packing import OPTIMIZER_COLUMNS
-from epochd_server.executor.shares import keys_of_share, share_of
+from epochd_server.executor.shares import keys_of_share
 from epochd_server.executor.tasks import Columns, task_of
 
 _COLUMN_OF = {"seed": "seeds"}
@@ -49,15 +49,14 @@ def fleet_task(spec: TrainingSpec, data: TrainingArrays, share: tuple[int, int])
 
     Args:
         spec: What is trained; its ``sweep`` or the data's groups make the members.
-        data: The rows.
-        share: Which part of the members, of how many.
+        data: The rows; where there are groups, the part's own.
+        share: Of a sweep: which part of the members, of how many.
     """
     if spec.sweep is not None:
         return _sweep_task(spec, spec.sweep, data, share)
     if data.groups is None:
         raise ValueError("a fleet needs groups or a sweep")
-    mine = share_of(data, data.groups, share)
-    return _grouped_task(spec, mine, mine.groups or data.groups)
+    return _grouped_task(spec, data, data.groups)
 
 
 def _sweep_task(spec: TrainingSpec, sweep: Sweep, data: TrainingArrays, share: tuple[int, int]) -> FleetTask:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from epochd_server.domain.data import TrainingArrays
+from epochd_server.domain.specs import TrainingSpec
 from epochd_server.domain.work import DatasetFile
 from epochd_server.engine.cohort import EndBatch, LogBatch, MemberState, train_cohort
 from epochd_server.engine.modules import ModuleRegistry
@@ -120,7 +121,7 @@ class FleetWorker:
         self.outbox.put(CohortDone())
 
     def forget(self) -> None:
-        """Lets go of the rows that were kept for further parts."""
+        """Lets go of the rows that were kept for further parts of a sweep."""
         self._loaded = None
 
     def _train(self, work: TrainFleet) -> None:
@@ -132,18 +133,20 @@ class FleetWorker:
             train_cohort(part.task, observer, modules=self.modules)
 
     def _rows(self, work: TrainFleet) -> TrainingArrays:
-        """The rows; those of a dataset are kept for the fleet's other parts."""
+        """The part's rows; those that all members of a sweep share are kept for its other parts."""
+        if self._loaded is not None and self._loaded[0] == work.run_id:
+            return self._loaded[1]
+        self.forget()  # before others are read: both need not fit
         if not isinstance(work.data, DatasetFile):
-            self.forget()
             return work.data
-        if self._loaded is None or self._loaded[0] != work.run_id:
-            self.forget()  # before others are read: both need not fit
-            self._loaded = (work.run_id, _load(work, work.data))
-        return self._loaded[1]
+        rows = _load(work.data, work.spec)
+        if work.spec.sweep is not None:
+            self._loaded = (work.run_id, rows)
+        return rows
 
 
-def _load(work: TrainFleet, file: DatasetFile) -> TrainingArrays:
+def _load(file: DatasetFile, spec: TrainingSpec) -> TrainingArrays:
     # imported here: it brings in pyarrow, which a run with inline rows does without
     from epochd_server.data.loading import load_training_arrays
 
-    return load_training_arrays(file.path, file.roles, work.spec, file.classes)
+    return load_training_arrays(file, spec)

@@ -83,7 +83,7 @@ def _loaded(data: Rows | DatasetFile, spec: TrainingSpec) -> Rows:
     # imported here: it brings in pyarrow, which a run with inline rows does without
     from epochd_server.data.loading import load_training_arrays
 
-    arrays = load_training_arrays(data.path, data.roles, spec, data.classes)
+    arrays = load_training_arrays(data, spec)
     return arrays.features, arrays.targets, arrays.weights
 
 

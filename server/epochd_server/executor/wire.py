@@ -77,8 +77,8 @@ class TrainFleet:
     """A part of a fleet to be trained: some of its members, neighbours in the order of keys.
 
     Attributes:
-        data: The rows of these members, or of all where the worker is to take its share itself.
-        share: Which part, of how many, the worker is to take; (0, 1) is all.
+        data: The rows of these members, with their groups; of a sweep the rows that all its members share.
+        share: Of a sweep: which part of its members, of how many; (0, 1) is all.
     """
 
     run_id: str

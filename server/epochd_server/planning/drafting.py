@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from epochd_server.data.assembly import Fleet, assemble
+from epochd_server.data.assembly import Fleet, assemble, locate
 from epochd_server.data.columns import Columns
 from epochd_server.data.selection import Selection
 from epochd_server.data.targets import Targets
@@ -285,8 +285,10 @@ class Drafting:
         )
 
     def _data(self, values: Values, targets: Targets, roles: ColumnRoles) -> TrainingArrays | DatasetFile:
+        if values.features is None and self.dataset is not None:
+            return locate(self.dataset, roles, targets.classes, values.fleet)
         if values.features is None:
-            return DatasetFile(path=str(self.dataset), roles=roles, classes=targets.classes)
+            raise EpochdError(Reason.INTERNAL)
         return assemble(values.features, targets, values.weights, values.fleet, roles)
 
     def _data_bytes(self, columns: Columns, selection: Selection) -> int:

@@ -63,7 +63,7 @@ class Shelf:
         return self._used
 
     def put(self, run_id: str, data: TrainingArrays | DatasetFile) -> None:
-        """Keeps a run's rows if there is room. A dataset's file takes none: the worker reads it."""
+        """Keeps a run's rows if there is room. Those of a dataset take hardly any: the worker reads them."""
         nbytes = data_bytes(data)
         if self._used + nbytes <= self._limit:
             self._used += nbytes
@@ -78,5 +78,5 @@ class Shelf:
 
 
 def data_bytes(data: TrainingArrays | DatasetFile) -> int:
-    """Bytes of rows that are in this process's memory."""
-    return data.nbytes if isinstance(data, TrainingArrays) else 0
+    """Bytes that a run's rows take in this process's memory: of a dataset only which rows are whose."""
+    return data.nbytes
