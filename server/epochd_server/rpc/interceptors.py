@@ -88,9 +88,17 @@ class Registrar:
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
         """Registers a service."""
-        wrapped = {name: self._guard.wrap(name, handler) for name, handler in handlers.items()}
-        self._server.add_registered_method_handlers(service, wrapped)
+        register(self._server, service, {name: self._guard.wrap(name, made) for name, made in handlers.items()})
         self.services.append(service)
+
+
+def register(server: grpc.aio.Server, service: str, handlers: Mapping[str, Handler]) -> None:
+    """Registers a service's handlers by method as generic ones.
+
+    grpc.aio waits for each "registered" method with a task of its own, and looks through all of them at every
+    call: forty methods cost a small Predict a tenth of its time.
+    """
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, dict(handlers)),))
 
 
 class _Method:

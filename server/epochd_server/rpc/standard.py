@@ -9,6 +9,8 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
+from epochd_server.rpc.interceptors import register
+
 REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
 """The name that newer clients ask for; its messages are those of v1alpha under another name."""
 
@@ -24,7 +26,7 @@ class Health:
     def __init__(self, server: grpc.aio.Server, services: Iterable[str]) -> None:
         self._names = ("", *services)
         self._servicer = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, _Registrar(server))
 
     async def starting(self) -> None:
         """Says NOT_SERVING for every name."""
@@ -49,20 +51,26 @@ def add_reflection(server: grpc.aio.Server, services: Iterable[str]) -> None:
         services: Full names of the services to describe.
     """
     names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    registrar = _BothVersions(server)
+    registrar = _Registrar(server, REFLECTION_V1)
     servicer = reflection.aio.ReflectionServicer(names)
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, registrar)
 
 
-class _BothVersions:
-    """Registers one service under the names of both versions."""
+class _Registrar:
+    """A server as generated ``add_…Servicer_to_server`` functions see it: registers a service under several names.
 
-    def __init__(self, server: grpc.aio.Server) -> None:
+    Args:
+        server: The server that gets the handlers.
+        aliases: Further names.
+    """
+
+    def __init__(self, server: grpc.aio.Server, *aliases: str) -> None:
         self._server = server
+        self._aliases = aliases
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """Passes over what generated code registers a second time."""
 
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
-        for name in (service, REFLECTION_V1):
-            self._server.add_registered_method_handlers(name, handlers)
+        for name in (service, *self._aliases):
+            register(self._server, name, handlers)
