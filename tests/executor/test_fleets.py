@@ -248,9 +248,9 @@ async def test_parts_of_a_fleet_of_a_dataset_read_their_own_rows_of_it(
 
 
 async def test_a_dataset_that_is_gone_fails_the_fleet(executor, train, cohort, fleet, tmp_path):
-    roles = ColumnRoles(features=("a",), targets=("y",), groups=("store",))
-    gone = DatasetFile(path=str(tmp_path / "gone.arrow"), roles=roles)
-    messages = await train(executor, cohort(replace(fleet(grouped(), seconds=LONG), data=gone)))
+    roles, data = ColumnRoles(features=("a",), targets=("y",), groups=("store",)), grouped()
+    gone = DatasetFile(path=str(tmp_path / "gone.arrow"), roles=roles, groups=data.groups)
+    messages = await train(executor, cohort(replace(fleet(data, seconds=LONG), data=gone)))
     assert [message.failure.reason for message in messages] == ["DATASET_NOT_FOUND"]
 
 

@@ -125,9 +125,10 @@ class FleetWorker:
         self._loaded = None
 
     def _train(self, work: TrainFleet) -> None:
-        part = fleet_task(work.spec, self._rows(work), work.share)
-        began = FleetBegan(device="cpu", keys=part.keys, rows=part.rows, unfit=part.unfit)
-        self.outbox.put(began, LOG_SECONDS)
+        rows = self._rows(work)
+        part = fleet_task(work, rows)
+        self.outbox.put(FleetBegan(device="cpu", rows=rows.rows), LOG_SECONDS)
+        del rows  # where members are unfit, the task has a copy of those of the others
         if len(part.fit):
             observer = FleetForwarder(work.run_id, part, self.outbox, self.stops)
             train_cohort(part.task, observer, modules=self.modules)

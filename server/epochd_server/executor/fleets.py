@@ -19,8 +19,8 @@ from epochd_server.domain.work import (
     WorkerDied,
     WorkMessage,
 )
-from epochd_server.executor.merging import FleetResult, PartResult
-from epochd_server.executor.shares import fleet_parts
+from epochd_server.executor.merging import FleetResult
+from epochd_server.executor.shares import FleetPart, fleet_parts
 from epochd_server.executor.wire import (
     EndColumns,
     FleetBegan,
@@ -31,6 +31,8 @@ from epochd_server.executor.wire import (
 )
 
 PROGRESS_SECONDS = 0.5
+_PROGRESS_SHARE = 0.02
+"""So much of the server's time, at most, goes into finding out where a fleet is."""
 _ATTEMPTS = 2
 
 Serve = Callable[[TrainFleet], AsyncGenerator[Sequence[Report], None]]
@@ -57,8 +59,8 @@ class FleetTraining:
         self._serve = serve
         self._halt = halt
         self._workers = workers
-        self._waiting = deque(enumerate(fleet_parts(run, workers)))
-        self._result = FleetResult(run.run_id, run.members, len(self._waiting))
+        self._waiting = deque(fleet_parts(run, workers))
+        self._result = FleetResult(run)
         self._failure: Failure | None = None
         self._messages: list[WorkMessage] = []
         self._logs: list[MemberLog] = []
@@ -82,9 +84,9 @@ class FleetTraining:
         try:
             while not together.done():
                 await self._wait_until(due)
-                if time.monotonic() >= due:
-                    due += PROGRESS_SECONDS
+                if (began := time.monotonic()) >= due:
                     self._advance(self._progress())
+                    due = began + max(PROGRESS_SECONDS, (time.monotonic() - began) / _PROGRESS_SHARE)
                 if messages := self._take():
                     yield messages
             for error in together.result():
@@ -109,16 +111,16 @@ class FleetTraining:
         """Has part after part trained, for as long as there are any."""
         try:
             while self._waiting:
-                await self._train(*self._waiting.popleft())
+                await self._train(self._waiting.popleft())
                 await asyncio.sleep(0)  # whoever waits for a worker comes first
         except BaseException:
             self._halt()
             raise
 
-    async def _train(self, number: int, part: TrainFleet) -> None:
+    async def _train(self, part: FleetPart) -> None:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                await self._train_once(number, part)
+                await self._train_once(part)
                 return
             except WorkerDied as death:
                 if attempt == _ATTEMPTS:
@@ -126,35 +128,33 @@ class FleetTraining:
                 _logger.warning(
                     "a worker died with a part of a fleet; it is trained again",
                     run=self._run.run_id,
-                    part=number,
+                    members=(part.first, part.last),
                     evidence=death.evidence,
                 )
 
-    async def _train_once(self, number: int, part: TrainFleet) -> None:
-        result: PartResult | None = None
-        async with aclosing(self._serve(part)) as bundles:
+    async def _train_once(self, part: FleetPart) -> None:
+        async with aclosing(self._serve(part.work)) as bundles:
             async for reports in bundles:
                 for report in reports:
-                    if isinstance(report, FleetBegan):
-                        result = self._begin(number, report)
-                    elif result is not None:
-                        self._note(result, report)
-                    if isinstance(report, FleetFailed):
-                        self._fail(report)
+                    self._note(part, report)
 
-    def _begin(self, number: int, report: FleetBegan) -> PartResult:
+    def _note(self, part: FleetPart, report: Report) -> None:
+        if isinstance(report, FleetBegan):
+            self._begin(part, report)
+        elif isinstance(report, EndColumns):
+            self._result.take(part, report)
+        elif isinstance(report, LogColumns):
+            self._logs += self._result.logs(part, report)
+            self._news.set()
+        elif isinstance(report, FleetFailed):
+            self._fail(report)
+
+    def _begin(self, part: FleetPart, report: FleetBegan) -> None:
         if self._began is None:
             self._began = time.monotonic()
             self._messages.append(RunBegan(run_id=self._run.run_id, device=report.device))
             self._news.set()
-        return self._result.begin(number, report)
-
-    def _note(self, result: PartResult, report: Report) -> None:
-        if isinstance(report, EndColumns):
-            result.take(report)
-        elif isinstance(report, LogColumns):
-            self._logs += result.logs(report)
-            self._news.set()
+        self._result.begin(part, report.rows)
 
     def _fail(self, report: FleetFailed) -> None:
         self._halt()

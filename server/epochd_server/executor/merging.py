@@ -6,17 +6,18 @@ Legend: K members of the fleet, M of one part; members are in the order of keys,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from epochd_server.domain.fleets import Key, Keys, Members, MemberState
-from epochd_server.domain.runs import Failure, FleetProgress, MemberLog, Parameters
-from epochd_server.domain.work import RunFailed, RunStopped, RunTrained
+from epochd_server.domain.fleets import Key, Members, MemberState
+from epochd_server.domain.runs import Failure, FleetProgress, MemberLog
+from epochd_server.domain.work import RunFailed, RunStopped, RunTrained, RunWork
 from epochd_server.executor.packing import epoch_logs
-from epochd_server.executor.wire import EndColumns, FleetBegan, LogColumns, Outcome
+from epochd_server.executor.shares import FleetPart, keys_of
+from epochd_server.executor.wire import EndColumns, LogColumns, Outcome
 
 _WORST = 5
 _QUARTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -36,78 +37,62 @@ _HINTS: Mapping[str, str] = MappingProxyType(
         "MODULE_FAILED": "The server's log has the details under this run's id.",
     }
 )
-_NOBODY = np.empty(0, np.int64)
-_NO_LOSSES = np.empty(0)
-
-
-class PartResult:
-    """What became of a part so far, as columns [M].
-
-    Args:
-        began: Which members there are.
-    """
-
-    def __init__(self, began: FleetBegan) -> None:
-        members = len(began.rows)
-        self.keys, self.rows, self.unfit = began.keys, began.rows, began.unfit
-        self.outcomes = np.full(members, _PENDING, np.int64)
-        self.outcomes[list(began.unfit)] = Outcome.FAILED
-        self.epochs = np.zeros(members, np.int64)
-        self.losses = np.full(members, np.nan)
-        self.parameters: dict[str, NDArray[np.floating]] = {}
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def trained(self) -> NDArray[np.int64]:
-        """The members that were trained to their end."""
-        return np.flatnonzero(self.outcomes == Outcome.FINISHED)
-
-    def take(self, ends: EndColumns) -> None:
-        """Takes members that have ended."""
-        self.outcomes[ends.members] = ends.outcomes
-        self.epochs[ends.members] = ends.epochs
-        good = np.flatnonzero(ends.outcomes == Outcome.FINISHED)
-        members = ends.members[good]
-        self.losses[members] = ends.final_losses[good]
-        for name, array in ends.parameters.items():
-            if name not in self.parameters:
-                self.parameters[name] = np.full((len(self), *array.shape[1:]), np.nan, array.dtype)
-            self.parameters[name][members] = array[good]
-
-    def logs(self, columns: LogColumns) -> list[MemberLog]:
-        """Epochs of members whose logs were asked for."""
-        return [MemberLog(key=self.keys.key(member), log=log) for member, log in epoch_logs(columns)]
-
-    def reasons(self) -> dict[int, str]:
-        """Failed members → why, ascending."""
-        failed = {
-            member: _REASONS[outcome]
-            for outcome in _FAILED
-            for member in np.flatnonzero(self.outcomes == outcome).tolist()
-        }
-        return dict(sorted((failed | dict(self.unfit)).items()))
 
 
 class FleetResult:
-    """What became of a fleet so far.
+    """What became of a fleet so far, as columns [K].
 
     Args:
-        run_id: The fleet.
-        members: K.
-        parts: How many parts it is cut into.
+        run: The fleet.
     """
 
-    def __init__(self, run_id: str, members: int, parts: int) -> None:
-        self._run_id = run_id
-        self._total = members
-        self._parts: list[PartResult | None] = [None] * parts
+    def __init__(self, run: RunWork) -> None:
+        groups = run.data.groups
+        self._run_id = run.run_id
+        self._keys = keys_of(run)
+        self._unfit: Mapping[int, str] = {} if groups is None else groups.unfit
+        members = len(self._keys)
+        self._rows = np.zeros(members, np.int64) if groups is None else np.diff(groups.offsets)
+        self._outcomes = np.full(members, _PENDING, np.int8)
+        self._epochs = np.zeros(members, np.int64)
+        self._losses = np.full(members, np.nan)
+        self._parameters: dict[str, NDArray[np.floating]] = {}
 
-    def begin(self, part: int, began: FleetBegan) -> PartResult:
-        """A part begins, or begins anew: what was known of it is forgotten."""
-        result = self._parts[part] = PartResult(began)
-        return result
+    def begin(self, part: FleetPart, rows: int) -> None:
+        """A part begins, or begins anew: what was known of it is forgotten.
+
+        Args:
+            part: The part.
+            rows: How many it has; of a sweep each member has them all.
+        """
+        mine = slice(part.first, part.last)
+        self._outcomes[mine] = _PENDING
+        self._epochs[mine] = 0
+        self._losses[mine] = np.nan
+        groups = part.work.data.groups
+        if groups is None:
+            self._rows[mine] = rows
+        else:
+            self._outcomes[part.first + np.fromiter(groups.unfit, np.int64)] = Outcome.FAILED
+
+    def take(self, part: FleetPart, ends: EndColumns) -> None:
+        """Takes members that have ended."""
+        members = part.first + ends.members
+        self._outcomes[members] = ends.outcomes
+        self._epochs[members] = ends.epochs
+        good = ends.outcomes == Outcome.FINISHED
+        members = members[good]
+        self._losses[members] = ends.final_losses[good]
+        for name, array in ends.parameters.items():
+            if name not in self._parameters:
+                self._parameters[name] = np.full((len(self._keys), *array.shape[1:]), np.nan, array.dtype)
+            self._parameters[name][members] = array[good]
+
+    def logs(self, part: FleetPart, columns: LogColumns) -> list[MemberLog]:
+        """Epochs of members whose logs were asked for."""
+        return [
+            MemberLog(key=self._keys.key(part.first + member), log=log) for member, log in epoch_logs(columns)
+        ]
 
     def progress(self, elapsed: float, estimated: float) -> FleetProgress:
         """Where the training is.
@@ -116,108 +101,71 @@ class FleetResult:
             elapsed: Seconds since it began.
             estimated: Seconds that it was thought to take; used until the first members have ended.
         """
-        parts = self._begun()
-        outcomes = np.concatenate([_NOBODY, *(part.outcomes for part in parts)])
-        done = int(np.count_nonzero(outcomes != _PENDING))
-        failed = np.isin(outcomes, _FAILED)
-        left = max(self._total - done, 0)
-        losses = np.concatenate([_NO_LOSSES, *(part.losses for part in parts)])
-        trained = np.flatnonzero(outcomes == Outcome.FINISHED)
+        total = len(self._outcomes)
+        done = int(np.count_nonzero(self._outcomes != _PENDING))
+        trained = np.flatnonzero(self._outcomes == Outcome.FINISHED)
+        losses = self._losses[trained]
         return FleetProgress(
             members_done=done,
-            members_failed=int(np.count_nonzero(failed)),
-            members_total=self._total,
-            loss_quantiles=_quantiles(losses[trained]),
-            worst=self._worst(losses, trained),
-            eta_seconds=elapsed * left / done if done else max(estimated - elapsed, 0.0),
+            members_failed=int(np.count_nonzero(self._failed())),
+            members_total=total,
+            loss_quantiles=_quantiles(losses),
+            worst=self._worst(trained, losses),
+            eta_seconds=elapsed * (total - done) / done if done else max(estimated - elapsed, 0.0),
             elapsed_seconds=elapsed,
         )
 
     def outcome(self, seconds: float) -> RunTrained | RunFailed | RunStopped:
         """The end of the fleet; none of its parts is in training any more."""
-        parts = self._begun()
-        outcomes = np.concatenate([_NOBODY, *(part.outcomes for part in parts)])
-        if len(parts) < len(self._parts) or np.isin(outcomes, (_PENDING, Outcome.STOPPED)).any():
+        if np.isin(self._outcomes, (_PENDING, Outcome.STOPPED)).any():
             return RunStopped(run_id=self._run_id, epochs=self._fewest_epochs())
-        members = _members(parts, outcomes)
-        trained = members.states == MemberState.SUCCEEDED
+        trained = self._outcomes == Outcome.FINISHED
+        reasons = self._reasons()
         if not trained.any():
-            return RunFailed(run_id=self._run_id, failure=_all_failed(members.reasons))
+            return RunFailed(run_id=self._run_id, failure=_all_failed(reasons))
         return RunTrained(
             run_id=self._run_id,
-            parameters=_parameters(parts),
-            epochs=int(members.epochs[trained].max()),
-            final_loss=float(np.median(members.final_losses[trained])),
+            parameters=self._parameters,
+            epochs=int(self._epochs[trained].max()),
+            final_loss=float(np.median(self._losses[trained])),
             training_seconds=seconds,
-            members=members,
+            members=Members(
+                keys=self._keys,
+                states=np.where(trained, MemberState.SUCCEEDED, MemberState.FAILED).astype(np.uint8),
+                rows=self._rows,
+                epochs=self._epochs,
+                final_losses=self._losses,
+                reasons=reasons,
+            ),
         )
 
-    def _begun(self) -> list[PartResult]:
-        return [part for part in self._parts if part is not None]
+    def _failed(self) -> NDArray[np.bool_]:
+        return np.isin(self._outcomes, _FAILED)
 
     def _fewest_epochs(self) -> int:
         """Epochs that every member has been trained for."""
-        if any(part is None for part in self._parts):
-            return 0
-        fit = [part.epochs[~np.isin(part.outcomes, _FAILED)] for part in self._begun()]
-        return int(min((epochs.min() for epochs in fit if len(epochs)), default=0))
+        epochs = self._epochs[~self._failed()]
+        return int(epochs.min()) if len(epochs) else 0
+
+    def _reasons(self) -> Mapping[int, str]:
+        """Failed members → why, ascending."""
+        failed = {
+            member: reason
+            for outcome, reason in _REASONS.items()
+            for member in np.flatnonzero(self._outcomes == outcome).tolist()
+        }
+        return dict(sorted((failed | dict(self._unfit)).items()))
 
     def _worst(
-        self, losses: NDArray[np.float64], trained: NDArray[np.int64]
+        self, trained: NDArray[np.int64], losses: NDArray[np.float64]
     ) -> tuple[tuple[Key, float], ...]:
-        largest = trained
+        """The trained members with the largest losses, [T] and theirs [T]."""
+        largest = np.arange(len(trained))
         if len(trained) > _WORST:
-            largest = trained[np.argpartition(losses[trained], -_WORST)[-_WORST:]]
+            largest = np.argpartition(losses, -_WORST)[-_WORST:]
         largest = largest[np.argsort(-losses[largest], kind="stable")]
-        return tuple((self._key(member), float(losses[member])) for member in largest.tolist())
-
-    def _key(self, member: int) -> Key:
-        """The key of a member, counted over the parts that have begun."""
-        for part in self._begun():
-            if member < len(part):
-                return part.keys.key(member)
-            member -= len(part)
-        raise IndexError(member)
-
-
-def _members(parts: Sequence[PartResult], outcomes: NDArray[np.int64]) -> Members:
-    succeeded = outcomes == Outcome.FINISHED
-    return Members(
-        keys=_keys(parts),
-        states=np.where(succeeded, MemberState.SUCCEEDED, MemberState.FAILED).astype(np.uint8),
-        rows=np.concatenate([part.rows for part in parts]),
-        epochs=np.concatenate([part.epochs for part in parts]),
-        final_losses=np.concatenate([part.losses for part in parts]),
-        reasons=_reasons(parts),
-    )
-
-
-def _keys(parts: Sequence[PartResult]) -> Keys:
-    columns = zip(*(part.keys.columns for part in parts), strict=True)
-    return Keys(parts[0].keys.names, tuple(np.concatenate(pieces) for pieces in columns))
-
-
-def _reasons(parts: Sequence[PartResult]) -> dict[int, str]:
-    reasons: dict[int, str] = {}
-    first = 0
-    for part in parts:
-        reasons.update((first + member, reason) for member, reason in part.reasons().items())
-        first += len(part)
-    return reasons
-
-
-def _parameters(parts: Sequence[PartResult]) -> Parameters:
-    """[K, …] each; a part without any trained member has NaN."""
-    shapes = next(part.parameters for part in parts if part.parameters)
-    return {
-        name: np.concatenate(
-            [
-                part.parameters.get(name, np.full((len(part), *array.shape[1:]), np.nan, array.dtype))
-                for part in parts
-            ]
-        )
-        for name, array in shapes.items()
-    }
+        members = trained[largest].tolist()
+        return tuple((self._keys.key(member), float(self._losses[member])) for member in members)
 
 
 def _quantiles(losses: NDArray[np.float64]) -> tuple[float, float, float, float, float] | None:

@@ -1,20 +1,21 @@
 """Fleets in parts: contiguous runs of members, in the order of keys, that any worker may train.
 
 What a member becomes does not depend on the part it is in, so parts are chosen by cost alone. A part takes its own
-rows along, or says which rows of a dataset they are.
+rows along, or says which rows of a dataset they are; keys stay with the server, a worker knows members by number.
 
-Legend: K members.
+Legend: K members of the fleet, M of one part.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 
 import numpy as np
 
+from epochd_server.data.grouping import find_member
 from epochd_server.domain.data import TrainingArrays
 from epochd_server.domain.fleets import Groups, Keys
 from epochd_server.domain.work import DatasetFile, RowChoice, RunWork
@@ -25,43 +26,83 @@ PART_SECONDS = 2.0
 """Of a part, estimated: after each of them other runs may have the worker."""
 _MEMBER_ROWS = 8
 """What a member costs besides its rows, in rows."""
+_NO_KEYS = Keys((), ())
 
 
-def fleet_parts(run: RunWork, workers: int) -> list[TrainFleet]:
-    """The parts of a fleet: one where it is small, else as many for each worker."""
-    parts = 1
-    if run.seconds > WORTH_SPLITTING_SECONDS:
-        parts = min(max(run.members, 1), workers * math.ceil(run.seconds / (workers * PART_SECONDS)))
+@dataclass(frozen=True, slots=True, eq=False)
+class FleetPart:
+    """A part of a fleet.
+
+    Attributes:
+        work: What a worker is sent.
+        first: Its first member.
+        last: The one after its last.
+    """
+
+    work: TrainFleet
+    first: int
+    last: int
+
+
+def keys_of(run: RunWork) -> Keys:
+    """The keys of a fleet's K members."""
+    if run.spec.sweep is not None:
+        return run.spec.sweep.keys()
     if run.data.groups is None:
-        return [_part(run, run.data, (part, parts)) for part in range(parts)]
-    return [_part(run, data, (0, 1)) for data in shares_of(run.data, run.data.groups, parts)]
+        raise ValueError("a fleet needs groups or a sweep")
+    return run.data.groups.keys
 
 
-def _part(run: RunWork, data: TrainingArrays | DatasetFile, share: tuple[int, int]) -> TrainFleet:
-    return TrainFleet(run_id=run.run_id, spec=run.spec, data=data, share=share)
+def fleet_parts(run: RunWork, workers: int) -> list[FleetPart]:
+    """The parts of a fleet: one where it is small, else as many for each worker."""
+    keys, groups, parts = keys_of(run), run.data.groups, 1
+    if run.seconds > WORTH_SPLITTING_SECONDS:
+        parts = min(max(len(keys), 1), workers * math.ceil(run.seconds / (workers * PART_SECONDS)))
+    cuts = _even_cuts(len(keys), parts) if groups is None else _cuts_by_cost(groups, parts)
+    shares = [run.data] * parts if groups is None else _shares(run.data, groups, cuts)
+    asked = [find_member(keys, key) for key in run.spec.logging.members]
+    logged = [member for member in asked if member is not None]
+    return [
+        FleetPart(
+            TrainFleet(
+                run_id=run.run_id,
+                spec=run.spec,
+                data=data,
+                share=(first, last),
+                logged=tuple(member - first for member in logged if first <= member < last),
+            ),
+            first,
+            last,
+        )
+        for (first, last), data in zip(pairwise(cuts), shares, strict=True)
+    ]
 
 
-def shares_of(
-    data: TrainingArrays | DatasetFile, groups: Groups, parts: int
-) -> Iterator[TrainingArrays | DatasetFile]:
-    """The members of each part and their rows, as views; parts have about equally many rows each."""
+def _even_cuts(members: int, parts: int) -> list[int]:
+    return [members * part // parts for part in range(parts + 1)]
+
+
+def _cuts_by_cost(groups: Groups, parts: int) -> list[int]:
+    """Where parts begin and end that have about equally many rows each."""
     costs = groups.offsets + _MEMBER_ROWS * np.arange(len(groups.offsets))
-    cuts = np.searchsorted(costs, costs[-1] * np.arange(parts + 1) / parts).tolist()
+    cuts: list[int] = np.searchsorted(costs, costs[-1] * np.arange(parts + 1) / parts).tolist()
+    return cuts
+
+
+def _shares(
+    data: TrainingArrays | DatasetFile, groups: Groups, cuts: list[int]
+) -> Iterator[TrainingArrays | DatasetFile]:
+    """The rows of each part, as views."""
     unfit = iter(sorted(groups.unfit.items()))
     counts = np.diff(np.searchsorted(sorted(groups.unfit), cuts)).tolist()
     for (first, last), failed in zip(pairwise(cuts), counts, strict=True):
         begin, end = groups.offsets[[first, last]].tolist()
         mine = Groups(
-            keys=keys_of_share(groups.keys, first, last),
+            keys=_NO_KEYS,
             offsets=groups.offsets[first : last + 1] - begin,
             unfit={member - first: reason for member, reason in islice(unfit, failed)},
         )
         yield _share_of(data, mine, slice(begin, end))
-
-
-def keys_of_share(keys: Keys, first: int, last: int) -> Keys:
-    """The keys of the members from ``first`` up to ``last``, which is not among them."""
-    return Keys(keys.names, tuple(column[first:last] for column in keys.columns))
 
 
 def _share_of(

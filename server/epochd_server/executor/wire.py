@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.domain.data import TrainingArrays
-from epochd_server.domain.fleets import Keys
 from epochd_server.domain.specs import TrainingSpec
 from epochd_server.domain.work import DatasetFile
 
@@ -77,14 +76,16 @@ class TrainFleet:
     """A part of a fleet to be trained: some of its members, neighbours in the order of keys.
 
     Attributes:
-        data: The rows of these members, with their groups; of a sweep the rows that all its members share.
-        share: Of a sweep: which part of its members, of how many; (0, 1) is all.
+        data: The rows of these members, with their groups (without keys); of a sweep those that all members share.
+        share: The first of these members, and the one after the last.
+        logged: Those of them whose epochs are to be told, counted from the part's first.
     """
 
     run_id: str
     spec: TrainingSpec
     data: TrainingArrays | DatasetFile
     share: tuple[int, int]
+    logged: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +107,11 @@ class FleetBegan:
     """Training of a fleet's part began.
 
     Attributes:
-        keys: Of the part's members.
-        rows: Theirs, int64 [M].
-        unfit: Members that are not trained → reason in UPPER_SNAKE.
+        rows: How many the part has; of a sweep each member has them all.
     """
 
     device: str
-    keys: Keys
-    rows: NDArray[np.int64]
-    unfit: Mapping[int, str]
+    rows: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
