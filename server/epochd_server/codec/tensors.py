@@ -54,39 +54,32 @@ def decode_raw(message: pb.Tensor, violations: Violations) -> RawTensor | None:
     Returns:
         None, and everything wrong in ``violations``, where the tensor is malformed.
     """
-    kind = message.WhichOneof("elements")
-    dtype = _dtype(message, kind, violations)
-    shape = decode_shape(message.shape, violations)
-    if shape is None or dtype is None:
+    decoded = _decode(message, violations)
+    if decoded is None:
         return None
-    count = math.prod(shape)
-    if kind == "numbers":
-        array = _numbers(message.numbers, dtype, count, violations)
-        return None if array is None else RawTensor(dtype, shape, memoryview(array.tobytes()))
-    if kind is None and count:
-        violations.add("elements", f"must be set: data or numbers, {count} of them")
-        return None
-    data = message.data  # every access makes a copy
-    if not _length_fits(data, dtype, count, violations):
-        return None
+    dtype, shape, elements = decoded
+    data = elements if isinstance(elements, bytes) else elements.tobytes()
     return RawTensor(dtype, shape, memoryview(data))
 
 
 def decode_tensor(message: pb.Tensor, violations: Violations) -> NDArray[np.generic] | None:
-    """The tensor as a read-only array over the message's own bytes, where those can be used as they are.
+    """The tensor as an array: a read-only one over the message's own bytes, where those can be used as they are.
 
     bfloat16 becomes float32, which holds every bfloat16 exactly.
 
     Returns:
         None, and everything wrong in ``violations``, where the tensor is malformed.
     """
-    raw = decode_raw(message, violations)
-    if raw is None:
+    decoded = _decode(message, violations)
+    if decoded is None:
         return None
-    array: NDArray[np.generic] = np.frombuffer(raw.data, dtype=_WIRE[raw.dtype]).reshape(raw.shape)
-    if raw.dtype == BFLOAT16:
+    dtype, shape, elements = decoded
+    array: NDArray[np.generic] = (
+        np.ndarray(shape, _WIRE[dtype], elements) if isinstance(elements, bytes) else elements.reshape(shape)
+    )
+    if dtype == BFLOAT16:
         return (array.astype(np.uint32) << 16).view(np.float32)
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def decode_shape(
@@ -97,16 +90,15 @@ def decode_shape(
         violations.add(field, f"has {len(sizes)} dimensions, at most {MAX_DIMENSIONS} are allowed")
         return None
     shape = tuple(sizes)
-    sound = True
-    for axis, size in enumerate(shape):
-        if size < 0:
-            violations.add(f"{field}[{axis}]", f"must be >= 0, is {size}")
-            sound = False
     # Libraries refuse a huge stride even where another dimension is 0.
-    if sound and math.prod(max(size, 1) for size in shape) * _WIDEST > _MAX_BYTES:
+    if min(shape, default=0) >= 0 and math.prod(filter(None, shape)) * _WIDEST <= _MAX_BYTES:
+        return shape
+    negative = [axis for axis, size in enumerate(shape) if size < 0]
+    for axis in negative:
+        violations.add(f"{field}[{axis}]", f"must be >= 0, is {shape[axis]}")
+    if not negative:
         violations.add(field, "is too large: the product of the dimensions overflows 64 bits")
-        sound = False
-    return shape if sound else None
+    return None
 
 
 def encode_tensor(array: NDArray[np.generic]) -> pb.Tensor:
@@ -115,8 +107,21 @@ def encode_tensor(array: NDArray[np.generic]) -> pb.Tensor:
     Raises:
         KeyError: The array's type has no DataType.
     """
+    message = pb.Tensor()
+    fill_tensor(message, array)
+    return message
+
+
+def fill_tensor(message: pb.Tensor, array: NDArray[np.generic]) -> None:
+    """Makes an empty message that of an array, as :func:`encode_tensor` does; in place nothing is copied twice.
+
+    Raises:
+        KeyError: The array's type has no DataType.
+    """
     number, wire = _encoding(array.dtype)
-    return pb.Tensor(dtype=number, shape=array.shape, data=array.astype(wire, copy=False).tobytes())
+    message.dtype = number
+    message.shape.extend(array.shape)
+    message.data = (array if array.dtype == wire else array.astype(wire)).tobytes()
 
 
 @lru_cache(maxsize=64)
@@ -141,6 +146,26 @@ def decode_numbers(message: pb.Numbers) -> NDArray[np.float64]:
 def item_size(dtype: str) -> int:
     """Bytes an element of a type named as in PyTorch."""
     return _WIRE[dtype].itemsize
+
+
+def _decode(
+    message: pb.Tensor, violations: Violations
+) -> tuple[str, tuple[int, ...], bytes | NDArray[np.generic]] | None:
+    """A tensor's type, shape and as many elements in wire form: the message's bytes, or an array of its numbers."""
+    kind = message.WhichOneof("elements")
+    dtype = _dtype(message, kind, violations)
+    shape = decode_shape(message.shape, violations)
+    if shape is None or dtype is None:
+        return None
+    count = math.prod(shape)
+    if kind == "numbers":
+        array = _numbers(message.numbers, dtype, count, violations)
+        return None if array is None else (dtype, shape, array)
+    if kind is None and count:
+        violations.add("elements", f"must be set: data or numbers, {count} of them")
+        return None
+    data = message.data  # every access makes a copy
+    return (dtype, shape, data) if _length_fits(data, dtype, count, violations) else None
 
 
 def _dtype(message: pb.Tensor, kind: str | None, violations: Violations) -> str | None:
@@ -173,6 +198,8 @@ def _numbers(
         return _to_bfloat16(values)
     if wire.kind != "f":
         return _to_integers(values, dtype, violations)
+    if wire == values.dtype:
+        return values
     with np.errstate(over="ignore", under="ignore"):
         return values.astype(wire)
 

@@ -10,8 +10,8 @@ client as INTERNAL without its text.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -196,16 +196,27 @@ class Violations:
         path = ".".join(parts).replace(".[", "[")
         self.found.append(FieldViolation(path, description))
 
-    @contextmanager
-    def within(self, field: str) -> Iterator[None]:
+    def within(self, field: str) -> AbstractContextManager[None]:
         """Prefixes every field added inside the block; ``[3]`` indexes the enclosing repeated field."""
-        self._prefix.append(field)
-        try:
-            yield
-        finally:
-            self._prefix.pop()
+        return _Within(self._prefix, field)
 
     def raise_if_any(self) -> None:
         """Raises :class:`InvalidInput` with all violations found so far, if there are any."""
         if self.found:
             raise InvalidInput(self.found)
+
+
+class _Within:
+    """A field's place on the path; a class of its own since a generator takes longer than most blocks."""
+
+    __slots__ = ("_field", "_prefix")
+
+    def __init__(self, prefix: list[str], field: str) -> None:
+        self._prefix = prefix
+        self._field = field
+
+    def __enter__(self) -> None:
+        self._prefix.append(self._field)
+
+    def __exit__(self, *_: object) -> None:
+        self._prefix.pop()

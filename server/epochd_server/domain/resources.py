@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 NAME_RULE = "1 to 64 lower-case letters, digits and hyphens, starting with a letter"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
@@ -15,6 +16,8 @@ _DATASET = re.compile(r"datasets/([0-9a-f]{64})")
 _VERSION = re.compile(r"models/([a-z][a-z0-9-]{0,63})/versions/([1-9][0-9]{0,8})")
 _MODEL = re.compile(r"models/([a-z][a-z0-9-]{0,63})")
 _ALIAS = re.compile(r"models/([a-z][a-z0-9-]{0,63})@([a-z][a-z0-9-]{0,63})")
+_LONGEST = 136
+"""Characters that the name of a version may have; what is longer is not looked at, nor remembered."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 REQUEST_ID_RULE = "1 to 128 letters, digits and '-_.', starting with a letter or digit"
 
@@ -92,6 +95,11 @@ VERSION_REFERENCE_RULE = "must be models/{model}, models/{model}/versions/{versi
 
 def parse_version_reference(name: str) -> VersionReference | None:
     """What ``name`` refers to, or None where it fits none of the three forms."""
+    return _parse_version_reference(name) if len(name) <= _LONGEST else None
+
+
+@lru_cache(maxsize=4096)
+def _parse_version_reference(name: str) -> VersionReference | None:
     if match := _VERSION.fullmatch(name):
         return VersionReference(match[1], version=int(match[2]))
     if match := _ALIAS.fullmatch(name):

@@ -27,6 +27,8 @@ def kernel_array(array: Any, dtype: DTypeLike) -> NDArray[Any]:
     numba compiles a kernel again for read-only arrays, such as memory-mapped files and received messages are.
     So they are passed as if writable: kernels write to no array that a caller handed in.
     """
+    if isinstance(array, np.ndarray) and array.dtype == dtype and array.flags.carray:
+        return array
     ready: NDArray[Any] = np.require(array, dtype, ("C_CONTIGUOUS", "ALIGNED"))
     if ready.flags.writeable:
         return ready

@@ -49,6 +49,7 @@ class Guard:
     def __init__(self) -> None:
         self.stopping = False
         self.calls: Counter[tuple[str, str]] = Counter()
+        self._logs_all = bool(_log.is_enabled_for(logging.DEBUG))
 
     def wrap(self, method: str, handler: Handler) -> Handler:
         """A handler of bytes around one of messages.
@@ -63,7 +64,7 @@ class Guard:
         """Counts a call and logs its one line."""
         self.calls[method, code] += 1
         quiet = code == "OK" and method in QUIET
-        if quiet and not _log.is_enabled_for(logging.DEBUG):
+        if quiet and not self._logs_all:
             return
         log = _log.debug if quiet else _log.info
         log("call", method=method, code=code, ms=round((time.perf_counter() - started) * 1000, 2))
@@ -88,7 +89,8 @@ class Registrar:
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
         """Registers a service."""
-        register(self._server, service, {name: self._guard.wrap(name, made) for name, made in handlers.items()})
+        wrapped = {name: self._guard.wrap(name, handler) for name, handler in handlers.items()}
+        register(self._server, service, wrapped)
         self.services.append(service)
 
 
