@@ -22,6 +22,7 @@ from epochd_server.domain.specs import (
     Precision,
     SequentialModel,
 )
+from epochd_server.domain.validation import EarlyStopping
 from epochd_server.engine.cohort import (
     CohortData,
     CohortResult,
@@ -99,16 +100,20 @@ def make_task(
     weights: Any = None,
     shared_members: int | None = None,
     initial: Mapping[str, Any] | None = None,
+    held_out: Any = None,
+    metrics: Any = (),
+    early_stopping: EarlyStopping | None = None,
     **optimizer_values: Any,
 ) -> CohortTask:
-    """A task from concatenated rows and the row counts of its members (``sizes``; one member by default)."""
+    """A task from concatenated rows and the row counts of its members (``sizes``; one member by default).
+
+    ``held_out`` are features, targets, sizes and maybe weights of the validation.
+    """
     dtype = np.float32 if precision is Precision.FLOAT32 else np.float64
     loss = loss if isinstance(loss, Loss) else Loss(kind=loss)
-    features = np.asarray(features, dtype)
-    targets = np.asarray(targets)
-    targets = targets.astype(np.int64 if loss.kind is LossKind.CROSS_ENTROPY else dtype)
-    sizes = [len(features)] if sizes is None else sizes
-    members = shared_members or len(sizes)
+    data = _cohort_data(loss, dtype, features, targets, sizes, weights)
+    features, targets = data.features, data.targets
+    members = shared_members or len(data.offsets) - 1
 
     def column(value: Any, kind: Any) -> Any:
         return np.broadcast_to(np.asarray(value, kind), (members,)).copy()
@@ -123,12 +128,7 @@ def make_task(
         accumulation_steps=accumulation_steps,
         init=init,
         precision=precision,
-        data=CohortData(
-            features=features,
-            targets=targets,
-            offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-            weights=None if weights is None else np.asarray(weights, dtype),
-        ),
+        data=data,
         shared_data=shared_members is not None,
         epochs=column(epochs, np.int64),
         seeds=column(seeds, np.int64),
@@ -136,6 +136,21 @@ def make_task(
         log_every=column(log_every, np.int64),
         log_parameters=column(log_parameters, np.bool_),
         initial=initial,
+        validation=None if held_out is None else _cohort_data(loss, dtype, *held_out),
+        metrics=tuple(metrics),
+        early_stopping=early_stopping,
+    )
+
+
+def _cohort_data(
+    loss: Loss, dtype: Any, features: Any, targets: Any, sizes: Any = None, weights: Any = None
+) -> CohortData:
+    targets = np.asarray(targets)
+    return CohortData(
+        features=np.asarray(features, dtype),
+        targets=targets.astype(np.int64 if loss.kind is LossKind.CROSS_ENTROPY else dtype),
+        offsets=np.concatenate([[0], np.cumsum([len(targets)] if sizes is None else sizes)]).astype(np.int64),
+        weights=None if weights is None else np.asarray(weights, dtype),
     )
 
 
@@ -255,25 +270,28 @@ def distance(actual: Any, expected: Any) -> float:
 def subset(task: CohortTask, members: Any) -> CohortTask:
     """The same task with some of its members, in the order given; rows are copied together."""
     members = np.asarray(members)
-    offsets = task.data.offsets
-    rows = [np.arange(offsets[k], offsets[k + 1]) for k in members]
-    chosen = np.concatenate(rows)
-    weights = task.data.weights
     values = task.hyperparameters
     columns = {name: getattr(values, name)[members] for name in HYPERPARAMETERS}
     return dataclasses.replace(
         task,
-        data=CohortData(
-            features=task.data.features[chosen],
-            targets=task.data.targets[chosen],
-            offsets=np.concatenate([[0], np.cumsum([len(r) for r in rows])]).astype(np.int64),
-            weights=None if weights is None else weights[chosen],
-        ),
+        data=_rows_of(task.data, members),
+        validation=None if task.validation is None else _rows_of(task.validation, members),
         epochs=task.epochs[members],
         seeds=task.seeds[members],
         hyperparameters=Hyperparameters(nesterov=values.nesterov, **columns),
         log_every=task.log_every[members],
         log_parameters=task.log_parameters[members],
+    )
+
+
+def _rows_of(data: CohortData, members: Any) -> CohortData:
+    rows = [np.arange(data.offsets[k], data.offsets[k + 1]) for k in members]
+    chosen = np.concatenate(rows)
+    return CohortData(
+        features=data.features[chosen],
+        targets=data.targets[chosen],
+        offsets=np.concatenate([[0], np.cumsum([len(r) for r in rows])]).astype(np.int64),
+        weights=None if data.weights is None else data.weights[chosen],
     )
 
 

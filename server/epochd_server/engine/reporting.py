@@ -17,6 +17,7 @@ from epochd_server.engine.task import (
     MemberState,
     Observer,
 )
+from epochd_server.engine.validation import Scores, Validator, joined, no_scores
 
 LOG_INTERVAL = 0.05
 """Seconds between two calls of :meth:`Observer.logs` while training goes on."""
@@ -51,7 +52,13 @@ class Reporter:
         self._epochs_done = np.zeros(members, np.int64)
         self._losses = np.full(members, np.nan)
         self._messages: list[str | None] = [None] * members
+        self.validator = (
+            None if task.validation is None else Validator(task, task.validation, total_size(slots))
+        )
+        self._scores = no_scores(members, len(task.metrics))
+        self._best_epochs = np.full(members, -1, np.int64)
         self._points: list[tuple[Integers, Integers, Floats, Floats]] = []
+        self._point_scores: list[Scores] = []
         self._snapshots: list[list[Floats | None] | None] = []
         self._ended: list[Integers] = []
         self._stopped: frozenset[int] = frozenset()
@@ -65,12 +72,16 @@ class Reporter:
         losses: Floats,
         rows_per_second: Floats,
         snapshots: list[Floats | None] | None = None,
+        scores: Scores | None = None,
     ) -> None:
         """Takes log points, [M] each; ``snapshots`` are flat parameter vectors [P] where they are wanted.
 
         Each member's last epoch is among them for the sake of its loss; it is passed on only where it was asked for.
+        ``scores`` are given where the task has a validation.
         """
         self._losses[members] = losses  # in the order of epochs, so the last one stays
+        if scores is not None:
+            self._scores.put(members, scores)
         asked = np.flatnonzero(epochs % self._log_every[members] == 0)
         if not len(asked):
             return
@@ -78,7 +89,10 @@ class Reporter:
             members, epochs = members[asked], epochs[asked]
             losses, rows_per_second = losses[asked], rows_per_second[asked]
             snapshots = None if snapshots is None else [snapshots[position] for position in asked.tolist()]
+            scores = None if scores is None else scores.of(asked)
         self._points.append((members, epochs, losses, rows_per_second))
+        if scores is not None:
+            self._point_scores.append(scores)
         self._snapshots.append(snapshots)
 
     def end(
@@ -96,6 +110,8 @@ class Reporter:
         self._epochs_done[members] = epochs_done
         self._losses[members[states == MemberState.DIVERGED]] = np.nan
         self._flat[members] = flat
+        if self.validator is not None:
+            self._keep_best(self.validator, members, states)
         for position in np.flatnonzero(states != MemberState.FINISHED):
             member = int(members[position])
             if states[position] == MemberState.DIVERGED:
@@ -121,7 +137,7 @@ class Reporter:
         """Tells the observer what was collected: logs first, then ends."""
         if self._points:
             self._observer.logs(self._log_batch())
-            self._points, self._snapshots = [], []
+            self._points, self._snapshots, self._point_scores = [], [], []
         if self._ended:
             self._observer.ended(self._end_batch())
             self._ended = []
@@ -135,12 +151,26 @@ class Reporter:
             epochs_done=self._epochs_done,
             final_loss=self._losses,
             messages=self._messages,
+            validation_losses=self._scores.losses,
+            metrics=self._scores.metrics,
+            best_epochs=self._best_epochs,
         )
+
+    def _keep_best(self, validator: Validator, members: Integers, states: Integers) -> None:
+        """Gives members that finished the best parameters they had, where that was asked for."""
+        finished = states == MemberState.FINISHED
+        unfinished = members[~finished]
+        self._scores.put(unfinished, no_scores(len(unfinished), self._scores.metrics.shape[1]))
+        restored = members[finished & validator.restored(members)]
+        if len(restored):
+            self._best_epochs[restored], self._flat[restored], scores = validator.best(restored)
+            self._scores.put(restored, scores)
 
     def _log_batch(self) -> LogBatch:
         members, epochs, losses, rates = (
             np.concatenate(column) for column in zip(*self._points, strict=True)
         )
+        scores = None if self.validator is None else joined(self._point_scores)
         return LogBatch(
             members=members,
             epochs=epochs,
@@ -148,6 +178,8 @@ class Reporter:
             lrs=self._lr[members],
             rows_per_second=rates,
             parameters=self._named_snapshots(),
+            validation_losses=None if scores is None else scores.losses,
+            metrics=None if scores is None else scores.metrics,
         )
 
     def _named_snapshots(self) -> list[dict[str, Floats] | None] | None:
@@ -168,4 +200,7 @@ class Reporter:
             final_losses=self._losses[members],
             parameters=unpack(self._flat[members], self._slots),
             messages=[self._messages[int(member)] for member in members],
+            validation_losses=self._scores.losses[members],
+            metrics=self._scores.metrics[members],
+            best_epochs=self._best_epochs[members],
         )

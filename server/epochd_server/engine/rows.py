@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from epochd_server.domain.specs import LossKind
 from epochd_server.engine.arrays import kernel_array
-from epochd_server.engine.task import CohortTask, Floats, Integers
+from epochd_server.engine.task import CohortData, CohortTask, Floats, Integers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,9 +35,15 @@ class Rows:
         return self.targets.ndim == 1
 
 
-def rows_of(task: CohortTask) -> Rows:
-    """The rows of a task's members."""
-    data, members = task.data, task.members
+def rows_of(task: CohortTask, data: CohortData | None = None) -> Rows:
+    """The rows of a task's members.
+
+    Args:
+        task: What is trained.
+        data: Which of its rows; None is those it trains on.
+    """
+    data = task.data if data is None else data
+    members = task.members
     if task.shared_data:
         starts = np.zeros(members, np.int64)
         counts = np.full(members, len(data.features), np.int64)
@@ -47,7 +53,7 @@ def rows_of(task: CohortTask) -> Rows:
     batch = counts if task.batch_size is None else np.minimum(counts, task.batch_size)
     return Rows(
         features=kernel_array(data.features, task.dtype),
-        targets=_targets(task),
+        targets=_targets(task, data),
         weights=None if data.weights is None else kernel_array(data.weights, task.dtype),
         starts=starts,
         counts=counts,
@@ -55,8 +61,8 @@ def rows_of(task: CohortTask) -> Rows:
     )
 
 
-def _targets(task: CohortTask) -> NDArray[np.generic]:
-    targets = task.data.targets
+def _targets(task: CohortTask, data: CohortData) -> NDArray[np.generic]:
+    targets = data.targets
     if task.loss.kind is LossKind.CROSS_ENTROPY:
         return kernel_array(targets, np.int64)
     return kernel_array(targets.reshape(len(targets), -1), task.dtype)

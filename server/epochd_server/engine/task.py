@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.domain.specs import Init, Loss, Model, OptimizerKind, Precision
+from epochd_server.domain.validation import EarlyStopping, Metric
 
 Floats = NDArray[np.floating]
 Integers = NDArray[np.int64]
@@ -80,6 +81,13 @@ class CohortTask:
     """[K]"""
     initial: Mapping[str, Floats] | None = None
     """Start values by parameter name, [K, …] each; overrides ``init`` for all parameters."""
+    validation: CohortData | None = None
+    """Held-out rows of every member, with offsets of their own; where data are shared, one set for all members."""
+    metrics: tuple[Metric, ...] = ()
+    """Measured on the held-out rows with their loss: after logged epochs, after those that early stopping decides by,
+    and after a member's last."""
+    early_stopping: EarlyStopping | None = None
+    """When members leave before their last epoch; needs ``validation``."""
 
     @property
     def members(self) -> int:
@@ -96,6 +104,7 @@ class MemberState(enum.IntEnum):
     """How a member's training ended."""
 
     FINISHED = 0
+    """It made all its epochs, or early stopping ended it."""
     DIVERGED = 1
     """Its loss or its parameters became NaN or infinite."""
     STOPPED = 2
@@ -117,6 +126,11 @@ class LogBatch:
     rows_per_second: NDArray[np.float64]
     parameters: list[dict[str, Floats] | None] | None
     """After the epoch's update, for members that log them; None when none of them does."""
+    validation_losses: NDArray[np.float64] | None = None
+    """The loss on the held-out rows *after* the epoch's update, unlike ``losses``; NaN for a member that has none.
+    None where the task has no validation, as for ``metrics``."""
+    metrics: NDArray[np.float64] | None = None
+    """[M, metrics] after the epoch's update; NaN where one is not defined on a member's held-out rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -129,9 +143,15 @@ class EndBatch:
     epochs_done: Integers
     final_losses: NDArray[np.float64]
     parameters: dict[str, Floats]
-    """Name → [M, …], as they were at the end."""
+    """Name → [M, …], as they were at the end, or after ``best_epochs`` where early stopping restored those."""
     messages: list[str | None]
     """Why a member FAILED or DIVERGED, for its owner to read."""
+    validation_losses: NDArray[np.float64]
+    """The loss of these parameters on the held-out rows; NaN for members without, and those that did not finish."""
+    metrics: NDArray[np.float64]
+    """[M, metrics] of these parameters; NaN as for ``validation_losses``."""
+    best_epochs: Integers
+    """The epoch after whose update the parameters are those here, where early stopping restored the best; else −1."""
 
 
 class Observer(Protocol):
@@ -152,13 +172,20 @@ class CohortResult:
     """What became of every member."""
 
     parameters: dict[str, Floats]
-    """PyTorch's names (``linear.weight``, ``0.bias`` …) → [K, …]."""
+    """PyTorch's names (``linear.weight``, ``0.bias`` …) → [K, …], as in :class:`EndBatch`."""
     states: Integers
     """[K] :class:`MemberState` values."""
     epochs_done: Integers
-    """[K] epochs whose update was made; for a diverged member the epoch in which it diverged."""
+    """[K] epochs whose update was made, fewer than asked where early stopping ended a member; for a diverged member
+    the epoch in which it diverged."""
     final_loss: NDArray[np.float64]
     """[K] the last epoch's loss, so before its update, whether it is logged or not; of a stopped member the last
     logged one; NaN for members that diverged or logged nothing."""
     messages: list[str | None]
     """[K] why a member FAILED or DIVERGED."""
+    validation_losses: NDArray[np.float64]
+    """[K], as in :class:`EndBatch`; so are those below."""
+    metrics: NDArray[np.float64]
+    """[K, metrics]"""
+    best_epochs: Integers
+    """[K]"""

@@ -58,6 +58,11 @@ class _Silent:
 def _task(precision: Precision, rows: int) -> CohortTask:
     dtype = np.dtype(precision.value)
     zero = np.zeros(1)
+    data = CohortData(
+        features=np.ones((rows, 1), dtype),
+        targets=np.ones(rows, dtype),
+        offsets=np.array([0, rows], np.int64),
+    )
     return CohortTask(
         model=LinearModel(in_features=1, out_features=1),
         loss=Loss(kind=LossKind.MSE),
@@ -67,11 +72,8 @@ def _task(precision: Precision, rows: int) -> CohortTask:
         accumulation_steps=1,
         init=Init.ZEROS,
         precision=precision,
-        data=CohortData(
-            features=np.ones((rows, 1), dtype),
-            targets=np.ones(rows, dtype),
-            offsets=np.array([0, rows], np.int64),
-        ),
+        data=data,
+        validation=data,
         epochs=np.ones(1, np.int64),
         seeds=np.zeros(1, np.int64),
         hyperparameters=Hyperparameters(

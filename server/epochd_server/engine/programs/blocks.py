@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.engine import optimizers
+from epochd_server.engine.chain import Chain
+from epochd_server.engine.programs.lane_state import Record, State
 from epochd_server.engine.reporting import Reporter
 from epochd_server.engine.rows import Rows
 from epochd_server.engine.task import CohortTask, Floats, Integers, MemberState
+from epochd_server.engine.validation import Scores, Validator, chain_forward, no_scores
 
 MOST_LANES = 128
 """Enough for the vector units to outweigh the loops around them."""
@@ -26,37 +29,6 @@ BLOCK_BYTES = 1 << 20
 CHUNK_SECONDS = 0.012
 """How long one call of a kernel should last."""
 CHUNK_EPOCHS = 4096
-
-
-class State(NamedTuple):
-    """What changes from epoch to epoch; arrays [·, L]."""
-
-    parameters: Floats
-    first: Floats
-    second: Floats
-    powers: NDArray[np.float64]
-    table: NDArray[np.float64]
-    alive: NDArray[np.bool_]
-    """[L]"""
-    epochs: Integers
-    """[L] how many epochs a lane shall make."""
-    ended: Integers
-    """[L] epochs a lane had made when it ended; −1 before that."""
-    final: Floats
-    """[P, L] the parameters of lanes that ended, as they were then."""
-
-
-class Record(NamedTuple):
-    """What a chunk of E epochs leaves behind."""
-
-    wanted: NDArray[np.bool_]
-    """[E, L] which epochs a lane logs."""
-    losses: NDArray[np.float64]
-    """[E, L], at least where wanted."""
-    snapshot_of: Integers
-    """[E] which snapshot an epoch's parameters go to, or −1."""
-    snapshots: Floats
-    """[S, P, L]"""
 
 
 class Pace:
@@ -98,14 +70,18 @@ class Block(ABC):
 
     Args:
         task: The whole cohort.
+        chain: Its network.
         rows: Its rows.
         members: [L] which of them are in this block.
         start: [L, P] their initial parameters, in the precision of the arithmetic.
         pace: Of the blocks of this task.
     """
 
-    def __init__(self, task: CohortTask, rows: Rows, members: Integers, start: Floats, pace: Pace) -> None:
+    def __init__(
+        self, task: CohortTask, chain: Chain, rows: Rows, members: Integers, start: Floats, pace: Pace
+    ) -> None:
         self._task = task
+        self._forward = chain_forward(chain)
         self._members = members
         self._counts = rows.counts[members]
         self._pace = pace
@@ -140,15 +116,19 @@ class Block(ABC):
         if not wanted:
             return
         lanes = np.flatnonzero(self._state.alive & np.isin(self._members, list(wanted)))
+        self._leave(lanes, MemberState.STOPPED, reporter)
+
+    def _leave(self, lanes: Integers, how: MemberState, reporter: Reporter) -> None:
+        """Ends living lanes before their last epoch."""
         self._state.alive[lanes] = False
         self._state.ended[lanes] = self._epoch
         self._told[lanes] = True
-        states = np.full(len(lanes), MemberState.STOPPED, np.int64)
+        states = np.full(len(lanes), how, np.int64)
         flat = self._state.parameters[:, lanes].T
         reporter.end(self._members[lanes], states, self._state.ended[lanes], flat)
 
     def _run_chunk(self, reporter: Reporter) -> None:
-        epochs, wanted = self._next_chunk()
+        epochs, wanted = self._next_chunk(reporter.validator)
         snapshot_of, snapshots = self._snapshot_space(wanted)
         record = Record(wanted, np.empty(wanted.shape), snapshot_of, snapshots)
         work = self._epoch_work()
@@ -156,20 +136,41 @@ class Block(ABC):
         ran = self._advance(record, epochs)
         seconds = max(reporter.clock() - began, 1e-9)
         self._pace.learn(seconds / ran / work)
-        self._report_logs(reporter, record, ran, ran / seconds)
+        scores, stopping = self._validate(reporter.validator, self._epoch + ran - 1)
+        self._report_logs(reporter, record, ran, ran / seconds, scores)
         self._epoch += ran
         self._report_ends(reporter)
+        self._leave(np.flatnonzero(stopping & self._state.alive), MemberState.FINISHED, reporter)
 
-    def _next_chunk(self) -> tuple[int, NDArray[np.bool_]]:
+    def _validate(self, validator: Validator | None, epoch: int) -> tuple[Scores | None, NDArray[np.bool_]]:
+        """Measures the lanes that are due after an epoch: what they reach [L], and which of them [L] shall leave."""
+        lanes, stopping = len(self._members), np.zeros(len(self._members), np.bool_)
+        if validator is None:
+            return None, stopping
+        scores = no_scores(lanes, len(self._task.metrics))
+        state = self._state
+        there = state.alive | ((state.ended == epoch + 1) & ~self._told)
+        due = np.flatnonzero(there & validator.due(self._members, np.array(epoch)))
+        if len(due):
+            flat = np.ascontiguousarray(state.parameters[:, due].T, self._task.dtype)
+            measured, stopping[due] = validator.observe(self._members[due], epoch, flat, self._forward)
+            scores.put(due, measured)
+        return scores, stopping
+
+    def _next_chunk(self, validator: Validator | None) -> tuple[int, NDArray[np.bool_]]:
         """How many epochs to run next, and which of them [E, L] are logged by which lane."""
         state = self._state
         left = int(state.epochs[state.alive].max()) - self._epoch
         affordable = int(CHUNK_SECONDS / (self._pace.seconds * self._epoch_work()))
         epochs = max(1, min(left, CHUNK_EPOCHS, affordable))
+        if validator is not None:
+            epochs = min(epochs, validator.epochs_until_due(self._members[state.alive], self._epoch))
         epoch = np.arange(self._epoch, self._epoch + epochs)[:, None]
         every = self._task.log_every[self._members]
         # of the last epoch the loss is always wanted: it is the member's final one
         wanted = ((epoch % every == 0) & (epoch < state.epochs)) | (epoch == state.epochs - 1)
+        if validator is not None:  # an epoch after which early stopping decides may turn out to be the last
+            wanted |= validator.due(self._members, epoch)
         return epochs, wanted & state.alive
 
     def _snapshot_space(self, wanted: NDArray[np.bool_]) -> tuple[Integers, Floats]:
@@ -181,7 +182,14 @@ class Block(ABC):
         parameters = self._state.parameters
         return snapshot_of, np.empty((len(epochs), *parameters.shape), parameters.dtype)
 
-    def _report_logs(self, reporter: Reporter, record: Record, ran: int, epochs_per_second: float) -> None:
+    def _report_logs(
+        self,
+        reporter: Reporter,
+        record: Record,
+        ran: int,
+        epochs_per_second: float,
+        scores: Scores | None,
+    ) -> None:
         done = np.where(self._state.ended < 0, self._epoch + ran, self._state.ended)
         epochs = np.arange(self._epoch, self._epoch + ran)[:, None]
         lanes, offsets = np.nonzero((record.wanted[:ran] & (epochs < done)).T)
@@ -196,7 +204,10 @@ class Block(ABC):
                 for lane, offset, ask in zip(lanes, offsets, asking, strict=True)
             ]
         rates = self._counts[lanes] * epochs_per_second
-        reporter.log(members, self._epoch + offsets, record.losses[offsets, lanes], rates, snapshots)
+        losses = record.losses[offsets, lanes]
+        # with a validation, a chunk ends with the first epoch that any lane logs: its scores are those of that epoch
+        scored = None if scores is None else scores.of(lanes)
+        reporter.log(members, self._epoch + offsets, losses, rates, snapshots, scored)
 
     def _report_ends(self, reporter: Reporter) -> None:
         state = self._state

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from epochd_server.domain.specs import LossKind
 from epochd_server.engine import optimizers
 from epochd_server.engine.chain import Affine, Chain
-from epochd_server.engine.programs.blocks import Block, Pace, Record, in_blocks, take
+from epochd_server.engine.programs.blocks import Block, Pace, in_blocks, take
 from epochd_server.engine.programs.gram_kernel import Problem, Work, fill_problem, run_gram_epochs
+from epochd_server.engine.programs.lane_state import Record
 from epochd_server.engine.reporting import Reporter
 from epochd_server.engine.rows import Rows
 from epochd_server.engine.task import CohortTask, Floats, Integers
@@ -55,7 +56,7 @@ class _GramBlock(Block):
     def __init__(
         self, task: CohortTask, chain: Chain, rows: Rows, members: Integers, start: Floats, pace: Pace
     ) -> None:
-        super().__init__(task, rows, members, start, pace)
+        super().__init__(task, chain, rows, members, start, pace)
         lanes, width = len(members), chain.in_features + chain.has_bias
         self._largest = float(np.finfo(task.dtype).max)
         self._work = Work(

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.engine.compiling import kernel
-from epochd_server.engine.programs.blocks import State
+from epochd_server.engine.programs.lane_state import State
 from epochd_server.engine.task import Floats
 
 

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from epochd_server.engine.compiling import kernel
 from epochd_server.engine.optimizers import refresh_scales, step_lanes
-from epochd_server.engine.programs.blocks import Record, State
 from epochd_server.engine.programs.lane_epochs import end_if_due, find_blemishes, keep_snapshot
 from epochd_server.engine.programs.lane_layers import TARGET, WIDTH_OUT, Network, backward, forward
 from epochd_server.engine.programs.lane_losses import batch_loss
+from epochd_server.engine.programs.lane_state import Record, State
 from epochd_server.engine.shuffling import permute
 from epochd_server.engine.task import Floats, Integers
 

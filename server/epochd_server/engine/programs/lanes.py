@@ -7,10 +7,11 @@ import numpy as np
 from epochd_server.engine import optimizers
 from epochd_server.engine.chain import Chain
 from epochd_server.engine.programs import lane_losses
-from epochd_server.engine.programs.blocks import Block, Pace, Record, in_blocks, take
+from epochd_server.engine.programs.blocks import Block, Pace, in_blocks, take
 from epochd_server.engine.programs.lane_kernel import Recipe, Scratch, run_epochs
 from epochd_server.engine.programs.lane_kernel import Rows as LaneRows
 from epochd_server.engine.programs.lane_layers import network_of
+from epochd_server.engine.programs.lane_state import Record
 from epochd_server.engine.reporting import Reporter
 from epochd_server.engine.rows import Rows
 from epochd_server.engine.task import CohortTask, Floats, Integers
@@ -30,6 +31,7 @@ class _Plan:
 
     def __init__(self, task: CohortTask, chain: Chain, rows: Rows) -> None:
         self.task = task
+        self.chain = chain
         self.size = chain.size
         self.network = network_of(chain)
         self.rows = rows
@@ -47,7 +49,7 @@ class _Plan:
 
 class _LaneBlock(Block):
     def __init__(self, plan: _Plan, members: Integers, start: Floats) -> None:
-        super().__init__(plan.task, plan.rows, members, start, plan.pace)
+        super().__init__(plan.task, plan.chain, plan.rows, members, start, plan.pace)
         self._plan = plan
         task, rows = plan.task, plan.rows
         most = int(self._counts.max())

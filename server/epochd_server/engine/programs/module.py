@@ -28,6 +28,7 @@ from epochd_server.engine.rows import Rows
 from epochd_server.engine.shuffling import derived_seed, epoch_permutation
 from epochd_server.engine.task import CohortTask, Floats, Integers, MemberState
 from epochd_server.engine.tracing import is_watched
+from epochd_server.engine.validation import Scores, Validator, no_scores
 
 MOST_MEMBERS = 64
 FAILED_MESSAGE = "the module raised an error in epoch {}; the server's log has the details"
@@ -146,6 +147,23 @@ class _Program:
         (gradients,) = torch.autograd.grad(losses.sum(), trained)
         return gradients[:members], losses[:members].detach()
 
+    def forward(self, flat: Floats, rows: Floats, places: Integers) -> Floats:
+        """Outputs of held-out rows, each member's together: a :data:`epochd_server.engine.validation.Forward`.
+
+        The module is called in evaluation mode, once for each member.
+        """
+        module, states = copy.deepcopy(self._module).eval(), torch.from_numpy(flat)
+        ends = np.searchsorted(places, np.arange(len(flat)), "right").tolist()
+        pieces, begin = [], 0
+        with torch.no_grad():
+            for state, end in zip(states, ends, strict=True):
+                if end > begin:
+                    named = {slot.name: state[slot.offset : slot.end].view(slot.shape) for slot in self.slots}
+                    outputs = functional_call(module, named, (torch.from_numpy(rows[begin:end]),))
+                    pieces.append(outputs.reshape(end - begin, -1).numpy())
+                begin = end
+        return np.concatenate(pieces) if pieces else np.empty((0, 1), flat.dtype)
+
     def _outputs(self, trained: Tensor, fixed: Tensor, features: Tensor) -> Tensor:
         """One member's outputs [m, t]."""
         state = {}
@@ -187,16 +205,20 @@ class _Block:
             try:
                 losses = self._epoch(epoch)
             except Exception as error:
-                _logger.error("module %s failed in training", task.model, exc_info=error)
-                self._end(reporter, self._alive, MemberState.FAILED, epoch, FAILED_MESSAGE.format(epoch))
+                self._fail(reporter, epoch, error)
                 return
             healthy = np.isfinite(losses) & np.isfinite(self._trained).all(1)
             self._end(reporter, self._alive & ~healthy, MemberState.DIVERGED, epoch)
-            self._log(reporter, epoch, losses, self._count / max(reporter.clock() - began, 1e-9))
+            rate = self._count / max(reporter.clock() - began, 1e-9)
+            try:
+                scores, leaving = self._validate(reporter.validator, epoch)
+            except Exception as error:
+                self._fail(reporter, epoch, error)
+                return
+            self._log(reporter, epoch, losses, rate, scores)
             epoch += 1
-            self._end(
-                reporter, self._alive & (task.epochs[self._members] == epoch), MemberState.FINISHED, epoch
-            )
+            leaving |= task.epochs[self._members] == epoch
+            self._end(reporter, self._alive & leaving, MemberState.FINISHED, epoch)
             reporter.flush_if_due()
 
     def _epoch(self, epoch: int) -> NDArray[np.float64]:
@@ -248,13 +270,35 @@ class _Block:
                 torch.from_numpy(weights),
             )
 
+    def _fail(self, reporter: Reporter, epoch: int, error: Exception) -> None:
+        _logger.error("module %s failed in training", self._program.task.model, exc_info=error)
+        self._end(reporter, self._alive, MemberState.FAILED, epoch, FAILED_MESSAGE.format(epoch))
+
+    def _validate(self, validator: Validator | None, epoch: int) -> tuple[Scores | None, NDArray[np.bool_]]:
+        """What members reach after an epoch on their held-out rows [K], where that is due, and who [K] shall leave."""
+        leaving = np.zeros(len(self._members), np.bool_)
+        if validator is None:
+            return None, leaving
+        scores = no_scores(len(self._members), len(self._program.task.metrics))
+        due = np.flatnonzero(self._alive & validator.due(self._members, np.array(epoch)))
+        if len(due):
+            flat = self._flat()[due]
+            measured, leaving[due] = validator.observe(self._members[due], epoch, flat, self._program.forward)
+            scores.put(due, measured)
+        return scores, leaving
+
     def _flat(self) -> Floats:
         return np.concatenate([self._trained, self._fixed], 1)
 
-    def _log(self, reporter: Reporter, epoch: int, losses: NDArray[np.float64], rate: float) -> None:
+    def _log(
+        self, reporter: Reporter, epoch: int, losses: NDArray[np.float64], rate: float, scores: Scores | None
+    ) -> None:
         task = self._program.task
         every, epochs = task.log_every[self._members], task.epochs[self._members]
-        chosen = np.flatnonzero(self._alive & ((epoch % every == 0) | (epoch == epochs - 1)))
+        wanted = (epoch % every == 0) | (epoch == epochs - 1)
+        if reporter.validator is not None:
+            wanted |= reporter.validator.due(self._members, np.array(epoch))
+        chosen = np.flatnonzero(self._alive & wanted)
         members = self._members[chosen]
         asking = task.log_parameters[members]
         flat = self._flat()[chosen] if asking.any() else None
@@ -262,7 +306,8 @@ class _Block:
             None if flat is None else [row if ask else None for row, ask in zip(flat, asking, strict=True)]
         )
         rates = np.full(len(chosen), rate)
-        reporter.log(members, np.full(len(chosen), epoch), losses[chosen], rates, snapshots)
+        scored = None if scores is None else scores.of(chosen)
+        reporter.log(members, np.full(len(chosen), epoch), losses[chosen], rates, snapshots, scored)
 
     def _end(
         self,

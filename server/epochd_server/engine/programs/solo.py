@@ -22,8 +22,11 @@ from epochd_server.engine.reporting import Reporter
 from epochd_server.engine.rows import Rows
 from epochd_server.engine.shuffling import epoch_permutation
 from epochd_server.engine.task import CohortTask, Floats, Integers, MemberState
+from epochd_server.engine.validation import Scores, Validator
 
 _ACTIVE = np.ones(1, np.bool_)
+_FORWARD_ROWS = 8192
+"""Held-out rows that go through a network at once."""
 
 
 def train(
@@ -56,12 +59,15 @@ def _train_member(task: CohortTask, rows: Rows, member: _Member, reporter: Repor
         if not member.healthy(loss):
             state = MemberState.DIVERGED
             break
-        if epoch % task.log_every[k] == 0 or epoch == epochs - 1:
-            rate = rows.counts[k] / max(reporter.clock() - began, 1e-9)
+        rate = rows.counts[k] / max(reporter.clock() - began, 1e-9)
+        scores, stopping = member.validate(reporter.validator, epoch)
+        if epoch % task.log_every[k] == 0 or epoch == epochs - 1 or scores is not None:
             snapshots: list[Floats | None] | None = [member.flat.copy()] if task.log_parameters[k] else None
-            reporter.log(column, np.array([epoch]), np.array([loss]), np.array([rate]), snapshots)
+            reporter.log(column, np.array([epoch]), np.array([loss]), np.array([rate]), snapshots, scores)
         reporter.flush_if_due()
-    done = epochs if state is MemberState.FINISHED else epoch
+        if stopping:
+            break
+    done = epoch + 1 if state is MemberState.FINISHED else epoch
     reporter.end(column, np.array([state]), np.array([done]), member.flat[None])
 
 
@@ -88,6 +94,14 @@ class _Member:
         """Whether the loss and all parameters are finite."""
         extent = np.abs(self.flat).max(initial=0.0)
         return math.isfinite(loss) and math.isfinite(extent)
+
+    def validate(self, validator: Validator | None, epoch: int) -> tuple[Scores | None, bool]:
+        """What is reached after an epoch on the held-out rows, where that is due, and whether to stop."""
+        members = np.array([self.index])
+        if validator is None or not validator.due(members, np.array([epoch]))[0]:
+            return None, False
+        scores, stopping = validator.observe(members, epoch, self.flat[None], self._network.forward)
+        return scores, bool(stopping[0])
 
     def run_epoch(self, epoch: int) -> float:
         """Makes all steps of an epoch and returns its loss."""
@@ -162,6 +176,11 @@ class _Network:
             scale = (weights / (weights.sum() * per_row))[:, None]
             self._backward(values, output_gradient(loss, outputs, targets, scale))
         return (value, weight) if weight > 0 else (0.0, 0.0)
+
+    def forward(self, _: Floats, rows: Floats, __: Integers) -> Floats:
+        """Outputs of rows under the parameters as they are; a :data:`epochd_server.engine.validation.Forward`."""
+        pieces = torch.split(torch.from_numpy(rows), _FORWARD_ROWS)
+        return np.concatenate([self._forward(piece)[-1].numpy() for piece in pieces])
 
     def _forward(self, features: Tensor) -> list[Tensor]:
         values = [features]
