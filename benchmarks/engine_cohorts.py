@@ -1,7 +1,8 @@
 """The engine alone, one thread: members per second on each path, against the loop everybody writes in PyTorch.
 
-Run ``python benchmarks/engine_cohorts.py [--members 10000]``. Times are medians; ratios come from one run, the plain
-loops measured on few models and scaled. Numbers of a busy machine mean little.
+Run ``python -m benchmarks.engine_cohorts [--members 10000]``. Times are medians; ratios come from one run, the plain
+loops measured on few models and scaled. Then: how far each path is from what this core can do at most. Numbers of a
+busy machine mean little.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks import peak
 from epochd_server.domain.specs import (
     ActivationLayer,
     Init,
@@ -170,38 +172,47 @@ def linear(outputs: int = 1, features: int = FEATURES) -> LinearModel:
     return LinearModel(in_features=features, out_features=outputs)
 
 
-def fleets(members: int) -> None:
-    """Fleets of small models."""
+def cases(members: int) -> list[tuple[str, CohortTask]]:
+    """The four kinds of members that the benchmarks of the server train too."""
     adam = {"optimizer": OptimizerKind.ADAM, "batch_size": 16}
-    cases: list[tuple[str, CohortTask, int]] = [
-        ("linear, full-batch SGD", task(members, ROWS, FEATURES, linear(), LossKind.MSE), 5),
-        ("logistic", task(members, ROWS, FEATURES, linear(), LossKind.BCE_WITH_LOGITS), 5),
-        ("softmax(3)", task(members, ROWS, FEATURES, linear(3), LossKind.CROSS_ENTROPY, classes=3), 5),
+    return [
+        ("linear, full-batch SGD", task(members, ROWS, FEATURES, linear(), LossKind.MSE)),
+        ("logistic", task(members, ROWS, FEATURES, linear(), LossKind.BCE_WITH_LOGITS)),
+        ("softmax(3)", task(members, ROWS, FEATURES, linear(3), LossKind.CROSS_ENTROPY, classes=3)),
         (
             "MLP 8-16-1, Adam, batch 16",
             task(members // 4, ROWS, FEATURES, mlp(8, 16, 1), LossKind.MSE, **adam),
-            3,
         ),
-        (
-            "the same, a seed each",
-            task(
-                members // 4,
-                ROWS,
-                FEATURES,
-                mlp(8, 16, 1),
-                LossKind.MSE,
-                seeds=np.arange(members // 4),
-                **adam,
-            ),
-            3,
-        ),
-        ("lone linear", task(1, ROWS, FEATURES, linear(), LossKind.MSE), 5),
-        ("lone MLP", task(1, ROWS, FEATURES, mlp(8, 16, 1), LossKind.MSE, **adam), 3),
     ]
-    for name, given, loops in cases:
+
+
+def fleets(members: int) -> None:
+    """Fleets of small models."""
+    few, adam = members // 4, {"optimizer": OptimizerKind.ADAM, "batch_size": 16}
+    own_seeds = task(few, ROWS, FEATURES, mlp(8, 16, 1), LossKind.MSE, seeds=np.arange(few), **adam)
+    more = [
+        ("MLP as above, a seed each", own_seeds),
+        ("lone linear", task(1, ROWS, FEATURES, linear(), LossKind.MSE)),
+        ("lone MLP", task(1, ROWS, FEATURES, mlp(8, 16, 1), LossKind.MSE, **adam)),
+    ]
+    for name, given in [*cases(members), *more]:
         ours = seconds(lambda given=given: train_cohort(given, Silent()), 3) / given.members
-        theirs = seconds(lambda given=given: plain(given, 0), loops)
-        row(f"{given.members} x {name}", ours, theirs)
+        row(f"{given.members} x {name}", ours, seconds(lambda given=given: plain(given, 0), 3))
+
+
+def limits(members: int) -> None:
+    """How far each kind is from the arithmetic that this core can do."""
+    print(
+        f"\n{'one thread, GFLOP/s':46s} {'achieved':>10s} {'matmul':>10s} {'FMA loop':>10s} {'of the loop':>12s}"
+    )
+    peaks = {dtype: peak.measure(dtype) for dtype in (torch.float32, torch.float64)}
+    for name, given in cases(members):
+        through_gram = name.startswith("linear")
+        best = peaks[torch.float64 if through_gram else torch.float32]
+        taken = seconds(lambda given=given: train_cohort(given, Silent()), 5)
+        rate = peak.operations(given, through_gram=through_gram) * given.members / taken / 1e9
+        ours = f"{given.members} x {name:37s} {rate:10.2f}"
+        print(f"{ours} {best.matmul:10.1f} {best.chain:10.1f} {rate / best.chain:12.1%}", flush=True)
 
 
 def tutorial() -> None:
@@ -277,6 +288,8 @@ def main() -> None:
     print(f"kernels ready after {time.perf_counter() - began:.2f} s\n")
     print(f"{'one thread, time a model (or call)':46s} {'epochd':>17s} {'plain PyTorch':>17s} {'ratio':>12s}")
     fleets(members)
+    limits(members)
+    print()
     tutorial()
     big()
     predictions()
