@@ -89,9 +89,8 @@ def decode_shape(
     if len(sizes) > MAX_DIMENSIONS:
         violations.add(field, f"has {len(sizes)} dimensions, at most {MAX_DIMENSIONS} are allowed")
         return None
-    shape = tuple(sizes)
-    # Libraries refuse a huge stride even where another dimension is 0.
-    if min(shape, default=0) >= 0 and math.prod(filter(None, shape)) * _WIDEST <= _MAX_BYTES:
+    shape = tuple(sizes[:])  # a slice, as protobuf's own containers are slow to iterate over
+    if _is_addressable(shape):
         return shape
     negative = [axis for axis, size in enumerate(shape) if size < 0]
     for axis in negative:
@@ -99,6 +98,12 @@ def decode_shape(
     if not negative:
         violations.add(field, "is too large: the product of the dimensions overflows 64 bits")
     return None
+
+
+@lru_cache(maxsize=1024)
+def _is_addressable(shape: tuple[int, ...]) -> bool:
+    # Libraries refuse a huge stride even where another dimension is 0.
+    return min(shape, default=0) >= 0 and math.prod(filter(None, shape)) * _WIDEST <= _MAX_BYTES
 
 
 def encode_tensor(array: NDArray[np.generic]) -> pb.Tensor:
@@ -169,13 +174,14 @@ def _decode(
 
 
 def _dtype(message: pb.Tensor, kind: str | None, violations: Violations) -> str | None:
-    if message.dtype == pb.DATA_TYPE_UNSPECIFIED and kind != "data":
+    number = message.dtype
+    if number == 0 and kind != "data":  # DATA_TYPE_UNSPECIFIED
         return "float64"
-    return decode_dtype(message.dtype, violations)
+    return NAMES.get(number) or decode_dtype(number, violations)
 
 
 def _length_fits(data: bytes, dtype: str, count: int, violations: Violations) -> bool:
-    expected = count * item_size(dtype)
+    expected = count * _WIRE[dtype].itemsize
     if len(data) != expected:
         violations.add("data", f"has {len(data)} bytes, but {count} elements of {dtype} are {expected} bytes")
         return False

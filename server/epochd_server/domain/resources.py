@@ -6,8 +6,8 @@ runs/{run}    models/{model}    models/{model}/versions/{version}    models/{mod
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 NAME_RULE = "1 to 64 lower-case letters, digits and hyphens, starting with a letter"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
@@ -70,8 +70,7 @@ def version_name(model: str, version: int) -> str:
     return f"models/{model}/versions/{version}"
 
 
-@dataclass(frozen=True, slots=True)
-class VersionReference:
+class VersionReference(NamedTuple):
     """A way to say which version of a model is meant.
 
     Attributes:
