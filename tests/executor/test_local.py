@@ -27,6 +27,7 @@ from epochd_server.domain.work import (
     RunTrained,
     WorkerDied,
 )
+from epochd_server.executor import local
 from epochd_server.executor.process import WorkerProcess, WorkerStartError
 
 
@@ -324,3 +325,24 @@ def test_workers_do_not_outlive_a_killed_server():
         worker = psutil.Process(int(server.stdout.readline()))
         server.kill()
     worker.wait(timeout=5)
+
+
+async def test_a_run_that_waits_behind_long_ones_gets_a_spare_worker_that_goes_again(
+    make_executor, train, cohort, forever, run_work, monkeypatch
+):
+    monkeypatch.setattr(local, "_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(local, "_SPARE_SECONDS", 0.01)
+    executor = await make_executor()
+    began = asyncio.Event()
+    long = asyncio.create_task(train(executor, cohort(forever()), lambda _: began.set()))
+    await began.wait()
+    usual = executor.worker_pids
+    async with asyncio.timeout(60):
+        messages = await train(executor, cohort(run_work("brief")))
+        assert isinstance(messages[-1], RunTrained)
+        while len(executor.worker_pids) > 1:  # noqa: ASYNC110 - a process's end sets no event
+            await asyncio.sleep(0.01)
+    assert executor.worker_pids == usual
+    executor.stop_runs(["forever"])
+    assert isinstance((await long)[-1], RunStopped)
+    assert isinstance((await train(executor, cohort(run_work())))[-1], RunTrained)

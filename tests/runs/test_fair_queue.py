@@ -159,3 +159,16 @@ def test_every_run_comes_out_exactly_once_in_its_clients_order_and_within_limits
     while queue:
         out += queue.take(UNBOUNDED)
     assert sorted(each.run_id for each in out) == [each.run_id for each in pushed]
+
+
+def test_brief_runs_can_be_taken_past_long_ones_and_clients_still_take_turns():
+    queue = FairQueue(brief_seconds=1.0)
+    long = [ticket("a", seconds=9.0), ticket("b", seconds=9.0)]
+    brief = [ticket("a"), ticket("a"), ticket("b")]
+    for each in (*long, *brief):
+        queue.push(each)
+    taken = [queue.take(ALONE, brief=True)[0] for _ in range(3)]
+    assert [each.client for each in taken] == ["a", "b", "a"]
+    assert queue.leader(brief=True) is None
+    assert queue.take(ALONE, brief=True) == []
+    assert [queue.take(ALONE)[0] for _ in range(2)] == [long[1], long[0]]

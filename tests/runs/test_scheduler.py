@@ -192,3 +192,38 @@ async def test_a_cohort_that_raises_frees_its_slot():
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         RunSettings(**wrong)
+
+
+async def test_brief_runs_have_slots_of_their_own_while_long_ones_hold_all():
+    bench = Bench(slots=2, gather_seconds=0.0)
+    long = [bench.submit(signature=name, seconds=600.0) for name in "xyz"]
+    brief = [bench.submit(signature=name) for name in "pqr"]
+    await asyncio.sleep(0.01)
+    assert bench.cohorts == [[run] for run in (*long[:2], *brief[:2])]
+    await bench.release(2)
+    await bench.until(5)
+    assert bench.cohorts[4] == [brief[2]]
+    for index in (3, 4, 0):
+        await bench.release(index)
+    await bench.until(6)
+    assert bench.cohorts[5] == [long[2]]
+
+
+async def test_a_cohort_that_takes_longer_than_expected_makes_room_for_brief_ones():
+    bench = Bench(gather_seconds=0.0, max_cohort_seconds=0.05)
+    first, second = bench.submit(signature="x"), bench.submit(signature="y")
+    await asyncio.sleep(0.01)
+    assert bench.cohorts == [[first]]
+    await bench.until(2)
+    assert bench.cohorts == [[first], [second]]
+
+
+async def test_a_brief_run_beside_a_long_one_waits_for_the_next_free_slot():
+    bench = Bench(slots=2, gather_seconds=0.0)
+    first = [bench.submit(seconds=600.0), bench.submit(signature="p")]
+    last = bench.submit(signature="q")
+    await asyncio.sleep(0.01)
+    assert bench.cohorts == [[run] for run in first]
+    await bench.release(1)
+    await bench.until(3)
+    assert bench.cohorts[2] == [last]

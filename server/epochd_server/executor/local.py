@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import structlog
 
@@ -14,8 +15,12 @@ from epochd_server.domain.work import CohortWork, WorkMessage
 from epochd_server.executor.fleets import FleetTraining
 from epochd_server.executor.packing import Unpacker, pack
 from epochd_server.executor.process import WorkerProcess, WorkerStartError
-from epochd_server.executor.wire import Report, Work
+from epochd_server.executor.wire import Report, TrainCohort, Work
 
+_PATIENCE_SECONDS = 1.0
+"""So long a cohort waits for a worker before another one is started for it."""
+_SPARE_SECONDS = 30.0
+"""So long a worker beyond the usual number is kept without work."""
 _FIRST_DELAY_SECONDS = 0.1
 _LONGEST_DELAY_SECONDS = 5.0
 
@@ -45,10 +50,11 @@ class _Assignment:
 class LocalExecutor:
     """Trains cohorts in worker processes of this machine; implements :class:`epochd_server.runs.ports.Executor`.
 
-    A worker that dies costs its own cohort only and is replaced.
+    A worker that dies costs its own cohort only and is replaced. Where all of them are held for long, cohorts that
+    wait get spare ones, at most as many again, which share the processors with the others.
 
     Args:
-        workers: How many processes.
+        workers: How many processes; twice as many while long runs hold them.
         modules: Where registered modules come from, as for ``--modules``.
         nice: Added to the workers' niceness, so that Predict keeps its latency while they train.
     """
@@ -61,6 +67,8 @@ class LocalExecutor:
         self._idle: asyncio.Queue[WorkerProcess] = asyncio.Queue()
         self._keepers: set[asyncio.Task[None]] = set()
         self._assignments: dict[str, _Assignment] = {}
+        self._spares = 0
+        self._retired: set[WorkerProcess] = set()
         self._closed = False
 
     @property
@@ -131,7 +139,7 @@ class LocalExecutor:
         Raises:
             WorkerDied: Its process ended before.
         """
-        worker = await self._idle_worker()
+        worker = await self._idle_worker(may_start=isinstance(work, TrainCohort))
         finished = False
         assignment.give_to(worker)
         try:
@@ -158,23 +166,66 @@ class LocalExecutor:
         await asyncio.gather(*(worker.kill() for worker in self._workers))
         self._workers.clear()
 
-    async def _idle_worker(self) -> WorkerProcess:
-        while True:
-            worker = await self._idle.get()
-            if worker.alive:
-                return worker
+    async def _idle_worker(self, *, may_start: bool) -> WorkerProcess:
+        """The next free worker that lives; a spare one where none is free for long.
+
+        Args:
+            may_start: Whether to start a spare one. The parts of a fleet never wait for long runs only.
+        """
+        loop = asyncio.get_running_loop()
+        impatience = loop.call_later(_PATIENCE_SECONDS, self._start_spare) if may_start else None
+        try:
+            while True:
+                worker = await self._idle.get()
+                if worker.alive:
+                    return worker
+        finally:
+            if impatience is not None:
+                impatience.cancel()
+
+    def _start_spare(self) -> None:
+        if self._spares < self._count and not self._closed:
+            self._spares += 1
+            self._tend(self._add_spare())
+
+    async def _add_spare(self) -> None:
+        try:
+            await self._add_worker()
+        except (WorkerStartError, OSError) as error:
+            self._spares -= 1
+            _logger.exception("a spare worker process could not be started", problem=str(error))
+        self._retire_later()
 
     def _take_back(self, worker: WorkerProcess, *, finished: bool) -> None:
-        if finished:
-            self._idle.put_nowait(worker)
-        else:
+        if not finished:
             worker.abandon()
+            return
+        self._idle.put_nowait(worker)
+        self._retire_later()
+
+    def _retire_later(self) -> None:
+        if self._spares:
+            asyncio.get_running_loop().call_later(_SPARE_SECONDS, self._retire)
+
+    def _retire(self) -> None:
+        """Ends a worker beyond the usual number, if one has nothing to do."""
+        while self._spares and not self._idle.empty():
+            worker = self._idle.get_nowait()
+            if worker.alive:
+                self._spares -= 1
+                self._retired.add(worker)
+                worker.abandon()
+                return
 
     async def _add_worker(self) -> None:
         worker = await WorkerProcess.start(self._modules, self._nice)
         self._workers.add(worker)
         self._idle.put_nowait(worker)
-        keeper = asyncio.create_task(self._keep(worker))
+        self._tend(self._keep(worker))
+
+    def _tend(self, work: Coroutine[Any, Any, None]) -> None:
+        """Has something done in the background, until this is closed."""
+        keeper = asyncio.create_task(work)
         self._keepers.add(keeper)
         keeper.add_done_callback(self._keepers.discard)
 
@@ -182,6 +233,10 @@ class LocalExecutor:
         """Replaces a worker when it has ended."""
         evidence = await worker.exited()
         self._workers.discard(worker)
+        if worker in self._retired:
+            self._retired.discard(worker)
+            await worker.kill()
+            return
         _logger.warning("a worker process ended; starting another", worker=worker.pid, evidence=evidence)
         await worker.kill()
         delay = _FIRST_DELAY_SECONDS

@@ -8,6 +8,7 @@ back after a pause starts level with the others; idle time earns no credit.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
@@ -55,11 +56,17 @@ class _Group:
 
 
 class FairQueue:
-    """Tickets in the order in which they arrived, by client and by signature. Plain data; not thread-safe."""
+    """Tickets in the order in which they arrived, by client and by signature. Plain data; not thread-safe.
 
-    def __init__(self) -> None:
+    Args:
+        brief_seconds: Runs that are expected to take no longer are brief.
+    """
+
+    def __init__(self, brief_seconds: float = math.inf) -> None:
+        self._brief_seconds = brief_seconds
         self._all: _Line = OrderedDict()
         self._clients: dict[str, _Line] = {}
+        self._brief: dict[str, _Line] = {}
         self._groups: dict[Hashable, _Group] = {}
         self._given: dict[str, float] = {}
         self._clock = 0.0
@@ -83,6 +90,8 @@ class FairQueue:
             self._given[ticket.client] = max(self._clock, self._given.get(ticket.client, 0.0))
         self._all[ticket.run_id] = ticket
         self._clients.setdefault(ticket.client, OrderedDict())[ticket.run_id] = ticket
+        if self.is_brief(ticket):
+            self._brief.setdefault(ticket.client, OrderedDict())[ticket.run_id] = ticket
         group = self._groups.setdefault(ticket.signature, _Group())
         group.lines.setdefault(ticket.client, OrderedDict())[ticket.run_id] = ticket
         group.size += 1
@@ -93,6 +102,8 @@ class FairQueue:
         if ticket is None:
             return None
         _drop(self._clients, ticket.client, run_id)
+        if self.is_brief(ticket):
+            _drop(self._brief, ticket.client, run_id)
         group = self._groups[ticket.signature]
         _drop(group.lines, ticket.client, run_id)
         group.size -= 1
@@ -100,18 +111,32 @@ class FairQueue:
             del self._groups[ticket.signature]
         return ticket
 
-    def leader(self) -> Ticket:
-        """The run that leads the next cohort. The queue must not be empty."""
-        client = min(self._clients, key=lambda name: self._given[name])
-        return next(iter(self._clients[client].values()))
+    def is_brief(self, ticket: Ticket) -> bool:
+        """Whether this run will not hold a worker for long."""
+        return ticket.seconds <= self._brief_seconds
+
+    def leader(self, *, brief: bool = False) -> Ticket | None:
+        """The run that leads the next cohort, of the brief ones or of all; None where there is none."""
+        lines = self._brief if brief else self._clients
+        if not lines:
+            return None
+        client = min(lines, key=lambda name: self._given[name])
+        return next(iter(lines[client].values()))
 
     def company(self, ticket: Ticket) -> int:
         """How many runs of this ticket's signature wait, itself included."""
         return self._groups[ticket.signature].size
 
-    def take(self, limits: CohortLimits) -> list[Ticket]:
-        """Takes the next cohort out: the leader, and as many of its signature as the limits allow."""
-        leader = self.leader()
+    def take(self, limits: CohortLimits, *, brief: bool = False) -> list[Ticket]:
+        """Takes the next cohort out: the leader, and as many of its signature as the limits allow.
+
+        Args:
+            limits: What it may hold.
+            brief: Whether the leader must be brief.
+        """
+        leader = self.leader(brief=brief)
+        if leader is None:
+            return []
         self._clock = max(self._clock, self._given[leader.client])
         taken = [self._take(leader)]
         nbytes, seconds = limits.nbytes - leader.nbytes, limits.seconds - leader.seconds

@@ -4,6 +4,9 @@
 
 A lone run on an idle server goes at once. While a worker is busy or several runs wait, the oldest waits for up to
 ``gather_seconds``, so that those who come at the same time travel together.
+
+A run that takes minutes must not keep those waiting that take milliseconds: once every slot is held by long cohorts,
+brief ones have as many slots of their own, which the executor finds workers for.
 """
 
 from __future__ import annotations
@@ -40,8 +43,9 @@ class Scheduler:
         self._slots = slots
         self._train = train
         self._settings = settings
-        self._queue = FairQueue()
-        self._running: set[asyncio.Task[None]] = set()
+        self._queue = FairQueue(settings.max_cohort_seconds)
+        self._running: dict[asyncio.Task[None], bool] = {}
+        """Cohorts in training → whether they are long."""
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._stopped = False
@@ -89,11 +93,25 @@ class Scheduler:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _dispatch(self) -> None:
-        while self._queue and not self._stopped and len(self._running) < self._slots:
+        while not self._stopped and (leader := self._next_leader()) is not None:
             if (seconds := self._seconds_to_gather()) > 0:
                 self._call_later(seconds)
                 return
-            self._launch(self._queue.take(self._limits()))
+            tickets = self._queue.take(self._limits(leader), brief=self._is_full_of_long)
+            self._launch(tickets, is_long=not self._queue.is_brief(leader))
+
+    def _next_leader(self) -> Ticket | None:
+        """Who leads the next cohort; None where nobody waits or no slot is free."""
+        return self._queue.leader(brief=self._is_full_of_long) if self._free_slots > 0 else None
+
+    @property
+    def _is_full_of_long(self) -> bool:
+        return sum(self._running.values()) >= self._slots
+
+    @property
+    def _free_slots(self) -> int:
+        slots = 2 * self._slots if self._is_full_of_long else self._slots
+        return slots - len(self._running)
 
     def _seconds_to_gather(self) -> float:
         waiting = len(self._queue)
@@ -102,20 +120,21 @@ class Scheduler:
             return 0.0
         return self._queue.oldest.since + self._settings.gather_seconds - self.now()
 
-    def _limits(self) -> CohortLimits:
+    def _limits(self, leader: Ticket) -> CohortLimits:
         settings = self._settings
         members = settings.max_members if settings.cohorts else 1
-        leader = self._queue.leader()
         company = self._queue.company(leader)
         if company * leader.seconds > _WORTH_SPLITTING_SECONDS:
-            members = min(members, math.ceil(company / (self._slots - len(self._running))))
+            members = min(members, math.ceil(company / self._free_slots))
         return CohortLimits(
             members=members, nbytes=settings.max_cohort_bytes, seconds=settings.max_cohort_seconds
         )
 
-    def _launch(self, tickets: Sequence[Ticket]) -> None:
+    def _launch(self, tickets: Sequence[Ticket], *, is_long: bool) -> None:
         task = self._loop.create_task(self._guard(tickets))
-        self._running.add(task)
+        self._running[task] = is_long
+        overdue = self._loop.call_later(self._settings.max_cohort_seconds, self._note_long, task)
+        task.add_done_callback(lambda _: overdue.cancel())
         task.add_done_callback(self._free)
 
     async def _guard(self, tickets: Sequence[Ticket]) -> None:
@@ -124,8 +143,14 @@ class Scheduler:
         except Exception:
             _logger.exception("a cohort was abandoned", runs=[ticket.run_id for ticket in tickets])
 
+    def _note_long(self, task: asyncio.Task[None]) -> None:
+        """A cohort takes longer than was expected; no more than there are slots count as such."""
+        if not self._is_full_of_long:
+            self._running[task] = True
+            self._dispatch()
+
     def _free(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        del self._running[task]
         self._dispatch()
 
     def _call_later(self, seconds: float) -> None:
