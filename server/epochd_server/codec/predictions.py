@@ -11,7 +11,7 @@ from epochd.v1 import trainer_pb2 as pb
 from epochd_server.codec.labels import encode_classes, encode_label_array
 from epochd_server.codec.members import decode_key
 from epochd_server.codec.tables import decode_table
-from epochd_server.codec.tensors import decode_tensor, encode_tensor
+from epochd_server.codec.tensors import decode_tensor, fill_tensor, plain_tensor
 from epochd_server.domain.commands import PredictCommand
 from epochd_server.domain.data import Table
 from epochd_server.domain.errors import Violations
@@ -35,9 +35,11 @@ def decode_predict(request: pb.PredictRequest, violations: Violations) -> Predic
     if reference is None:
         violations.add("model", f"{VERSION_REFERENCE_RULE}, is {request.model[:80]!r}")
     rows = _decode_rows(request, violations)
-    keys = _decode_keys(request, violations)
-    member = _decode_member(request, "member", violations)
-    fallback = _decode_member(request, "fallback_member", violations)
+    keys = _decode_keys(request, violations) if request.HasField("keys") else None
+    member = _decode_member(request, "member", violations) if request.HasField("member") else None
+    fallback = None
+    if request.HasField("fallback_member"):
+        fallback = _decode_member(request, "fallback_member", violations)
     if reference is None or rows is None or len(violations.found) > before:
         return None
     return PredictCommand(
@@ -55,17 +57,18 @@ def decode_predict(request: pb.PredictRequest, violations: Violations) -> Predic
 def encode_prediction(prediction: Prediction) -> pb.PredictResponse:
     """The response that holds predictions."""
     version = prediction.version
-    response = pb.PredictResponse(model_version=version_name(version.model, version.version))
+    response = pb.PredictResponse()
+    response.model_version = version_name(version.model, version.version)
     classes = encode_classes(version.card.classes)
     if classes is None:
-        response.values.CopyFrom(encode_tensor(prediction.values))
+        fill_tensor(response.values, prediction.values)
     else:
         response.labels.CopyFrom(encode_label_array(prediction.values))
         response.classes.CopyFrom(classes)
     if prediction.probabilities is not None:
-        response.probabilities.CopyFrom(encode_tensor(prediction.probabilities))
+        fill_tensor(response.probabilities, prediction.probabilities)
     if prediction.logits is not None:
-        response.logits.CopyFrom(encode_tensor(prediction.logits))
+        fill_tensor(response.logits, prediction.logits)
     return response
 
 
@@ -74,6 +77,10 @@ def _decode_rows(request: pb.PredictRequest, violations: Violations) -> Table | 
     if kind is None:
         violations.add("rows", "must be set: table or tensor")
         return None
+    if kind == "tensor":
+        plain = plain_tensor(request.tensor)
+        if plain is not None and plain.ndim in (1, 2):
+            return plain
     with violations.within(kind):
         if kind == "table":
             return decode_table(request.table, violations)
@@ -85,8 +92,6 @@ def _decode_rows(request: pb.PredictRequest, violations: Violations) -> Table | 
 
 
 def _decode_keys(request: pb.PredictRequest, violations: Violations) -> Table | None:
-    if not request.HasField("keys"):
-        return None
     if request.HasField("table"):
         violations.add("keys", "is for tensor rows; with table rows the key columns are in the table")
     if request.HasField("member"):
@@ -98,7 +103,5 @@ def _decode_keys(request: pb.PredictRequest, violations: Violations) -> Table | 
 def _decode_member(
     request: pb.PredictRequest, field: Literal["member", "fallback_member"], violations: Violations
 ) -> Key | None:
-    if not request.HasField(field):
-        return None
     with violations.within(field):
         return decode_key(getattr(request, field), violations)

@@ -29,8 +29,9 @@ def decode_table(message: pb.Table, violations: Violations) -> Table | None:
     if not 1 <= count <= MAX_COLUMNS:
         violations.add("columns", f"must have 1 to {MAX_COLUMNS:,} columns, has {count:,}")
         return None
-    check_names([column.name for column in message.columns], violations)
-    columns = tuple(_decode_column(index, column, violations) for index, column in enumerate(message.columns))
+    messages = message.columns[:]  # a slice, as protobuf's own containers are slow to iterate over
+    check_names([column.name for column in messages], violations)
+    columns = tuple([_decode_column(index, column, violations) for index, column in enumerate(messages)])
     if len(violations.found) > before:
         return None
     _check_lengths(columns, violations)

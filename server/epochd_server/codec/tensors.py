@@ -7,6 +7,7 @@ the wire whatever this machine is.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from types import MappingProxyType
@@ -38,6 +39,8 @@ NUMBERS = MappingProxyType({name: pb.DataType.ValueType(number) for number, name
 _WIRE = MappingProxyType(
     {name: np.dtype(np.uint16 if name == BFLOAT16 else name).newbyteorder("<") for name in NAMES.values()}
 )
+_CONVERTED = frozenset({"bool", BFLOAT16} if sys.byteorder == "little" else NAMES.values())
+"""Types whose bytes need a look, or are not used as they are."""
 
 
 def decode_dtype(number: int, violations: Violations, field: str = "dtype") -> str | None:
@@ -70,16 +73,47 @@ def decode_tensor(message: pb.Tensor, violations: Violations) -> NDArray[np.gene
     Returns:
         None, and everything wrong in ``violations``, where the tensor is malformed.
     """
+    array = plain_tensor(message)
+    if array is not None:
+        return array
     decoded = _decode(message, violations)
     if decoded is None:
         return None
     dtype, shape, elements = decoded
-    array: NDArray[np.generic] = (
+    array = (
         np.ndarray(shape, _WIRE[dtype], elements) if isinstance(elements, bytes) else elements.reshape(shape)
     )
     if dtype == BFLOAT16:
         return (array.astype(np.uint32) << 16).view(np.float32)
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def plain_tensor(message: pb.Tensor) -> NDArray[np.generic] | None:
+    """What :func:`decode_tensor` gives for most tensors, at a glance; None for whatever needs a closer look.
+
+    A small Predict is made of such glances: to ask one question after another would take most of its time.
+    """
+    shape = tuple(message.shape[:])  # a slice, as protobuf's own containers are slow to iterate over
+    if len(shape) > MAX_DIMENSIONS:
+        return None
+    number = message.dtype
+    dtype, nbytes = _layout(number, shape)
+    if not nbytes:
+        return None
+    if number == 0:  # DATA_TYPE_UNSPECIFIED, which only plain numbers may have
+        values = decode_numbers(message.numbers)
+        return values.reshape(shape) if values.nbytes == nbytes else None
+    data = message.data
+    return np.ndarray(shape, dtype, data) if len(data) == nbytes else None
+
+
+@lru_cache(maxsize=1024)
+def _layout(number: int, shape: tuple[int, ...]) -> tuple[np.dtype[np.generic], int]:
+    """How elements are sent and the bytes that they take; 0 where something is wrong or must be converted."""
+    name = "float64" if number == 0 else NAMES.get(number)
+    if name is None or name in _CONVERTED or not _is_addressable(shape):
+        return _WIRE["float64"], 0
+    return _WIRE[name], math.prod(shape) * _WIRE[name].itemsize
 
 
 def decode_shape(

@@ -42,9 +42,9 @@ class TrainCommand:
     sweep: Sweep | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
 class PredictCommand:
-    """A PredictRequest."""
+    """A PredictRequest. Never changed; not frozen, as to make a frozen one takes as long as a small prediction."""
 
     reference: VersionReference
     rows: Table | NDArray[np.generic]

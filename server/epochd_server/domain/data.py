@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from epochd_server.domain.fleets import Groups
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen: a small Predict makes one for each feature
 class Column:
     """A named column: a one-dimensional numeric or boolean array, or an array of Python strings (dtype object)."""
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from epochd_server.domain.models import ModelVersion
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Prediction:
-    """Predictions for N rows, in their order.
+    """Predictions for N rows, in their order. Never changed; not frozen, which would cost small ones dear.
 
     Attributes:
         version: The version that made them.

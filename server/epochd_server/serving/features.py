@@ -56,12 +56,11 @@ class FeatureMatcher:
                 "tensor.shape", f"must be [rows, {width}] or [{width}], is {list(rows.shape)}; {features}"
             )
             return None
-        return self._converted(rows.reshape(-1, width))
+        return self._converted(rows if rows.ndim == 2 else rows.reshape(1, width))
 
     def _converted(self, values: NDArray[Any]) -> NDArray[np.floating]:
-        flags = values.flags
-        if values.dtype == self._dtype and flags.c_contiguous and flags.aligned and flags.writeable:
-            return values
+        if values.dtype == self._dtype:
+            return values if values.flags.carray else values.copy()
         with np.errstate(over="ignore"):
             return np.array(values, self._dtype, order="C")
 

@@ -19,6 +19,7 @@ from epochd_server.domain.models import ModelVersion
 from epochd_server.domain.promoting import find_trained_member, show_key
 
 _SHOWN = 5
+_NO_FLEET = "only fleets have members; this is a single model"
 _WAY_OUT = "set unknown_as_nan or fallback_member to predict such rows"
 
 
@@ -37,11 +38,14 @@ class Assignment:
 
 def refuse_members(command: PredictCommand, violations: Violations) -> None:
     """Adds every field that only a fleet can do something with."""
-    for field in ("keys", "member", "fallback_member"):
-        if getattr(command, field) is not None:
-            violations.add(field, "only fleets have members; this is a single model")
+    if command.keys is not None:
+        violations.add("keys", _NO_FLEET)
+    if command.member is not None:
+        violations.add("member", _NO_FLEET)
+    if command.fallback_member is not None:
+        violations.add("fallback_member", _NO_FLEET)
     if command.unknown_as_nan:
-        violations.add("unknown_as_nan", "only fleets have members; this is a single model")
+        violations.add("unknown_as_nan", _NO_FLEET)
 
 
 class MemberMatcher:

@@ -113,9 +113,10 @@ class PredictionService:
         return None if version is None else self._touch(version)
 
     def _touch(self, version: ModelVersion) -> Resident | None:
-        resident = self._residents.get(_identity(version))
+        identity = _identity(version)
+        resident = self._residents.get(identity)
         if resident is not None:
-            self._residents.move_to_end(_identity(version))
+            self._residents.move_to_end(identity)
         return resident
 
     async def _load(self, reference: VersionReference) -> Resident:

@@ -16,6 +16,8 @@ from epochd_server.serving.features import FeatureMatcher
 from epochd_server.serving.members import Assignment, MemberMatcher, refuse_members
 from epochd_server.serving.outputs import Array, Labels, sigmoid, softmax
 
+_NO_CLASSIFIER = "only classifiers have them; this model is a regression"
+
 
 class RowPredictor(Protocol):
     """Computes a model's raw outputs; what a row gets does not depend on the rows beside it. Safe in threads."""
@@ -24,9 +26,9 @@ class RowPredictor(Protocol):
         """Outputs [n, outputs] of features [n, d]; ``members`` [n] says whose parameters, in a fleet."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Batch:
-    """Rows that suit a model.
+    """Rows that suit a model. Never changed; not frozen, which would cost small ones dear.
 
     Attributes:
         features: [n, d]
@@ -68,9 +70,7 @@ class Resident:
         """
         violations = Violations()
         if self._labels is None:
-            for field, is_asked in (("probabilities", command.probabilities), ("logits", command.logits)):
-                if is_asked:
-                    violations.add(field, "only classifiers have them; this model is a regression")
+            _refuse_scores(command, violations)
         features = self._matcher.match(command.rows, violations, keys=self._keys_in_table(command))
         if self._members is None:
             refuse_members(command, violations)
@@ -114,6 +114,13 @@ class Resident:
         if assignment.missing is not None:
             raw[assignment.missing] = np.nan
         return raw
+
+
+def _refuse_scores(command: PredictCommand, violations: Violations) -> None:
+    if command.probabilities:
+        violations.add("probabilities", _NO_CLASSIFIER)
+    if command.logits:
+        violations.add("logits", _NO_CLASSIFIER)
 
 
 def _probabilities(logits: Array) -> Array:
