@@ -28,10 +28,12 @@ from epochd_server.rpc.models import ModelsServicer
 from epochd_server.rpc.runs import RunsServicer
 from epochd_server.rpc.standard import Health, add_reflection
 from epochd_server.rpc.trainer import TrainerServicer
+from epochd_server.rpc.transfers import TransferCalls
 from epochd_server.runs.ports import Executor
 from epochd_server.runs.service import RunService
 from epochd_server.runs.settings import RunSettings
 from epochd_server.serving import PredictionService
+from epochd_server.serving.exporting.exporter import Exporter
 from epochd_server.settings import Settings
 from epochd_server.storage import Storage
 
@@ -78,17 +80,19 @@ def warm_up() -> None:
 def build(settings: Settings, storage: Storage, modules: ModuleRegistry, executor: Executor) -> Parts:
     """Builds a server that is not bound to a port yet; call it inside the loop."""
     torch.set_num_threads(1)  # the workers have the cores; a large request has a thread of its own
+    limits = PlanLimits(max_parameters=settings.max_parameters)
     planner = RequestPlanner(
         datasets=storage.datasets,
+        versions=storage.models,
         modules=RegisteredModules(modules),
-        limits=PlanLimits(max_parameters=settings.max_parameters),
+        limits=limits,
     )
     bounds = RunSettings(
         cohorts=settings.cohorts == "on",
         gather_seconds=settings.cohort_window,
         max_queued=settings.max_queued_runs,
     )
-    runs = RunService(storage.runs, planner, executor, bounds)
+    runs = RunService(storage.runs, planner, executor, bounds, storage.models)
     predictor = PredictionService(
         storage.models, partial(Predictor, modules=modules), cache_bytes=settings.predict_cache_bytes
     )
@@ -101,13 +105,15 @@ def build(settings: Settings, storage: Storage, modules: ModuleRegistry, executo
         streams=ActivationStreams(computer, storage.folder.uploads, settings.max_stream_bytes),
         differentiator=Differentiator(computer),
     )
+    exporter = Exporter(storage.models, settings.modules)
+    transfers = TransferCalls(storage.models, exporter, modules, limits)
     server = grpc.aio.server(options=_SERVER_OPTIONS)
     guard = Guard()
     registrar = Registrar(server, guard)
     services: tuple[tuple[Callable[[Any, Any], None], object], ...] = (
         (trainer_pb2_grpc.add_TrainerServicer_to_server, trainer),
         (runs_pb2_grpc.add_RunsServicer_to_server, RunsServicer(runs)),
-        (models_pb2_grpc.add_ModelsServicer_to_server, ModelsServicer(storage.models)),
+        (models_pb2_grpc.add_ModelsServicer_to_server, ModelsServicer(storage.models, transfers)),
         (datasets_pb2_grpc.add_DatasetsServicer_to_server, DatasetsServicer(storage.datasets)),
     )
     for add, servicer in services:

@@ -16,7 +16,7 @@ from epochd_server.codec.specs import join_spec, stored_sweep
 from epochd_server.codec.times import decode_time, encode_time
 from epochd_server.domain.datasets import Dataset, DatasetColumn, DatasetFormat
 from epochd_server.domain.errors import EpochdError, Reason, Violations
-from epochd_server.domain.models import Model, ModelVersion, VersionCard
+from epochd_server.domain.models import Alias, Model, ModelVersion, VersionCard
 from epochd_server.domain.resources import parse_model, parse_run, parse_version_reference
 from epochd_server.domain.runs import Run, RunState
 
@@ -88,7 +88,14 @@ def test_a_run_says_all_that_is_known_of_it(run: Run) -> None:
 
 def test_a_model_lists_its_aliases_in_order() -> None:
     model = Model(
-        model="m", latest_version=3, create_time=NOON, update_time=NOON, aliases={"champion": 2, "best": 3}
+        model="m",
+        latest_version=3,
+        create_time=NOON,
+        update_time=NOON,
+        aliases={
+            "champion": Alias(version=2, etag="2-a", update_time=NOON),
+            "best": Alias(version=3, etag="1-b", update_time=NOON),
+        },
     )
     message = encode_registered_model(model)
     assert message.name == "models/m"

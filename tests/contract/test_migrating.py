@@ -14,6 +14,7 @@ from sqlalchemy import create_engine, inspect, text
 
 import epochd_server.storage.migrations as migrations
 from epochd_server.codec.models import encode_card
+from epochd_server.domain.commands import AliasCommand
 from epochd_server.domain.resources import VersionReference
 from epochd_server.storage import Database, StorageUnusableError, open_storage
 from epochd_server.storage.engines import parse_url
@@ -81,6 +82,32 @@ def _insert_version(connection, make, data) -> None:
         {"run": run_id, "card": card, "digest": hashlib.sha256(data).hexdigest(), "size": len(data)},
     )
     connection.execute(text("INSERT INTO version_weights VALUES ('old', 1, :data)"), {"data": data})
+
+
+async def test_aliases_of_the_second_schema_begin_their_history_where_they_point(bare_url, tmp_path, make):
+    """As they were stored by a server that knew no canaries, whose tables are made here by its migration."""
+    engine = create_engine(parse_url(bare_url))
+    with engine.begin() as connection:
+        settings = config.Config()
+        settings.set_main_option("script_location", migrations.__path__[0])
+        settings.attributes["connection"] = connection
+        command.upgrade(settings, "0002")
+        _insert_version(connection, make, pack(make.trained("01J" + "0" * 23).parameters))
+        connection.execute(text("INSERT INTO aliases VALUES ('old', 'best', 1)"))
+    engine.dispose()
+    storage = open_storage(
+        tmp_path / "data", convert=lambda *_: None, most_dataset_bytes=1, database_url=bare_url
+    )
+    try:
+        model = await storage.models.get_model("old")
+        assert (model.aliases["best"].version, model.aliases["best"].canary) == (1, None)
+        [move] = await storage.models.list_alias_moves("old", "best", 9)
+        assert (move.move, move.version, move.time) == (1, 1, model.update_time)
+        again = AliasCommand(model="old", alias="best", version=1, etag=model.aliases["best"].etag)
+        assert await storage.models.set_alias(again, model.update_time) == model
+        assert (await storage.models.get_version(VersionReference("old", alias="best"))).labels == {}
+    finally:
+        storage.close()
 
 
 def test_many_servers_may_start_at_once(bare_url):

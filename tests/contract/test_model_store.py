@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -11,10 +12,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from epochd_server.domain.commands import AliasCommand
 from epochd_server.domain.errors import Code, EpochdError, Reason
 from epochd_server.domain.resources import VersionReference
 from epochd_server.storage import Storage
 from epochd_server.storage.weights import pack, unpack
+
+NOW = datetime(2026, 3, 4, 5, 6, 7, 89, tzinfo=UTC)
+
+
+def versions_of(model) -> dict[str, int]:
+    return {name: alias.version for name, alias in model.aliases.items()}
 
 
 async def add_version(storage: Storage, make, model="house-price", parameters=None):
@@ -52,7 +60,7 @@ class TestGetVersion:
     async def test_an_alias_means_the_version_it_points_at(self, storage, make):
         for _ in range(3):
             await add_version(storage, make)
-        await storage.models.set_alias("house-price", "champion", 2)
+        await storage.models.set_alias(AliasCommand(model="house-price", alias="champion", version=2), NOW)
         version = await storage.models.get_version(VersionReference("house-price", alias="champion"))
         assert version.version == 2
 
@@ -136,10 +144,10 @@ class TestWeights:
 class TestModels:
     async def test_a_model_has_its_newest_version_and_aliases(self, storage, make):
         runs = [(await add_version(storage, make))[0] for _ in range(2)]
-        await storage.models.set_alias("house-price", "b", 1)
-        model = await storage.models.set_alias("house-price", "a", 2)
+        await storage.models.set_alias(AliasCommand(model="house-price", alias="b", version=1), NOW)
+        model = await storage.models.set_alias(AliasCommand(model="house-price", alias="a", version=2), NOW)
         assert model == await storage.models.get_model("house-price")
-        assert (model.latest_version, model.aliases) == (2, {"a": 2, "b": 1})
+        assert (model.latest_version, versions_of(model)) == (2, {"a": 2, "b": 1})
         assert (model.create_time, model.update_time) == (runs[0].create_time, runs[1].create_time)
 
     async def test_are_listed_by_name(self, storage, make):
@@ -166,31 +174,34 @@ class TestAliases:
     async def test_can_be_moved_and_deleted(self, storage, make):
         for _ in range(2):
             await add_version(storage, make)
-        await storage.models.set_alias("house-price", "champion", 1)
-        assert (await storage.models.set_alias("house-price", "champion", 2)).aliases == {"champion": 2}
-        await storage.models.delete_alias("house-price", "champion")
+        await storage.models.set_alias(AliasCommand(model="house-price", alias="champion", version=1), NOW)
+        command = AliasCommand(model="house-price", alias="champion", version=2)
+        assert versions_of(await storage.models.set_alias(command, NOW)) == {"champion": 2}
+        await storage.models.delete_alias("house-price", "champion", NOW)
         assert (await storage.models.get_model("house-price")).aliases == {}
 
     async def test_point_only_at_what_is_there(self, storage, make):
         await add_version(storage, make)
         with pytest.raises(EpochdError) as caught:
-            await storage.models.set_alias("house-price", "champion", 2)
+            await storage.models.set_alias(
+                AliasCommand(model="house-price", alias="champion", version=2), NOW
+            )
         assert reason_of(caught) == (Reason.VERSION_NOT_FOUND, "models/house-price/versions/2")
         with pytest.raises(EpochdError) as caught:
-            await storage.models.set_alias("nobody", "champion", 1)
+            await storage.models.set_alias(AliasCommand(model="nobody", alias="champion", version=1), NOW)
         assert reason_of(caught) == (Reason.MODEL_NOT_FOUND, "models/nobody")
 
     async def test_deleting_a_missing_one_names_it(self, storage, make):
         await add_version(storage, make)
         with pytest.raises(EpochdError) as caught:
-            await storage.models.delete_alias("house-price", "champion")
+            await storage.models.delete_alias("house-price", "champion", NOW)
         assert reason_of(caught) == (Reason.ALIAS_NOT_FOUND, "models/house-price@champion")
 
 
 class TestDelete:
     async def test_a_version_an_alias_points_at_stays(self, storage, make):
         await add_version(storage, make)
-        await storage.models.set_alias("house-price", "champion", 1)
+        await storage.models.set_alias(AliasCommand(model="house-price", alias="champion", version=1), NOW)
         with pytest.raises(EpochdError) as caught:
             await storage.models.delete_version("house-price", 1)
         assert reason_of(caught) == (Reason.ALIAS_IN_USE, "models/house-price/versions/1")
@@ -218,7 +229,7 @@ class TestDelete:
         for parameters in [None, large()]:
             await add_version(storage, make, parameters=parameters)
         await add_version(storage, make, model="other")
-        await storage.models.set_alias("house-price", "champion", 1)
+        await storage.models.set_alias(AliasCommand(model="house-price", alias="champion", version=1), NOW)
         await storage.models.delete_model("house-price")
         assert [model.model for model in await storage.models.list_models(9)] == ["other"]
         assert list(storage.folder.artifacts.rglob("*.safetensors")) == []
@@ -243,8 +254,8 @@ async def test_every_change_is_told_after_it_can_be_read(storage, make):
     told = []
     storage.models.changes.subscribe(told.append)
     await add_version(storage, make, model="a")
-    await storage.models.set_alias("a", "x", 1)
-    await storage.models.delete_alias("a", "x")
+    await storage.models.set_alias(AliasCommand(model="a", alias="x", version=1), NOW)
+    await storage.models.delete_alias("a", "x", NOW)
     await storage.models.delete_version("a", 1)
     await add_version(storage, make, model="a")
     await storage.models.delete_model("a")

@@ -19,8 +19,10 @@ from epochd.v1.trainer_pb2 import TrainRequest
 from epochd_server.codec.tensors import encode_tensor
 from epochd_server.data.loading import read_schema
 from epochd_server.domain.datasets import Dataset, DatasetFormat
-from epochd_server.domain.errors import InvalidInput
+from epochd_server.domain.errors import EpochdError, InvalidInput, Reason
+from epochd_server.domain.models import ModelVersion
 from epochd_server.domain.plans import Plan
+from epochd_server.domain.resources import VersionReference
 from epochd_server.engine.modules import ModuleRegistry
 from epochd_server.planning.limits import PlanLimits
 from epochd_server.planning.planner import RequestPlanner
@@ -77,6 +79,13 @@ class Constant(nn.Module):
         return x[:, :1]
 
 
+class NoVersions:
+    """A registry without versions."""
+
+    async def get_version(self, reference: VersionReference) -> ModelVersion:
+        raise EpochdError(Reason.MODEL_NOT_FOUND, metadata={"name": str(reference)})
+
+
 @pytest.fixture(scope="session")
 def modules() -> RegisteredModules:
     registry = ModuleRegistry()
@@ -93,7 +102,7 @@ def datasets(tmp_path: Path) -> FolderDatasets:
 @pytest.fixture
 def make_planner(datasets: FolderDatasets, modules: RegisteredModules) -> Callable[..., RequestPlanner]:
     def make(**limits: int) -> RequestPlanner:
-        return RequestPlanner(datasets=datasets, modules=modules, limits=PlanLimits(**limits))
+        return RequestPlanner(datasets=datasets, versions=NoVersions(), modules=modules, limits=PlanLimits(**limits))
 
     return make
 

@@ -15,8 +15,10 @@ import pytest
 
 from epochd_server.domain.data import TrainingArrays
 from epochd_server.domain.errors import EpochdError, Reason
-from epochd_server.domain.fleets import Groups, Keys
-from epochd_server.domain.runs import EpochLog, Event, Failure, Started
+from epochd_server.domain.fleets import Groups, Keys, Members
+from epochd_server.domain.models import ModelVersion
+from epochd_server.domain.resources import VersionReference
+from epochd_server.domain.runs import EpochLog, Event, Failure, Parameters, Started
 from epochd_server.domain.specs import (
     GradientFit,
     Init,
@@ -273,6 +275,19 @@ def started_of() -> Callable[..., Started]:
     return started
 
 
+class NoVersions:
+    """A registry without versions."""
+
+    async def get_version(self, reference: VersionReference) -> ModelVersion:
+        raise EpochdError(Reason.MODEL_NOT_FOUND)
+
+    async def load_parameters(self, model: str, version: int) -> Parameters:
+        raise EpochdError(Reason.MODEL_NOT_FOUND)
+
+    async def load_members(self, model: str, version: int) -> Members:
+        raise EpochdError(Reason.MODEL_NOT_FOUND)
+
+
 ServiceFactory = Callable[..., Awaitable[RunService]]
 
 
@@ -284,7 +299,7 @@ async def make_service(
     services: list[RunService] = []
 
     async def make(used: object = None, **settings: object) -> RunService:
-        service = RunService(store, planner, used or executor, RunSettings(**settings))
+        service = RunService(store, planner, used or executor, RunSettings(**settings), NoVersions())
         services.append(service)
         await service.start()
         return service

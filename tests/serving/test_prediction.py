@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from epochd_server.domain.commands import AliasCommand
 from epochd_server.domain.errors import EpochdError, InvalidInput, Reason
 from epochd_server.domain.specs import Precision
 from epochd_server.serving import PredictionService
 from epochd_server.serving.outputs import Labels, sigmoid, softmax
 
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
 ROWS = np.float32([[1, 2], [3, 4], [5, 6]])
 
 
@@ -156,7 +159,7 @@ class TestNames:
     async def test_version_alias_and_newest(self, registry, storage, service, ask):
         for weight in (1.0, 2.0, 3.0):
             await registry.add([weight])
-        await storage.models.set_alias("m", "champion", 2)
+        await storage.models.set_alias(AliasCommand(model="m", alias="champion", version=2), NOW)
         one = np.float32([[1]])
         assert (await service.predict(ask(one))).values == 3
         assert (await service.predict(ask(one, version=1))).values == 1
@@ -196,7 +199,7 @@ class TestNames:
         for weight in (1.0, 2.0):
             await registry.add([weight])
         for version in (1, 2, 1):
-            await storage.models.set_alias("m", "a", version)
+            await storage.models.set_alias(AliasCommand(model="m", alias="a", version=version), NOW)
             assert (await service.predict(ask(np.float32([[1]]), alias="a"))).values == version
 
 

@@ -4,9 +4,12 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from epochd.v1 import fits_pb2 as _fits_pb2
+from epochd.v1 import preprocessing_pb2 as _preprocessing_pb2
 from epochd.v1 import run_pb2 as _run_pb2
 from epochd.v1 import spec_pb2 as _spec_pb2
 from epochd.v1 import tensor_pb2 as _tensor_pb2
+from epochd.v1 import validation_pb2 as _validation_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -59,6 +62,8 @@ class _MemberOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MemberOrd
     """By key, ascending."""
     MEMBER_ORDER_BY_LOSS: _MemberOrder.ValueType  # 2
     """By final loss, smallest first; failed members last."""
+    MEMBER_ORDER_BY_VALIDATION_LOSS: _MemberOrder.ValueType  # 3
+    """By loss on held-out rows, smallest first; members without one last. With validation only."""
 
 class MemberOrder(_MemberOrder, metaclass=_MemberOrderEnumTypeWrapper):
     """In which order members are listed."""
@@ -69,7 +74,49 @@ MEMBER_ORDER_BY_KEY: MemberOrder.ValueType  # 1
 """By key, ascending."""
 MEMBER_ORDER_BY_LOSS: MemberOrder.ValueType  # 2
 """By final loss, smallest first; failed members last."""
+MEMBER_ORDER_BY_VALIDATION_LOSS: MemberOrder.ValueType  # 3
+"""By loss on held-out rows, smallest first; members without one last. With validation only."""
 Global___MemberOrder: _TypeAlias = MemberOrder  # noqa: Y015
+
+class _ExportFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExportFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExportFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXPORT_FORMAT_UNSPECIFIED: _ExportFormat.ValueType  # 0
+    """Not given: SAFETENSORS."""
+    EXPORT_FORMAT_SAFETENSORS: _ExportFormat.ValueType  # 1
+    """The parameters by PyTorch's names; a fleet's have the members as a further first dimension, in the order of their
+    keys. The file's metadata `epochd_card` is the card, so that ImportVersion needs nothing else.
+    """
+    EXPORT_FORMAT_CARD: _ExportFormat.ValueType  # 2
+    """The card alone, as JSON: the ModelVersion, and of a fleet its members."""
+    EXPORT_FORMAT_ONNX: _ExportFormat.ValueType  # 3
+    """ONNX, opset 17, of linear and sequential models. Inputs: `features` [rows, features]; for a fleet also `member`
+    int64 [rows], places in the metadata's `member_keys`. Outputs: `values`, or `logits`, `probabilities` and `labels`.
+    """
+    EXPORT_FORMAT_PT2: _ExportFormat.ValueType  # 4
+    """A `torch.export` archive of the model, which gives its raw outputs [rows, outputs]; of a fleet, of one member."""
+
+class ExportFormat(_ExportFormat, metaclass=_ExportFormatEnumTypeWrapper):
+    """What a version is exported as."""
+
+EXPORT_FORMAT_UNSPECIFIED: ExportFormat.ValueType  # 0
+"""Not given: SAFETENSORS."""
+EXPORT_FORMAT_SAFETENSORS: ExportFormat.ValueType  # 1
+"""The parameters by PyTorch's names; a fleet's have the members as a further first dimension, in the order of their
+keys. The file's metadata `epochd_card` is the card, so that ImportVersion needs nothing else.
+"""
+EXPORT_FORMAT_CARD: ExportFormat.ValueType  # 2
+"""The card alone, as JSON: the ModelVersion, and of a fleet its members."""
+EXPORT_FORMAT_ONNX: ExportFormat.ValueType  # 3
+"""ONNX, opset 17, of linear and sequential models. Inputs: `features` [rows, features]; for a fleet also `member`
+int64 [rows], places in the metadata's `member_keys`. Outputs: `values`, or `logits`, `probabilities` and `labels`.
+"""
+EXPORT_FORMAT_PT2: ExportFormat.ValueType  # 4
+"""A `torch.export` archive of the model, which gives its raw outputs [rows, outputs]; of a fleet, of one member."""
+Global___ExportFormat: _TypeAlias = ExportFormat  # noqa: Y015
 
 @_typing.final
 class Model(_message.Message):
@@ -77,11 +124,32 @@ class Model(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     LATEST_VERSION_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `models/{model}`."""
     latest_version: _builtins.str
@@ -98,6 +166,10 @@ class Model(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When its newest version was made."""
 
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The labels; see UpdateLabels."""
+
     def __init__(
         self,
         *,
@@ -106,10 +178,11 @@ class Model(_message.Message):
         aliases: _abc.Iterable[Global___Alias] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "create_time", b"create_time", "latest_version", b"latest_version", "name", b"name", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "create_time", b"create_time", "labels", b"labels", "latest_version", b"latest_version", "name", b"name", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -123,29 +196,93 @@ class Alias(_message.Message):
 
     ALIAS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    CANARY_FIELD_NUMBER: _builtins.int
     alias: _builtins.str
     """The alias: 1 to 64 lower-case letters, digits and hyphens, starting with a letter."""
     version: _builtins.str
     """The version it points at, `models/{model}/versions/{version}`."""
+    etag: _builtins.str
+    """Changes with every move of the alias, and never comes back to a value that it had."""
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was moved last."""
+
+    @_builtins.property
+    def canary(self) -> Global___Canary:
+        """The version that a share of the keys goes to; unset where there is none."""
+
     def __init__(
         self,
         *,
         alias: _builtins.str = ...,
         version: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        canary: Global___Canary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "canary", b"canary", "etag", b"etag", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Alias: _TypeAlias = Alias  # noqa: Y015
 
 @_typing.final
+class Canary(_message.Message):
+    """A second version behind an alias, which predicts for a share of the keys: always for the same ones."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """The version, `models/{model}/versions/{version}`, with the same columns, classes and keys as the alias's own."""
+    percent: _builtins.float
+    """Percent of the keys, above 0 and below 100, in steps of 0.01. With a larger percentage the keys of a smaller one
+    stay with the canary.
+    """
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        percent: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["percent", b"percent", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Canary: _TypeAlias = Canary  # noqa: Y015
+
+@_typing.final
 class ModelVersion(_message.Message):
     """A trained model; never changes."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     NAME_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
@@ -168,7 +305,19 @@ class ModelVersion(_message.Message):
     FLEET_FIELD_NUMBER: _builtins.int
     MEMBER_FIELD_NUMBER: _builtins.int
     GRADIENT_FIELD_NUMBER: _builtins.int
+    LEAST_SQUARES_FIELD_NUMBER: _builtins.int
+    NEWTON_FIELD_NUMBER: _builtins.int
+    LBFGS_FIELD_NUMBER: _builtins.int
+    FIT_ARRAYS_FIELD_NUMBER: _builtins.int
     LOGGING_FIELD_NUMBER: _builtins.int
+    VALIDATION_FIELD_NUMBER: _builtins.int
+    EVALUATION_FIELD_NUMBER: _builtins.int
+    WEIGHT_COLUMN_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    LINEAGE_FIELD_NUMBER: _builtins.int
+    WEIGHTS_DIGEST_FIELD_NUMBER: _builtins.int
+    WEIGHTS_BYTES_FIELD_NUMBER: _builtins.int
+    PREPROCESS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `models/{model}/versions/{version}`."""
     run: _builtins.str
@@ -193,6 +342,12 @@ class ModelVersion(_message.Message):
     """Fleets: how many members failed."""
     fleet: _builtins.str
     """Made by PromoteMember: the fleet that it was a member of, `models/{model}/versions/{version}`; otherwise empty."""
+    weight_column: _builtins.str
+    """The column of row weights; empty where all rows counted alike."""
+    weights_digest: _builtins.str
+    """SHA-256 in hex of the parameters as they are stored."""
+    weights_bytes: _builtins.int
+    """Bytes of the parameters as they are stored."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
@@ -231,11 +386,49 @@ class ModelVersion(_message.Message):
 
     @_builtins.property
     def gradient(self) -> _spec_pb2.GradientFit:
-        """How it was fitted."""
+        """How it was fitted: exactly one of gradient, least_squares, newton and lbfgs was set."""
+
+    @_builtins.property
+    def least_squares(self) -> _fits_pb2.LeastSquaresFit:
+        """How it was fitted, exactly by least squares."""
+
+    @_builtins.property
+    def newton(self) -> _fits_pb2.NewtonFit:
+        """How it was fitted, exactly by Newton's method."""
+
+    @_builtins.property
+    def lbfgs(self) -> _fits_pb2.LbfgsFit:
+        """How it was fitted, by L-BFGS."""
+
+    @_builtins.property
+    def fit_arrays(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.NamedTensor]:
+        """Kept with the version for GetStatistics; never sent."""
 
     @_builtins.property
     def logging(self) -> _spec_pb2.Logging:
         """What was logged."""
+
+    @_builtins.property
+    def validation(self) -> _validation_pb2.Validation:
+        """What was held out; rows that came with the request are left out here. Unset where nothing was."""
+
+    @_builtins.property
+    def evaluation(self) -> _validation_pb2.Evaluation:
+        """With validation: how the model does on the held-out rows; unset without."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The labels: those of TrainRequest at first; see UpdateLabels."""
+
+    @_builtins.property
+    def lineage(self) -> _run_pb2.Lineage:
+        """Where it comes from; unset for versions of servers that did not keep it."""
+
+    @_builtins.property
+    def preprocess(self) -> _preprocessing_pb2.FittedPreprocessing:
+        """How columns become features; unset where they are used as they are. Predict then takes the columns in it that have
+        features, as they were in training; `feature_columns` are the features that the model itself reads.
+        """
 
     def __init__(
         self,
@@ -261,11 +454,23 @@ class ModelVersion(_message.Message):
         fleet: _builtins.str = ...,
         member: _spec_pb2.MemberKey | None = ...,
         gradient: _spec_pb2.GradientFit | None = ...,
+        least_squares: _fits_pb2.LeastSquaresFit | None = ...,
+        newton: _fits_pb2.NewtonFit | None = ...,
+        lbfgs: _fits_pb2.LbfgsFit | None = ...,
+        fit_arrays: _abc.Iterable[_tensor_pb2.NamedTensor] | None = ...,
         logging: _spec_pb2.Logging | None = ...,
+        validation: _validation_pb2.Validation | None = ...,
+        evaluation: _validation_pb2.Evaluation | None = ...,
+        weight_column: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        lineage: _run_pb2.Lineage | None = ...,
+        weights_digest: _builtins.str = ...,
+        weights_bytes: _builtins.int = ...,
+        preprocess: _preprocessing_pb2.FittedPreprocessing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "create_time", b"create_time", "gradient", b"gradient", "logging", b"logging", "loss", b"loss", "member", b"member", "model", b"model", "sweep", b"sweep"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "create_time", b"create_time", "evaluation", b"evaluation", "gradient", b"gradient", "lbfgs", b"lbfgs", "least_squares", b"least_squares", "lineage", b"lineage", "logging", b"logging", "loss", b"loss", "member", b"member", "model", b"model", "newton", b"newton", "preprocess", b"preprocess", "sweep", b"sweep", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "create_time", b"create_time", "dtype", b"dtype", "epochs", b"epochs", "failed_members", b"failed_members", "feature_columns", b"feature_columns", "final_loss", b"final_loss", "fleet", b"fleet", "gradient", b"gradient", "key_columns", b"key_columns", "logging", b"logging", "loss", b"loss", "member", b"member", "members", b"members", "model", b"model", "name", b"name", "parameters", b"parameters", "rows", b"rows", "run", b"run", "seed", b"seed", "sweep", b"sweep", "target_columns", b"target_columns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "create_time", b"create_time", "dtype", b"dtype", "epochs", b"epochs", "evaluation", b"evaluation", "failed_members", b"failed_members", "feature_columns", b"feature_columns", "final_loss", b"final_loss", "fit_arrays", b"fit_arrays", "fleet", b"fleet", "gradient", b"gradient", "key_columns", b"key_columns", "labels", b"labels", "lbfgs", b"lbfgs", "least_squares", b"least_squares", "lineage", b"lineage", "logging", b"logging", "loss", b"loss", "member", b"member", "members", b"members", "model", b"model", "name", b"name", "newton", b"newton", "parameters", b"parameters", "preprocess", b"preprocess", "rows", b"rows", "run", b"run", "seed", b"seed", "sweep", b"sweep", "target_columns", b"target_columns", "validation", b"validation", "weight_column", b"weight_column", "weights_bytes", b"weights_bytes", "weights_digest", b"weights_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -323,21 +528,47 @@ class ListModelsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most so many, up to 1,000. Unset means 50."""
     page_token: _builtins.str
     """next_page_token of the page before. Unset means the first page."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Only models that have all of these labels."""
+
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -423,25 +654,51 @@ class ListVersionsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MODEL_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """`models/{model}`."""
     page_size: _builtins.int
     """At most so many, up to 1,000. Unset means 50."""
     page_token: _builtins.str
     """next_page_token of the page before. Unset means the first page."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Only versions that have all of these labels."""
+
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "model", b"model", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -537,6 +794,7 @@ class Member(_message.Message):
     EPOCHS_FIELD_NUMBER: _builtins.int
     FINAL_LOSS_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    EVALUATION_FIELD_NUMBER: _builtins.int
     state: Global___MemberState.ValueType
     """How its training ended."""
     rows: _builtins.int
@@ -553,6 +811,10 @@ class Member(_message.Message):
     def failure(self) -> _run_pb2.Failure:
         """Why it failed; unset otherwise."""
 
+    @_builtins.property
+    def evaluation(self) -> _validation_pb2.Evaluation:
+        """With validation: how it does on its held-out rows, without classes, confusion and calibration; unset without."""
+
     def __init__(
         self,
         *,
@@ -562,10 +824,11 @@ class Member(_message.Message):
         epochs: _builtins.int = ...,
         final_loss: _builtins.float = ...,
         failure: _run_pb2.Failure | None = ...,
+        evaluation: _validation_pb2.Evaluation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "key", b"key"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "failure", b"failure", "key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epochs", b"epochs", "failure", b"failure", "final_loss", b"final_loss", "key", b"key", "rows", b"rows", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epochs", b"epochs", "evaluation", b"evaluation", "failure", b"failure", "final_loss", b"final_loss", "key", b"key", "rows", b"rows", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -770,16 +1033,26 @@ class ExportVersionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    MEMBER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """A version, as in GetVersionRequest."""
+    format: Global___ExportFormat.ValueType
+    """The file's format."""
+    @_builtins.property
+    def member(self) -> _spec_pb2.MemberKey:
+        """Fleets: the member to export, as a single model. Unset: the whole fleet."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        format: Global___ExportFormat.ValueType = ...,
+        member: _spec_pb2.MemberKey | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["member", b"member"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "member", b"member", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -808,6 +1081,452 @@ class ExportVersionResponse(_message.Message):
 Global___ExportVersionResponse: _TypeAlias = ExportVersionResponse  # noqa: Y015
 
 @_typing.final
+class ImportVersionRequest(_message.Message):
+    """A message of the stream of Models.ImportVersion."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """The file's next bytes, 1 byte to 4 MiB."""
+    @_builtins.property
+    def header(self) -> Global___ImportHeader:
+        """What is imported."""
+
+    def __init__(
+        self,
+        *,
+        header: Global___ImportHeader | None = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "header", b"header", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "header", b"header", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "data"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___ImportVersionRequest: _TypeAlias = ImportVersionRequest  # noqa: Y015
+
+@_typing.final
+class ImportHeader(_message.Message):
+    """What is imported."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MODEL_NAME_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    model_name: _builtins.str
+    """The model to add the version to, as in TrainRequest.model_name. Unset: as it was called where it was exported."""
+    sha256: _builtins.str
+    """SHA-256 of the file, 64 lower-case hex digits; another file is DATA_LOSS."""
+    size_bytes: _builtins.int
+    """Size of the file."""
+    request_id: _builtins.str
+    """As in TrainRequest: a repeated request makes no second version."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Labels of the version, as in UpdateLabelsRequest, besides those that the file has."""
+
+    def __init__(
+        self,
+        *,
+        model_name: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "model_name", b"model_name", "request_id", b"request_id", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportHeader: _TypeAlias = ImportHeader  # noqa: Y015
+
+@_typing.final
+class ImportVersionResponse(_message.Message):
+    """Response of Models.ImportVersion."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def version(self) -> Global___ModelVersion:
+        """The new version."""
+
+    def __init__(
+        self,
+        *,
+        version: Global___ModelVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportVersionResponse: _TypeAlias = ImportVersionResponse  # noqa: Y015
+
+@_typing.final
+class DiffVersionsRequest(_message.Message):
+    """Request of Models.DiffVersions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASE_FIELD_NUMBER: _builtins.int
+    OTHER_FIELD_NUMBER: _builtins.int
+    base: _builtins.str
+    """A version, as in GetVersionRequest."""
+    other: _builtins.str
+    """Another version, of the same or another model, as in GetVersionRequest."""
+    def __init__(
+        self,
+        *,
+        base: _builtins.str = ...,
+        other: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "other", b"other"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffVersionsRequest: _TypeAlias = DiffVersionsRequest  # noqa: Y015
+
+@_typing.final
+class DiffVersionsResponse(_message.Message):
+    """Response of Models.DiffVersions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASE_FIELD_NUMBER: _builtins.int
+    OTHER_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def base(self) -> Global___ModelVersion:
+        """The first version."""
+
+    @_builtins.property
+    def other(self) -> Global___ModelVersion:
+        """The second version."""
+
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldComparison]:
+        """The fields that differ, and what both have of results and sizes whether it differs or not: results first, then
+        in the order of ModelVersion. Names and times are not compared.
+        """
+
+    def __init__(
+        self,
+        *,
+        base: Global___ModelVersion | None = ...,
+        other: Global___ModelVersion | None = ...,
+        fields: _abc.Iterable[Global___FieldComparison] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "other", b"other"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "fields", b"fields", "other", b"other"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffVersionsResponse: _TypeAlias = DiffVersionsResponse  # noqa: Y015
+
+@_typing.final
+class FieldComparison(_message.Message):
+    """A field of two versions side by side."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
+    OTHER_FIELD_NUMBER: _builtins.int
+    SAME_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """Its path in ModelVersion, such as `final_loss` or `gradient.optimizer.adam.lr`."""
+    same: _builtins.bool
+    """Whether both are the same."""
+    @_builtins.property
+    def base(self) -> Global___ComparedValue:
+        """Its value in the first version; unset where that has none."""
+
+    @_builtins.property
+    def other(self) -> Global___ComparedValue:
+        """Its value in the second version; unset where that has none."""
+
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        base: Global___ComparedValue | None = ...,
+        other: Global___ComparedValue | None = ...,
+        same: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "other", b"other"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "field", b"field", "other", b"other", "same", b"same"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FieldComparison: _TypeAlias = FieldComparison  # noqa: Y015
+
+@_typing.final
+class ComparedValue(_message.Message):
+    """A value in a comparison."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    number: _builtins.float
+    """A number."""
+    text: _builtins.str
+    """Text; the names of enums and `true` or `false` too."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.float = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "text", b"text", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "text", b"text", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["number", "text"]  # noqa: Y015
+    _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
+
+Global___ComparedValue: _TypeAlias = ComparedValue  # noqa: Y015
+
+@_typing.final
+class UpdateLabelsRequest(_message.Message):
+    """Request of Models.UpdateLabels."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`models/{model}` or `models/{model}/versions/{version}`."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Labels to set. Keys: 1 to 63 lower-case letters, digits, and `-_.`, starting with a letter; values: up to 255
+        characters. A resource has up to 64 labels.
+        """
+
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keys to remove; one that is not there is fine."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        removed: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "name", b"name", "removed", b"removed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateLabelsRequest: _TypeAlias = UpdateLabelsRequest  # noqa: Y015
+
+@_typing.final
+class UpdateLabelsResponse(_message.Message):
+    """Response of Models.UpdateLabels."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    LABELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """All labels that the resource has now."""
+
+    def __init__(
+        self,
+        *,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateLabelsResponse: _TypeAlias = UpdateLabelsResponse  # noqa: Y015
+
+@_typing.final
+class ListAliasMovesRequest(_message.Message):
+    """Request of Models.ListAliasMoves."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """`models/{model}`."""
+    alias: _builtins.str
+    """The alias; it may have been deleted since."""
+    page_size: _builtins.int
+    """At most so many, up to 1,000. Unset means 50."""
+    page_token: _builtins.str
+    """next_page_token of the page before. Unset means the first page."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "model", b"model", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAliasMovesRequest: _TypeAlias = ListAliasMovesRequest  # noqa: Y015
+
+@_typing.final
+class ListAliasMovesResponse(_message.Message):
+    """Response of Models.ListAliasMoves."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MOVES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last."""
+    @_builtins.property
+    def moves(self) -> _containers.RepeatedCompositeFieldContainer[Global___AliasMove]:
+        """The moves, newest first."""
+
+    def __init__(
+        self,
+        *,
+        moves: _abc.Iterable[Global___AliasMove] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["moves", b"moves", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAliasMovesResponse: _TypeAlias = ListAliasMovesResponse  # noqa: Y015
+
+@_typing.final
+class AliasMove(_message.Message):
+    """A move of an alias."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MOVE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    CANARY_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    move: _builtins.int
+    """The number of the move: 1, 2, 3 … for each alias."""
+    version: _builtins.str
+    """Where it pointed from then on, `models/{model}/versions/{version}`, which may be deleted now; empty where the
+    alias was deleted.
+    """
+    @_builtins.property
+    def canary(self) -> Global___Canary:
+        """The canary from then on; unset where there was none."""
+
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it was moved."""
+
+    def __init__(
+        self,
+        *,
+        move: _builtins.int = ...,
+        version: _builtins.str = ...,
+        canary: Global___Canary | None = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "move", b"move", "time", b"time", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AliasMove: _TypeAlias = AliasMove  # noqa: Y015
+
+@_typing.final
 class SetAliasRequest(_message.Message):
     """Request of Models.SetAlias."""
 
@@ -816,22 +1535,34 @@ class SetAliasRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    CANARY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """`models/{model}`."""
     alias: _builtins.str
     """The alias: 1 to 64 lower-case letters, digits and hyphens, starting with a letter."""
     version: _builtins.str
     """The version to point at, `models/{model}/versions/{version}`."""
+    etag: _builtins.str
+    """The etag that the alias must still have, or `absent` where it must not be there yet; otherwise ABORTED, and
+    nothing is changed. Unset: whatever it points at.
+    """
+    @_builtins.property
+    def canary(self) -> Global___Canary:
+        """A share of the keys for a second version. Unset: all keys go to `version`."""
+
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         alias: _builtins.str = ...,
         version: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        canary: Global___Canary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "model", b"model", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "canary", b"canary", "etag", b"etag", "model", b"model", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -869,19 +1600,23 @@ class DeleteAliasRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """`models/{model}`."""
     alias: _builtins.str
     """The alias."""
+    etag: _builtins.str
+    """As in SetAliasRequest; `absent` is an error."""
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         alias: _builtins.str = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "etag", b"etag", "model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from epochd.v1 import fits_pb2 as epochd_dot_v1_dot_fits__pb2
 from epochd.v1 import models_pb2 as epochd_dot_v1_dot_models__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -70,6 +71,11 @@ class ModelsStub:
                 request_serializer=epochd_dot_v1_dot_models__pb2.GetMemberRequest.SerializeToString,
                 response_deserializer=epochd_dot_v1_dot_models__pb2.GetMemberResponse.FromString,
                 _registered_method=True)
+        self.GetStatistics = channel.unary_unary(
+                '/epochd.v1.Models/GetStatistics',
+                request_serializer=epochd_dot_v1_dot_fits__pb2.GetStatisticsRequest.SerializeToString,
+                response_deserializer=epochd_dot_v1_dot_fits__pb2.GetStatisticsResponse.FromString,
+                _registered_method=True)
         self.PromoteMember = channel.unary_unary(
                 '/epochd.v1.Models/PromoteMember',
                 request_serializer=epochd_dot_v1_dot_models__pb2.PromoteMemberRequest.SerializeToString,
@@ -80,10 +86,30 @@ class ModelsStub:
                 request_serializer=epochd_dot_v1_dot_models__pb2.ExportVersionRequest.SerializeToString,
                 response_deserializer=epochd_dot_v1_dot_models__pb2.ExportVersionResponse.FromString,
                 _registered_method=True)
+        self.ImportVersion = channel.stream_unary(
+                '/epochd.v1.Models/ImportVersion',
+                request_serializer=epochd_dot_v1_dot_models__pb2.ImportVersionRequest.SerializeToString,
+                response_deserializer=epochd_dot_v1_dot_models__pb2.ImportVersionResponse.FromString,
+                _registered_method=True)
+        self.DiffVersions = channel.unary_unary(
+                '/epochd.v1.Models/DiffVersions',
+                request_serializer=epochd_dot_v1_dot_models__pb2.DiffVersionsRequest.SerializeToString,
+                response_deserializer=epochd_dot_v1_dot_models__pb2.DiffVersionsResponse.FromString,
+                _registered_method=True)
+        self.UpdateLabels = channel.unary_unary(
+                '/epochd.v1.Models/UpdateLabels',
+                request_serializer=epochd_dot_v1_dot_models__pb2.UpdateLabelsRequest.SerializeToString,
+                response_deserializer=epochd_dot_v1_dot_models__pb2.UpdateLabelsResponse.FromString,
+                _registered_method=True)
         self.SetAlias = channel.unary_unary(
                 '/epochd.v1.Models/SetAlias',
                 request_serializer=epochd_dot_v1_dot_models__pb2.SetAliasRequest.SerializeToString,
                 response_deserializer=epochd_dot_v1_dot_models__pb2.SetAliasResponse.FromString,
+                _registered_method=True)
+        self.ListAliasMoves = channel.unary_unary(
+                '/epochd.v1.Models/ListAliasMoves',
+                request_serializer=epochd_dot_v1_dot_models__pb2.ListAliasMovesRequest.SerializeToString,
+                response_deserializer=epochd_dot_v1_dot_models__pb2.ListAliasMovesResponse.FromString,
                 _registered_method=True)
         self.DeleteAlias = channel.unary_unary(
                 '/epochd.v1.Models/DeleteAlias',
@@ -155,6 +181,13 @@ class ModelsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetStatistics(self, request, context):
+        """Returns the statistics of a linear model that was fitted exactly: standard errors, p values, R² and the like.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PromoteMember(self, request, context):
         """Makes a member of a fleet or sweep a version of its own.
         """
@@ -163,15 +196,42 @@ class ModelsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExportVersion(self, request, context):
-        """Streams a version's parameters as a safetensors file: by PyTorch's names; a fleet's have the members as a further
-        first dimension, in the order of their keys.
+        """Streams a version as a file that other programs read, and ImportVersion of another server.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportVersion(self, request_iterator, context):
+        """Makes a version of a safetensors file that ExportVersion wrote, of this server or another; all of it is checked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiffVersions(self, request, context):
+        """Compares two versions field by field: metrics, what was trained, sizes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateLabels(self, request, context):
+        """Changes the labels of a model or a version. Those of a run: Runs.UpdateRunLabels.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetAlias(self, request, context):
-        """Points an alias at a version.
+        """Points an alias at a version, atomically; with a canary, a share of the keys at a second version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAliasMoves(self, request, context):
+        """Lists where an alias has pointed, newest first: to roll back, point it there again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -236,6 +296,11 @@ def add_ModelsServicer_to_server(servicer, server):
                     request_deserializer=epochd_dot_v1_dot_models__pb2.GetMemberRequest.FromString,
                     response_serializer=epochd_dot_v1_dot_models__pb2.GetMemberResponse.SerializeToString,
             ),
+            'GetStatistics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStatistics,
+                    request_deserializer=epochd_dot_v1_dot_fits__pb2.GetStatisticsRequest.FromString,
+                    response_serializer=epochd_dot_v1_dot_fits__pb2.GetStatisticsResponse.SerializeToString,
+            ),
             'PromoteMember': grpc.unary_unary_rpc_method_handler(
                     servicer.PromoteMember,
                     request_deserializer=epochd_dot_v1_dot_models__pb2.PromoteMemberRequest.FromString,
@@ -246,10 +311,30 @@ def add_ModelsServicer_to_server(servicer, server):
                     request_deserializer=epochd_dot_v1_dot_models__pb2.ExportVersionRequest.FromString,
                     response_serializer=epochd_dot_v1_dot_models__pb2.ExportVersionResponse.SerializeToString,
             ),
+            'ImportVersion': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportVersion,
+                    request_deserializer=epochd_dot_v1_dot_models__pb2.ImportVersionRequest.FromString,
+                    response_serializer=epochd_dot_v1_dot_models__pb2.ImportVersionResponse.SerializeToString,
+            ),
+            'DiffVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiffVersions,
+                    request_deserializer=epochd_dot_v1_dot_models__pb2.DiffVersionsRequest.FromString,
+                    response_serializer=epochd_dot_v1_dot_models__pb2.DiffVersionsResponse.SerializeToString,
+            ),
+            'UpdateLabels': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateLabels,
+                    request_deserializer=epochd_dot_v1_dot_models__pb2.UpdateLabelsRequest.FromString,
+                    response_serializer=epochd_dot_v1_dot_models__pb2.UpdateLabelsResponse.SerializeToString,
+            ),
             'SetAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.SetAlias,
                     request_deserializer=epochd_dot_v1_dot_models__pb2.SetAliasRequest.FromString,
                     response_serializer=epochd_dot_v1_dot_models__pb2.SetAliasResponse.SerializeToString,
+            ),
+            'ListAliasMoves': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAliasMoves,
+                    request_deserializer=epochd_dot_v1_dot_models__pb2.ListAliasMovesRequest.FromString,
+                    response_serializer=epochd_dot_v1_dot_models__pb2.ListAliasMovesResponse.SerializeToString,
             ),
             'DeleteAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteAlias,
@@ -468,6 +553,33 @@ class Models:
             _registered_method=True)
 
     @staticmethod
+    def GetStatistics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/epochd.v1.Models/GetStatistics',
+            epochd_dot_v1_dot_fits__pb2.GetStatisticsRequest.SerializeToString,
+            epochd_dot_v1_dot_fits__pb2.GetStatisticsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def PromoteMember(request,
             target,
             options=(),
@@ -522,6 +634,87 @@ class Models:
             _registered_method=True)
 
     @staticmethod
+    def ImportVersion(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/epochd.v1.Models/ImportVersion',
+            epochd_dot_v1_dot_models__pb2.ImportVersionRequest.SerializeToString,
+            epochd_dot_v1_dot_models__pb2.ImportVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiffVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/epochd.v1.Models/DiffVersions',
+            epochd_dot_v1_dot_models__pb2.DiffVersionsRequest.SerializeToString,
+            epochd_dot_v1_dot_models__pb2.DiffVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateLabels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/epochd.v1.Models/UpdateLabels',
+            epochd_dot_v1_dot_models__pb2.UpdateLabelsRequest.SerializeToString,
+            epochd_dot_v1_dot_models__pb2.UpdateLabelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def SetAlias(request,
             target,
             options=(),
@@ -538,6 +731,33 @@ class Models:
             '/epochd.v1.Models/SetAlias',
             epochd_dot_v1_dot_models__pb2.SetAliasRequest.SerializeToString,
             epochd_dot_v1_dot_models__pb2.SetAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAliasMoves(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/epochd.v1.Models/ListAliasMoves',
+            epochd_dot_v1_dot_models__pb2.ListAliasMovesRequest.SerializeToString,
+            epochd_dot_v1_dot_models__pb2.ListAliasMovesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from epochd.v1 import fits_pb2 as _fits_pb2
 from epochd.v1 import models_pb2 as _models_pb2
 from grpc import aio as _aio
 import abc as _abc_1
@@ -47,14 +48,22 @@ class ModelsStub:
     """Lists the members of a fleet, by key or best first."""
     GetMember: _grpc.UnaryUnaryMultiCallable[_models_pb2.GetMemberRequest, _models_pb2.GetMemberResponse]
     """Returns a member of a fleet with its parameters."""
+    GetStatistics: _grpc.UnaryUnaryMultiCallable[_fits_pb2.GetStatisticsRequest, _fits_pb2.GetStatisticsResponse]
+    """Returns the statistics of a linear model that was fitted exactly: standard errors, p values, R² and the like."""
     PromoteMember: _grpc.UnaryUnaryMultiCallable[_models_pb2.PromoteMemberRequest, _models_pb2.PromoteMemberResponse]
     """Makes a member of a fleet or sweep a version of its own."""
     ExportVersion: _grpc.UnaryStreamMultiCallable[_models_pb2.ExportVersionRequest, _models_pb2.ExportVersionResponse]
-    """Streams a version's parameters as a safetensors file: by PyTorch's names; a fleet's have the members as a further
-    first dimension, in the order of their keys.
-    """
+    """Streams a version as a file that other programs read, and ImportVersion of another server."""
+    ImportVersion: _grpc.StreamUnaryMultiCallable[_models_pb2.ImportVersionRequest, _models_pb2.ImportVersionResponse]
+    """Makes a version of a safetensors file that ExportVersion wrote, of this server or another; all of it is checked."""
+    DiffVersions: _grpc.UnaryUnaryMultiCallable[_models_pb2.DiffVersionsRequest, _models_pb2.DiffVersionsResponse]
+    """Compares two versions field by field: metrics, what was trained, sizes."""
+    UpdateLabels: _grpc.UnaryUnaryMultiCallable[_models_pb2.UpdateLabelsRequest, _models_pb2.UpdateLabelsResponse]
+    """Changes the labels of a model or a version. Those of a run: Runs.UpdateRunLabels."""
     SetAlias: _grpc.UnaryUnaryMultiCallable[_models_pb2.SetAliasRequest, _models_pb2.SetAliasResponse]
-    """Points an alias at a version."""
+    """Points an alias at a version, atomically; with a canary, a share of the keys at a second version."""
+    ListAliasMoves: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListAliasMovesRequest, _models_pb2.ListAliasMovesResponse]
+    """Lists where an alias has pointed, newest first: to roll back, point it there again."""
     DeleteAlias: _grpc.UnaryUnaryMultiCallable[_models_pb2.DeleteAliasRequest, _models_pb2.DeleteAliasResponse]
     """Deletes an alias."""
     DeleteVersion: _grpc.UnaryUnaryMultiCallable[_models_pb2.DeleteVersionRequest, _models_pb2.DeleteVersionResponse]
@@ -81,14 +90,22 @@ class ModelsAsyncStub(ModelsStub):
     """Lists the members of a fleet, by key or best first."""
     GetMember: _aio.UnaryUnaryMultiCallable[_models_pb2.GetMemberRequest, _models_pb2.GetMemberResponse]  # type: ignore[assignment]
     """Returns a member of a fleet with its parameters."""
+    GetStatistics: _aio.UnaryUnaryMultiCallable[_fits_pb2.GetStatisticsRequest, _fits_pb2.GetStatisticsResponse]  # type: ignore[assignment]
+    """Returns the statistics of a linear model that was fitted exactly: standard errors, p values, R² and the like."""
     PromoteMember: _aio.UnaryUnaryMultiCallable[_models_pb2.PromoteMemberRequest, _models_pb2.PromoteMemberResponse]  # type: ignore[assignment]
     """Makes a member of a fleet or sweep a version of its own."""
     ExportVersion: _aio.UnaryStreamMultiCallable[_models_pb2.ExportVersionRequest, _models_pb2.ExportVersionResponse]  # type: ignore[assignment]
-    """Streams a version's parameters as a safetensors file: by PyTorch's names; a fleet's have the members as a further
-    first dimension, in the order of their keys.
-    """
+    """Streams a version as a file that other programs read, and ImportVersion of another server."""
+    ImportVersion: _aio.StreamUnaryMultiCallable[_models_pb2.ImportVersionRequest, _models_pb2.ImportVersionResponse]  # type: ignore[assignment]
+    """Makes a version of a safetensors file that ExportVersion wrote, of this server or another; all of it is checked."""
+    DiffVersions: _aio.UnaryUnaryMultiCallable[_models_pb2.DiffVersionsRequest, _models_pb2.DiffVersionsResponse]  # type: ignore[assignment]
+    """Compares two versions field by field: metrics, what was trained, sizes."""
+    UpdateLabels: _aio.UnaryUnaryMultiCallable[_models_pb2.UpdateLabelsRequest, _models_pb2.UpdateLabelsResponse]  # type: ignore[assignment]
+    """Changes the labels of a model or a version. Those of a run: Runs.UpdateRunLabels."""
     SetAlias: _aio.UnaryUnaryMultiCallable[_models_pb2.SetAliasRequest, _models_pb2.SetAliasResponse]  # type: ignore[assignment]
-    """Points an alias at a version."""
+    """Points an alias at a version, atomically; with a canary, a share of the keys at a second version."""
+    ListAliasMoves: _aio.UnaryUnaryMultiCallable[_models_pb2.ListAliasMovesRequest, _models_pb2.ListAliasMovesResponse]  # type: ignore[assignment]
+    """Lists where an alias has pointed, newest first: to roll back, point it there again."""
     DeleteAlias: _aio.UnaryUnaryMultiCallable[_models_pb2.DeleteAliasRequest, _models_pb2.DeleteAliasResponse]  # type: ignore[assignment]
     """Deletes an alias."""
     DeleteVersion: _aio.UnaryUnaryMultiCallable[_models_pb2.DeleteVersionRequest, _models_pb2.DeleteVersionResponse]  # type: ignore[assignment]
@@ -156,6 +173,14 @@ class ModelsServicer(metaclass=_abc_1.ABCMeta):
         """Returns a member of a fleet with its parameters."""
 
     @_abc_1.abstractmethod
+    def GetStatistics(
+        self,
+        request: _fits_pb2.GetStatisticsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fits_pb2.GetStatisticsResponse, _abc.Awaitable[_fits_pb2.GetStatisticsResponse]]:
+        """Returns the statistics of a linear model that was fitted exactly: standard errors, p values, R² and the like."""
+
+    @_abc_1.abstractmethod
     def PromoteMember(
         self,
         request: _models_pb2.PromoteMemberRequest,
@@ -169,9 +194,31 @@ class ModelsServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.ExportVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_models_pb2.ExportVersionResponse], _abc.AsyncIterator[_models_pb2.ExportVersionResponse]]:
-        """Streams a version's parameters as a safetensors file: by PyTorch's names; a fleet's have the members as a further
-        first dimension, in the order of their keys.
-        """
+        """Streams a version as a file that other programs read, and ImportVersion of another server."""
+
+    @_abc_1.abstractmethod
+    def ImportVersion(
+        self,
+        request_iterator: _MaybeAsyncIterator[_models_pb2.ImportVersionRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.ImportVersionResponse, _abc.Awaitable[_models_pb2.ImportVersionResponse]]:
+        """Makes a version of a safetensors file that ExportVersion wrote, of this server or another; all of it is checked."""
+
+    @_abc_1.abstractmethod
+    def DiffVersions(
+        self,
+        request: _models_pb2.DiffVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.DiffVersionsResponse, _abc.Awaitable[_models_pb2.DiffVersionsResponse]]:
+        """Compares two versions field by field: metrics, what was trained, sizes."""
+
+    @_abc_1.abstractmethod
+    def UpdateLabels(
+        self,
+        request: _models_pb2.UpdateLabelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.UpdateLabelsResponse, _abc.Awaitable[_models_pb2.UpdateLabelsResponse]]:
+        """Changes the labels of a model or a version. Those of a run: Runs.UpdateRunLabels."""
 
     @_abc_1.abstractmethod
     def SetAlias(
@@ -179,7 +226,15 @@ class ModelsServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.SetAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.SetAliasResponse, _abc.Awaitable[_models_pb2.SetAliasResponse]]:
-        """Points an alias at a version."""
+        """Points an alias at a version, atomically; with a canary, a share of the keys at a second version."""
+
+    @_abc_1.abstractmethod
+    def ListAliasMoves(
+        self,
+        request: _models_pb2.ListAliasMovesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.ListAliasMovesResponse, _abc.Awaitable[_models_pb2.ListAliasMovesResponse]]:
+        """Lists where an alias has pointed, newest first: to roll back, point it there again."""
 
     @_abc_1.abstractmethod
     def DeleteAlias(

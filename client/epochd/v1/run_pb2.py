@@ -22,44 +22,59 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from epochd.v1 import fits_pb2 as epochd_dot_v1_dot_fits__pb2
+from epochd.v1 import preprocessing_pb2 as epochd_dot_v1_dot_preprocessing__pb2
 from epochd.v1 import spec_pb2 as epochd_dot_v1_dot_spec__pb2
 from epochd.v1 import tensor_pb2 as epochd_dot_v1_dot_tensor__pb2
+from epochd.v1 import validation_pb2 as epochd_dot_v1_dot_validation__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13\x65pochd/v1/run.proto\x12\tepochd.v1\x1a\x14\x65pochd/v1/spec.proto\x1a\x16\x65pochd/v1/tensor.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa7\x04\n\x03Run\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.epochd.v1.RunState\x12\r\n\x05model\x18\x03 \x01(\t\x12\x15\n\rmodel_version\x18\x04 \x01(\t\x12#\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x12.epochd.v1.Failure\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x65pochs\x18\t \x01(\x03\x12\'\n\nlatest_log\x18\n \x01(\x0b\x32\x13.epochd.v1.EpochLog\x12\x17\n\x0flatest_sequence\x18\x0b \x01(\x03\x12\"\n\x04spec\x18\x0c \x01(\x0b\x32\x14.epochd.v1.ModelSpec\x12\x1d\n\x04loss\x18\r \x01(\x0b\x32\x0f.epochd.v1.Loss\x12(\n\x08gradient\x18\x0e \x01(\x0b\x32\x16.epochd.v1.GradientFit\x12\"\n\x05\x64type\x18\x0f \x01(\x0e\x32\x13.epochd.v1.DataType\x12\x0c\n\x04seed\x18\x10 \x01(\x03\x12#\n\x07logging\x18\x11 \x01(\x0b\x32\x12.epochd.v1.Logging\"\xc4\x03\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x06queued\x18\x03 \x01(\x0b\x32\x11.epochd.v1.QueuedH\x00\x12%\n\x07started\x18\x04 \x01(\x0b\x32\x12.epochd.v1.StartedH\x00\x12(\n\tepoch_log\x18\x05 \x01(\x0b\x32\x13.epochd.v1.EpochLogH\x00\x12%\n\x07warning\x18\x06 \x01(\x0b\x32\x12.epochd.v1.WarningH\x00\x12)\n\tsucceeded\x18\x07 \x01(\x0b\x32\x14.epochd.v1.SucceededH\x00\x12$\n\x06\x66\x61iled\x18\x08 \x01(\x0b\x32\x12.epochd.v1.FailureH\x00\x12)\n\tcancelled\x18\t \x01(\x0b\x32\x14.epochd.v1.CancelledH\x00\x12\x32\n\x0e\x66leet_progress\x18\n \x01(\x0b\x32\x18.epochd.v1.FleetProgressH\x00\x12*\n\nmember_log\x18\x0b \x01(\x0b\x32\x14.epochd.v1.MemberLogH\x00\x42\x06\n\x04kind\"\xd0\x01\n\rFleetProgress\x12\x14\n\x0cmembers_done\x18\x01 \x01(\x03\x12\x16\n\x0emembers_failed\x18\x02 \x01(\x03\x12\x15\n\rmembers_total\x18\x03 \x01(\x03\x12&\n\x04loss\x18\x04 \x01(\x0b\x32\x18.epochd.v1.LossQuantiles\x12$\n\x05worst\x18\x05 \x03(\x0b\x32\x15.epochd.v1.MemberLoss\x12\x13\n\x0b\x65ta_seconds\x18\x06 \x01(\x01\x12\x17\n\x0f\x65lapsed_seconds\x18\x07 \x01(\x01\"P\n\rLossQuantiles\x12\x0b\n\x03min\x18\x01 \x01(\x01\x12\x0b\n\x03p25\x18\x02 \x01(\x01\x12\x0b\n\x03p50\x18\x03 \x01(\x01\x12\x0b\n\x03p75\x18\x04 \x01(\x01\x12\x0b\n\x03max\x18\x05 \x01(\x01\"=\n\nMemberLoss\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.epochd.v1.MemberKey\x12\x0c\n\x04loss\x18\x02 \x01(\x01\"P\n\tMemberLog\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.epochd.v1.MemberKey\x12 \n\x03log\x18\x02 \x01(\x0b\x32\x13.epochd.v1.EpochLog\"$\n\x06Queued\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"\xa4\x03\n\x07Started\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.epochd.v1.ModelSpec\x12\x12\n\nparameters\x18\x02 \x01(\x03\x12\x0c\n\x04rows\x18\x03 \x01(\x03\x12\x17\n\x0f\x66\x65\x61ture_columns\x18\x04 \x03(\t\x12\x16\n\x0etarget_columns\x18\x05 \x03(\t\x12\'\n\x07\x63lasses\x18\x06 \x01(\x0b\x32\x16.epochd.v1.ClassLabels\x12\x0e\n\x06\x64\x65vice\x18\x07 \x01(\t\x12\x0c\n\x04seed\x18\x08 \x01(\x03\x12\"\n\x05\x64type\x18\t \x01(\x0e\x32\x13.epochd.v1.DataType\x12\x12\n\nbatch_size\x18\n \x01(\x03\x12\x0e\n\x06\x65pochs\x18\x0b \x01(\x03\x12\x0f\n\x07members\x18\x0f \x01(\x03\x12\x13\n\x0bkey_columns\x18\x10 \x03(\t\x12\x1d\n\x04loss\x18\x0c \x01(\x0b\x32\x0f.epochd.v1.Loss\x12(\n\x08gradient\x18\r \x01(\x0b\x32\x16.epochd.v1.GradientFit\x12#\n\x07logging\x18\x0e \x01(\x0b\x32\x12.epochd.v1.Logging\"x\n\x08\x45pochLog\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x0c\n\x04loss\x18\x02 \x01(\x01\x12*\n\nparameters\x18\x03 \x03(\x0b\x32\x16.epochd.v1.NamedTensor\x12\n\n\x02lr\x18\x04 \x01(\x01\x12\x17\n\x0frows_per_second\x18\x05 \x01(\x01\"*\n\x07Warning\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x89\x01\n\tSucceeded\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0e\n\x06\x65pochs\x18\x02 \x01(\x03\x12\x12\n\nfinal_loss\x18\x03 \x01(\x01\x12\x18\n\x10training_seconds\x18\x04 \x01(\x01\x12\x0f\n\x07members\x18\x05 \x01(\x03\x12\x16\n\x0e\x66\x61iled_members\x18\x06 \x01(\x03\"V\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\x12\x12\n\x05\x65poch\x18\x04 \x01(\x03H\x00\x88\x01\x01\x42\x08\n\x06_epoch\"\x1b\n\tCancelled\x12\x0e\n\x06\x65pochs\x18\x01 \x01(\x03*\x9a\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_QUEUED\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10RUN_STATE_FAILED\x10\x04\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13\x65pochd/v1/run.proto\x12\tepochd.v1\x1a\x14\x65pochd/v1/fits.proto\x1a\x1d\x65pochd/v1/preprocessing.proto\x1a\x14\x65pochd/v1/spec.proto\x1a\x16\x65pochd/v1/tensor.proto\x1a\x1a\x65pochd/v1/validation.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaa\x06\n\x03Run\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.epochd.v1.RunState\x12\r\n\x05model\x18\x03 \x01(\t\x12\x15\n\rmodel_version\x18\x04 \x01(\t\x12#\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x12.epochd.v1.Failure\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x65pochs\x18\t \x01(\x03\x12\'\n\nlatest_log\x18\n \x01(\x0b\x32\x13.epochd.v1.EpochLog\x12\x17\n\x0flatest_sequence\x18\x0b \x01(\x03\x12\"\n\x04spec\x18\x0c \x01(\x0b\x32\x14.epochd.v1.ModelSpec\x12\x1d\n\x04loss\x18\r \x01(\x0b\x32\x0f.epochd.v1.Loss\x12(\n\x08gradient\x18\x0e \x01(\x0b\x32\x16.epochd.v1.GradientFit\x12\x31\n\rleast_squares\x18\x12 \x01(\x0b\x32\x1a.epochd.v1.LeastSquaresFit\x12$\n\x06newton\x18\x13 \x01(\x0b\x32\x14.epochd.v1.NewtonFit\x12\"\n\x05lbfgs\x18\x14 \x01(\x0b\x32\x13.epochd.v1.LbfgsFit\x12\"\n\x05\x64type\x18\x0f \x01(\x0e\x32\x13.epochd.v1.DataType\x12\x0c\n\x04seed\x18\x10 \x01(\x03\x12#\n\x07logging\x18\x11 \x01(\x0b\x32\x12.epochd.v1.Logging\x12)\n\nvalidation\x18\x15 \x01(\x0b\x32\x15.epochd.v1.Validation\x12*\n\x06labels\x18\x17 \x03(\x0b\x32\x1a.epochd.v1.Run.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc4\x03\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x06queued\x18\x03 \x01(\x0b\x32\x11.epochd.v1.QueuedH\x00\x12%\n\x07started\x18\x04 \x01(\x0b\x32\x12.epochd.v1.StartedH\x00\x12(\n\tepoch_log\x18\x05 \x01(\x0b\x32\x13.epochd.v1.EpochLogH\x00\x12%\n\x07warning\x18\x06 \x01(\x0b\x32\x12.epochd.v1.WarningH\x00\x12)\n\tsucceeded\x18\x07 \x01(\x0b\x32\x14.epochd.v1.SucceededH\x00\x12$\n\x06\x66\x61iled\x18\x08 \x01(\x0b\x32\x12.epochd.v1.FailureH\x00\x12)\n\tcancelled\x18\t \x01(\x0b\x32\x14.epochd.v1.CancelledH\x00\x12\x32\n\x0e\x66leet_progress\x18\n \x01(\x0b\x32\x18.epochd.v1.FleetProgressH\x00\x12*\n\nmember_log\x18\x0b \x01(\x0b\x32\x14.epochd.v1.MemberLogH\x00\x42\x06\n\x04kind\"\x83\x02\n\rFleetProgress\x12\x14\n\x0cmembers_done\x18\x01 \x01(\x03\x12\x16\n\x0emembers_failed\x18\x02 \x01(\x03\x12\x15\n\rmembers_total\x18\x03 \x01(\x03\x12&\n\x04loss\x18\x04 \x01(\x0b\x32\x18.epochd.v1.LossQuantiles\x12$\n\x05worst\x18\x05 \x03(\x0b\x32\x15.epochd.v1.MemberLoss\x12\x13\n\x0b\x65ta_seconds\x18\x06 \x01(\x01\x12\x17\n\x0f\x65lapsed_seconds\x18\x07 \x01(\x01\x12\x31\n\x0fvalidation_loss\x18\x08 \x01(\x0b\x32\x18.epochd.v1.LossQuantiles\"P\n\rLossQuantiles\x12\x0b\n\x03min\x18\x01 \x01(\x01\x12\x0b\n\x03p25\x18\x02 \x01(\x01\x12\x0b\n\x03p50\x18\x03 \x01(\x01\x12\x0b\n\x03p75\x18\x04 \x01(\x01\x12\x0b\n\x03max\x18\x05 \x01(\x01\"=\n\nMemberLoss\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.epochd.v1.MemberKey\x12\x0c\n\x04loss\x18\x02 \x01(\x01\"P\n\tMemberLog\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.epochd.v1.MemberKey\x12 \n\x03log\x18\x02 \x01(\x0b\x32\x13.epochd.v1.EpochLog\"$\n\x06Queued\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"\xd3\x01\n\x07Lineage\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x61ta_digest\x18\x02 \x01(\t\x12\x0e\n\x06parent\x18\x03 \x01(\t\x12*\n\x0bparent_kind\x18\x04 \x01(\x0e\x32\x15.epochd.v1.ParentKind\x12\x34\n\tlibraries\x18\x05 \x03(\x0b\x32!.epochd.v1.Lineage.LibrariesEntry\x1a\x30\n\x0eLibrariesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xbc\x05\n\x07Started\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.epochd.v1.ModelSpec\x12\x12\n\nparameters\x18\x02 \x01(\x03\x12\x0c\n\x04rows\x18\x03 \x01(\x03\x12\x17\n\x0f\x66\x65\x61ture_columns\x18\x04 \x03(\t\x12\x16\n\x0etarget_columns\x18\x05 \x03(\t\x12\'\n\x07\x63lasses\x18\x06 \x01(\x0b\x32\x16.epochd.v1.ClassLabels\x12\x0e\n\x06\x64\x65vice\x18\x07 \x01(\t\x12\x0c\n\x04seed\x18\x08 \x01(\x03\x12\"\n\x05\x64type\x18\t \x01(\x0e\x32\x13.epochd.v1.DataType\x12\x12\n\nbatch_size\x18\n \x01(\x03\x12\x0e\n\x06\x65pochs\x18\x0b \x01(\x03\x12\x0f\n\x07members\x18\x0f \x01(\x03\x12\x13\n\x0bkey_columns\x18\x10 \x03(\t\x12\x1d\n\x04loss\x18\x0c \x01(\x0b\x32\x0f.epochd.v1.Loss\x12(\n\x08gradient\x18\r \x01(\x0b\x32\x16.epochd.v1.GradientFit\x12\x31\n\rleast_squares\x18\x12 \x01(\x0b\x32\x1a.epochd.v1.LeastSquaresFit\x12$\n\x06newton\x18\x13 \x01(\x0b\x32\x14.epochd.v1.NewtonFit\x12\"\n\x05lbfgs\x18\x14 \x01(\x0b\x32\x13.epochd.v1.LbfgsFit\x12#\n\x07logging\x18\x0e \x01(\x0b\x32\x12.epochd.v1.Logging\x12)\n\nvalidation\x18\x15 \x01(\x0b\x32\x15.epochd.v1.Validation\x12#\n\x07lineage\x18\x19 \x01(\x0b\x32\x12.epochd.v1.Lineage\x12\x15\n\rweight_column\x18\x1a \x01(\t\x12\x32\n\npreprocess\x18\x16 \x01(\x0b\x32\x1e.epochd.v1.FittedPreprocessing\"\xd3\x01\n\x08\x45pochLog\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x0c\n\x04loss\x18\x02 \x01(\x01\x12*\n\nparameters\x18\x03 \x03(\x0b\x32\x16.epochd.v1.NamedTensor\x12\n\n\x02lr\x18\x04 \x01(\x01\x12\x17\n\x0frows_per_second\x18\x05 \x01(\x01\x12\x1c\n\x0fvalidation_loss\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\'\n\x07metrics\x18\x07 \x03(\x0b\x32\x16.epochd.v1.MetricValueB\x12\n\x10_validation_loss\"*\n\x07Warning\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xb4\x01\n\tSucceeded\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0e\n\x06\x65pochs\x18\x02 \x01(\x03\x12\x12\n\nfinal_loss\x18\x03 \x01(\x01\x12\x18\n\x10training_seconds\x18\x04 \x01(\x01\x12\x0f\n\x07members\x18\x05 \x01(\x03\x12\x16\n\x0e\x66\x61iled_members\x18\x06 \x01(\x03\x12)\n\nevaluation\x18\x07 \x01(\x0b\x32\x15.epochd.v1.Evaluation\"V\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\x12\x12\n\x05\x65poch\x18\x04 \x01(\x03H\x00\x88\x01\x01\x42\x08\n\x06_epoch\"\x1b\n\tCancelled\x12\x0e\n\x06\x65pochs\x18\x01 \x01(\x03*\x9a\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_QUEUED\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10RUN_STATE_FAILED\x10\x04\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x05*x\n\nParentKind\x12\x1b\n\x17PARENT_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16PARENT_KIND_WARM_START\x10\x01\x12\x19\n\x15PARENT_KIND_PROMOTION\x10\x02\x12\x16\n\x12PARENT_KIND_IMPORT\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'epochd.v1.run_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNSTATE']._serialized_start=2445
-  _globals['_RUNSTATE']._serialized_end=2599
-  _globals['_RUN']._serialized_start=114
-  _globals['_RUN']._serialized_end=665
-  _globals['_EVENT']._serialized_start=668
-  _globals['_EVENT']._serialized_end=1120
-  _globals['_FLEETPROGRESS']._serialized_start=1123
-  _globals['_FLEETPROGRESS']._serialized_end=1331
-  _globals['_LOSSQUANTILES']._serialized_start=1333
-  _globals['_LOSSQUANTILES']._serialized_end=1413
-  _globals['_MEMBERLOSS']._serialized_start=1415
-  _globals['_MEMBERLOSS']._serialized_end=1476
-  _globals['_MEMBERLOG']._serialized_start=1478
-  _globals['_MEMBERLOG']._serialized_end=1558
-  _globals['_QUEUED']._serialized_start=1560
-  _globals['_QUEUED']._serialized_end=1596
-  _globals['_STARTED']._serialized_start=1599
-  _globals['_STARTED']._serialized_end=2019
-  _globals['_EPOCHLOG']._serialized_start=2021
-  _globals['_EPOCHLOG']._serialized_end=2141
-  _globals['_WARNING']._serialized_start=2143
-  _globals['_WARNING']._serialized_end=2185
-  _globals['_SUCCEEDED']._serialized_start=2188
-  _globals['_SUCCEEDED']._serialized_end=2325
-  _globals['_FAILURE']._serialized_start=2327
-  _globals['_FAILURE']._serialized_end=2413
-  _globals['_CANCELLED']._serialized_start=2415
-  _globals['_CANCELLED']._serialized_end=2442
+  _globals['_RUN_LABELSENTRY']._loaded_options = None
+  _globals['_RUN_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_LINEAGE_LIBRARIESENTRY']._loaded_options = None
+  _globals['_LINEAGE_LIBRARIESENTRY']._serialized_options = b'8\001'
+  _globals['_RUNSTATE']._serialized_start=3465
+  _globals['_RUNSTATE']._serialized_end=3619
+  _globals['_PARENTKIND']._serialized_start=3621
+  _globals['_PARENTKIND']._serialized_end=3741
+  _globals['_RUN']._serialized_start=195
+  _globals['_RUN']._serialized_end=1005
+  _globals['_RUN_LABELSENTRY']._serialized_start=960
+  _globals['_RUN_LABELSENTRY']._serialized_end=1005
+  _globals['_EVENT']._serialized_start=1008
+  _globals['_EVENT']._serialized_end=1460
+  _globals['_FLEETPROGRESS']._serialized_start=1463
+  _globals['_FLEETPROGRESS']._serialized_end=1722
+  _globals['_LOSSQUANTILES']._serialized_start=1724
+  _globals['_LOSSQUANTILES']._serialized_end=1804
+  _globals['_MEMBERLOSS']._serialized_start=1806
+  _globals['_MEMBERLOSS']._serialized_end=1867
+  _globals['_MEMBERLOG']._serialized_start=1869
+  _globals['_MEMBERLOG']._serialized_end=1949
+  _globals['_QUEUED']._serialized_start=1951
+  _globals['_QUEUED']._serialized_end=1987
+  _globals['_LINEAGE']._serialized_start=1990
+  _globals['_LINEAGE']._serialized_end=2201
+  _globals['_LINEAGE_LIBRARIESENTRY']._serialized_start=2153
+  _globals['_LINEAGE_LIBRARIESENTRY']._serialized_end=2201
+  _globals['_STARTED']._serialized_start=2204
+  _globals['_STARTED']._serialized_end=2904
+  _globals['_EPOCHLOG']._serialized_start=2907
+  _globals['_EPOCHLOG']._serialized_end=3118
+  _globals['_WARNING']._serialized_start=3120
+  _globals['_WARNING']._serialized_end=3162
+  _globals['_SUCCEEDED']._serialized_start=3165
+  _globals['_SUCCEEDED']._serialized_end=3345
+  _globals['_FAILURE']._serialized_start=3347
+  _globals['_FAILURE']._serialized_end=3433
+  _globals['_CANCELLED']._serialized_start=3435
+  _globals['_CANCELLED']._serialized_end=3462
 # @@protoc_insertion_point(module_scope)

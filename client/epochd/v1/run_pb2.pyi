@@ -4,8 +4,11 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from epochd.v1 import fits_pb2 as _fits_pb2
+from epochd.v1 import preprocessing_pb2 as _preprocessing_pb2
 from epochd.v1 import spec_pb2 as _spec_pb2
 from epochd.v1 import tensor_pb2 as _tensor_pb2
+from epochd.v1 import validation_pb2 as _validation_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -58,11 +61,59 @@ RUN_STATE_CANCELLED: RunState.ValueType  # 5
 """Ended because CancelRun was called."""
 Global___RunState: _TypeAlias = RunState  # noqa: Y015
 
+class _ParentKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ParentKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ParentKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PARENT_KIND_UNSPECIFIED: _ParentKind.ValueType  # 0
+    """There is no parent."""
+    PARENT_KIND_WARM_START: _ParentKind.ValueType  # 1
+    """Training began with the parent's parameters (TrainRequest.initial_version)."""
+    PARENT_KIND_PROMOTION: _ParentKind.ValueType  # 2
+    """A member of the parent was made a version (PromoteMember)."""
+    PARENT_KIND_IMPORT: _ParentKind.ValueType  # 3
+    """It was imported (ImportVersion); the parent is the version's name on the server that exported it."""
+
+class ParentKind(_ParentKind, metaclass=_ParentKindEnumTypeWrapper):
+    """How a version came from another."""
+
+PARENT_KIND_UNSPECIFIED: ParentKind.ValueType  # 0
+"""There is no parent."""
+PARENT_KIND_WARM_START: ParentKind.ValueType  # 1
+"""Training began with the parent's parameters (TrainRequest.initial_version)."""
+PARENT_KIND_PROMOTION: ParentKind.ValueType  # 2
+"""A member of the parent was made a version (PromoteMember)."""
+PARENT_KIND_IMPORT: ParentKind.ValueType  # 3
+"""It was imported (ImportVersion); the parent is the version's name on the server that exported it."""
+Global___ParentKind: _TypeAlias = ParentKind  # noqa: Y015
+
 @_typing.final
 class Run(_message.Message):
     """One training: a resource of the server, which outlives the client that asked for it."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     NAME_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
@@ -78,9 +129,14 @@ class Run(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     LOSS_FIELD_NUMBER: _builtins.int
     GRADIENT_FIELD_NUMBER: _builtins.int
+    LEAST_SQUARES_FIELD_NUMBER: _builtins.int
+    NEWTON_FIELD_NUMBER: _builtins.int
+    LBFGS_FIELD_NUMBER: _builtins.int
     DTYPE_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     LOGGING_FIELD_NUMBER: _builtins.int
+    VALIDATION_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `runs/{run}`."""
     state: Global___RunState.ValueType
@@ -127,11 +183,31 @@ class Run(_message.Message):
 
     @_builtins.property
     def gradient(self) -> _spec_pb2.GradientFit:
-        """How it is fitted."""
+        """How it is fitted: exactly one of gradient, least_squares, newton and lbfgs is set."""
+
+    @_builtins.property
+    def least_squares(self) -> _fits_pb2.LeastSquaresFit:
+        """How it is fitted, exactly by least squares."""
+
+    @_builtins.property
+    def newton(self) -> _fits_pb2.NewtonFit:
+        """How it is fitted, exactly by Newton's method."""
+
+    @_builtins.property
+    def lbfgs(self) -> _fits_pb2.LbfgsFit:
+        """How it is fitted, by L-BFGS."""
 
     @_builtins.property
     def logging(self) -> _spec_pb2.Logging:
         """What is logged."""
+
+    @_builtins.property
+    def validation(self) -> _validation_pb2.Validation:
+        """What is held out; rows that came with the request are left out here. Unset where nothing is."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The labels: those of TrainRequest at first; see UpdateRunLabels."""
 
     def __init__(
         self,
@@ -150,13 +226,18 @@ class Run(_message.Message):
         spec: _spec_pb2.ModelSpec | None = ...,
         loss: _spec_pb2.Loss | None = ...,
         gradient: _spec_pb2.GradientFit | None = ...,
+        least_squares: _fits_pb2.LeastSquaresFit | None = ...,
+        newton: _fits_pb2.NewtonFit | None = ...,
+        lbfgs: _fits_pb2.LbfgsFit | None = ...,
         dtype: _tensor_pb2.DataType.ValueType = ...,
         seed: _builtins.int = ...,
         logging: _spec_pb2.Logging | None = ...,
+        validation: _validation_pb2.Validation | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "gradient", b"gradient", "latest_log", b"latest_log", "logging", b"logging", "loss", b"loss", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "gradient", b"gradient", "latest_log", b"latest_log", "lbfgs", b"lbfgs", "least_squares", b"least_squares", "logging", b"logging", "loss", b"loss", "newton", b"newton", "spec", b"spec", "start_time", b"start_time", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dtype", b"dtype", "end_time", b"end_time", "epochs", b"epochs", "failure", b"failure", "gradient", b"gradient", "latest_log", b"latest_log", "latest_sequence", b"latest_sequence", "logging", b"logging", "loss", b"loss", "model", b"model", "model_version", b"model_version", "name", b"name", "seed", b"seed", "spec", b"spec", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dtype", b"dtype", "end_time", b"end_time", "epochs", b"epochs", "failure", b"failure", "gradient", b"gradient", "labels", b"labels", "latest_log", b"latest_log", "latest_sequence", b"latest_sequence", "lbfgs", b"lbfgs", "least_squares", b"least_squares", "logging", b"logging", "loss", b"loss", "model", b"model", "model_version", b"model_version", "name", b"name", "newton", b"newton", "seed", b"seed", "spec", b"spec", "start_time", b"start_time", "state", b"state", "validation", b"validation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -259,6 +340,7 @@ class FleetProgress(_message.Message):
     WORST_FIELD_NUMBER: _builtins.int
     ETA_SECONDS_FIELD_NUMBER: _builtins.int
     ELAPSED_SECONDS_FIELD_NUMBER: _builtins.int
+    VALIDATION_LOSS_FIELD_NUMBER: _builtins.int
     members_done: _builtins.int
     """Members that have ended, failed ones included."""
     members_failed: _builtins.int
@@ -277,6 +359,10 @@ class FleetProgress(_message.Message):
     def worst(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberLoss]:
         """The members with the largest final losses so far, at most 5, largest first."""
 
+    @_builtins.property
+    def validation_loss(self) -> Global___LossQuantiles:
+        """With validation: quantiles of the losses on held-out rows of the members that ended well; unset before the first."""
+
     def __init__(
         self,
         *,
@@ -287,10 +373,11 @@ class FleetProgress(_message.Message):
         worst: _abc.Iterable[Global___MemberLoss] | None = ...,
         eta_seconds: _builtins.float = ...,
         elapsed_seconds: _builtins.float = ...,
+        validation_loss: Global___LossQuantiles | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["loss", b"loss"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["loss", b"loss", "validation_loss", b"validation_loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["elapsed_seconds", b"elapsed_seconds", "eta_seconds", b"eta_seconds", "loss", b"loss", "members_done", b"members_done", "members_failed", b"members_failed", "members_total", b"members_total", "worst", b"worst"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["elapsed_seconds", b"elapsed_seconds", "eta_seconds", b"eta_seconds", "loss", b"loss", "members_done", b"members_done", "members_failed", b"members_failed", "members_total", b"members_total", "validation_loss", b"validation_loss", "worst", b"worst"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -419,6 +506,66 @@ class Queued(_message.Message):
 Global___Queued: _TypeAlias = Queued  # noqa: Y015
 
 @_typing.final
+class Lineage(_message.Message):
+    """Where a version comes from: with the spec, the seed and these a training can be repeated."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LibrariesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    DATASET_FIELD_NUMBER: _builtins.int
+    DATA_DIGEST_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
+    PARENT_KIND_FIELD_NUMBER: _builtins.int
+    LIBRARIES_FIELD_NUMBER: _builtins.int
+    dataset: _builtins.str
+    """The dataset it was trained on, `datasets/{dataset}`; empty where the rows came with the request."""
+    data_digest: _builtins.str
+    """SHA-256 in hex: of the dataset's content, or of the serialised `table` or `tensors` that the request had."""
+    parent: _builtins.str
+    """The version it came from, `models/{model}/versions/{version}`; empty where there is none."""
+    parent_kind: Global___ParentKind.ValueType
+    """How it came from its parent."""
+    @_builtins.property
+    def libraries(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Versions of what trained it: `epochd`, `numpy`, `python`, `torch`."""
+
+    def __init__(
+        self,
+        *,
+        dataset: _builtins.str = ...,
+        data_digest: _builtins.str = ...,
+        parent: _builtins.str = ...,
+        parent_kind: Global___ParentKind.ValueType = ...,
+        libraries: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_digest", b"data_digest", "dataset", b"dataset", "libraries", b"libraries", "parent", b"parent", "parent_kind", b"parent_kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lineage: _TypeAlias = Lineage  # noqa: Y015
+
+@_typing.final
 class Started(_message.Message):
     """Training began; everything that the request left open is resolved here."""
 
@@ -439,7 +586,14 @@ class Started(_message.Message):
     KEY_COLUMNS_FIELD_NUMBER: _builtins.int
     LOSS_FIELD_NUMBER: _builtins.int
     GRADIENT_FIELD_NUMBER: _builtins.int
+    LEAST_SQUARES_FIELD_NUMBER: _builtins.int
+    NEWTON_FIELD_NUMBER: _builtins.int
+    LBFGS_FIELD_NUMBER: _builtins.int
     LOGGING_FIELD_NUMBER: _builtins.int
+    VALIDATION_FIELD_NUMBER: _builtins.int
+    LINEAGE_FIELD_NUMBER: _builtins.int
+    WEIGHT_COLUMN_FIELD_NUMBER: _builtins.int
+    PREPROCESS_FIELD_NUMBER: _builtins.int
     parameters: _builtins.int
     """Number of trainable parameters."""
     rows: _builtins.int
@@ -456,6 +610,8 @@ class Started(_message.Message):
     """Epochs asked for."""
     members: _builtins.int
     """Fleets: the number of members; 0 for a single model."""
+    weight_column: _builtins.str
+    """The column of row weights; empty where all rows count alike."""
     @_builtins.property
     def model(self) -> _spec_pb2.ModelSpec:
         """The model with every size filled in."""
@@ -482,11 +638,37 @@ class Started(_message.Message):
 
     @_builtins.property
     def gradient(self) -> _spec_pb2.GradientFit:
-        """How it is fitted."""
+        """How it is fitted: exactly one of gradient, least_squares, newton and lbfgs is set."""
+
+    @_builtins.property
+    def least_squares(self) -> _fits_pb2.LeastSquaresFit:
+        """How it is fitted, exactly by least squares."""
+
+    @_builtins.property
+    def newton(self) -> _fits_pb2.NewtonFit:
+        """How it is fitted, exactly by Newton's method."""
+
+    @_builtins.property
+    def lbfgs(self) -> _fits_pb2.LbfgsFit:
+        """How it is fitted, by L-BFGS."""
 
     @_builtins.property
     def logging(self) -> _spec_pb2.Logging:
         """What is logged."""
+
+    @_builtins.property
+    def validation(self) -> _validation_pb2.Validation:
+        """What is held out; rows that came with the request are left out here. Unset where nothing is."""
+
+    @_builtins.property
+    def lineage(self) -> Global___Lineage:
+        """Where the model will come from."""
+
+    @_builtins.property
+    def preprocess(self) -> _preprocessing_pb2.FittedPreprocessing:
+        """How columns become features, with all that the training rows decided; unset where they are used as they are.
+        `feature_columns` are then the features that the model reads, such as `city=Oslo`.
+        """
 
     def __init__(
         self,
@@ -506,11 +688,18 @@ class Started(_message.Message):
         key_columns: _abc.Iterable[_builtins.str] | None = ...,
         loss: _spec_pb2.Loss | None = ...,
         gradient: _spec_pb2.GradientFit | None = ...,
+        least_squares: _fits_pb2.LeastSquaresFit | None = ...,
+        newton: _fits_pb2.NewtonFit | None = ...,
+        lbfgs: _fits_pb2.LbfgsFit | None = ...,
         logging: _spec_pb2.Logging | None = ...,
+        validation: _validation_pb2.Validation | None = ...,
+        lineage: Global___Lineage | None = ...,
+        weight_column: _builtins.str = ...,
+        preprocess: _preprocessing_pb2.FittedPreprocessing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "gradient", b"gradient", "logging", b"logging", "loss", b"loss", "model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "gradient", b"gradient", "lbfgs", b"lbfgs", "least_squares", b"least_squares", "lineage", b"lineage", "logging", b"logging", "loss", b"loss", "model", b"model", "newton", b"newton", "preprocess", b"preprocess", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "classes", b"classes", "device", b"device", "dtype", b"dtype", "epochs", b"epochs", "feature_columns", b"feature_columns", "gradient", b"gradient", "key_columns", b"key_columns", "logging", b"logging", "loss", b"loss", "members", b"members", "model", b"model", "parameters", b"parameters", "rows", b"rows", "seed", b"seed", "target_columns", b"target_columns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "classes", b"classes", "device", b"device", "dtype", b"dtype", "epochs", b"epochs", "feature_columns", b"feature_columns", "gradient", b"gradient", "key_columns", b"key_columns", "lbfgs", b"lbfgs", "least_squares", b"least_squares", "lineage", b"lineage", "logging", b"logging", "loss", b"loss", "members", b"members", "model", b"model", "newton", b"newton", "parameters", b"parameters", "preprocess", b"preprocess", "rows", b"rows", "seed", b"seed", "target_columns", b"target_columns", "validation", b"validation", "weight_column", b"weight_column"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -527,6 +716,8 @@ class EpochLog(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     LR_FIELD_NUMBER: _builtins.int
     ROWS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    VALIDATION_LOSS_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """The epoch, as in `for epoch in range(epochs)`."""
     loss: _builtins.float
@@ -535,9 +726,17 @@ class EpochLog(_message.Message):
     """The learning rate of the epoch."""
     rows_per_second: _builtins.float
     """Rows trained a second since the log before; 0 if not known."""
+    validation_loss: _builtins.float
+    """With validation: the loss on the held-out rows after the epoch's update; NaN where it is not finite. Unset
+    without.
+    """
     @_builtins.property
     def parameters(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.NamedTensor]:
         """The parameters after the epoch's update, if asked for."""
+
+    @_builtins.property
+    def metrics(self) -> _containers.RepeatedCompositeFieldContainer[_validation_pb2.MetricValue]:
+        """With validation: the metrics that were asked for, after the epoch's update."""
 
     def __init__(
         self,
@@ -547,12 +746,16 @@ class EpochLog(_message.Message):
         parameters: _abc.Iterable[_tensor_pb2.NamedTensor] | None = ...,
         lr: _builtins.float = ...,
         rows_per_second: _builtins.float = ...,
+        validation_loss: _builtins.float | None = ...,
+        metrics: _abc.Iterable[_validation_pb2.MetricValue] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss", "validation_loss", b"validation_loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "loss", b"loss", "lr", b"lr", "parameters", b"parameters", "rows_per_second", b"rows_per_second"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss", "epoch", b"epoch", "loss", b"loss", "lr", b"lr", "metrics", b"metrics", "parameters", b"parameters", "rows_per_second", b"rows_per_second", "validation_loss", b"validation_loss"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__validation_loss: _TypeAlias = _typing.Literal["validation_loss"]  # noqa: Y015
+    _WhichOneofArgType__validation_loss: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__validation_loss) -> _WhichOneofReturnType__validation_loss | None: ...
 
 Global___EpochLog: _TypeAlias = EpochLog  # noqa: Y015
 
@@ -594,6 +797,7 @@ class Succeeded(_message.Message):
     TRAINING_SECONDS_FIELD_NUMBER: _builtins.int
     MEMBERS_FIELD_NUMBER: _builtins.int
     FAILED_MEMBERS_FIELD_NUMBER: _builtins.int
+    EVALUATION_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
     """`models/{model}/versions/{version}`."""
     epochs: _builtins.int
@@ -606,6 +810,10 @@ class Succeeded(_message.Message):
     """Fleets: the number of members; 0 for a single model. `final_loss` is then the median over the trained ones."""
     failed_members: _builtins.int
     """Fleets: how many of them failed; Models.ListMembers says why."""
+    @_builtins.property
+    def evaluation(self) -> _validation_pb2.Evaluation:
+        """With validation: how the model does on the held-out rows; unset without."""
+
     def __init__(
         self,
         *,
@@ -615,10 +823,11 @@ class Succeeded(_message.Message):
         training_seconds: _builtins.float = ...,
         members: _builtins.int = ...,
         failed_members: _builtins.int = ...,
+        evaluation: _validation_pb2.Evaluation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epochs", b"epochs", "failed_members", b"failed_members", "final_loss", b"final_loss", "members", b"members", "model_version", b"model_version", "training_seconds", b"training_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epochs", b"epochs", "evaluation", b"evaluation", "failed_members", b"failed_members", "final_loss", b"final_loss", "members", b"members", "model_version", b"model_version", "training_seconds", b"training_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

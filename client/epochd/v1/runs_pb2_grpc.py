@@ -55,6 +55,11 @@ class RunsStub:
                 request_serializer=epochd_dot_v1_dot_runs__pb2.CancelRunRequest.SerializeToString,
                 response_deserializer=epochd_dot_v1_dot_runs__pb2.CancelRunResponse.FromString,
                 _registered_method=True)
+        self.UpdateRunLabels = channel.unary_unary(
+                '/epochd.v1.Runs/UpdateRunLabels',
+                request_serializer=epochd_dot_v1_dot_runs__pb2.UpdateRunLabelsRequest.SerializeToString,
+                response_deserializer=epochd_dot_v1_dot_runs__pb2.UpdateRunLabelsResponse.FromString,
+                _registered_method=True)
         self.DeleteRun = channel.unary_unary(
                 '/epochd.v1.Runs/DeleteRun',
                 request_serializer=epochd_dot_v1_dot_runs__pb2.DeleteRunRequest.SerializeToString,
@@ -94,6 +99,13 @@ class RunsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateRunLabels(self, request, context):
+        """Changes the labels of a run; those of its version stay as they are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteRun(self, request, context):
         """Deletes a run that has ended, and its log. Model versions stay.
         """
@@ -123,6 +135,11 @@ def add_RunsServicer_to_server(servicer, server):
                     servicer.CancelRun,
                     request_deserializer=epochd_dot_v1_dot_runs__pb2.CancelRunRequest.FromString,
                     response_serializer=epochd_dot_v1_dot_runs__pb2.CancelRunResponse.SerializeToString,
+            ),
+            'UpdateRunLabels': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateRunLabels,
+                    request_deserializer=epochd_dot_v1_dot_runs__pb2.UpdateRunLabelsRequest.FromString,
+                    response_serializer=epochd_dot_v1_dot_runs__pb2.UpdateRunLabelsResponse.SerializeToString,
             ),
             'DeleteRun': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteRun,
@@ -239,6 +256,33 @@ class Runs:
             '/epochd.v1.Runs/CancelRun',
             epochd_dot_v1_dot_runs__pb2.CancelRunRequest.SerializeToString,
             epochd_dot_v1_dot_runs__pb2.CancelRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateRunLabels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/epochd.v1.Runs/UpdateRunLabels',
+            epochd_dot_v1_dot_runs__pb2.UpdateRunLabelsRequest.SerializeToString,
+            epochd_dot_v1_dot_runs__pb2.UpdateRunLabelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,8 @@ class RunsStub:
     """Replays a run's events after a sequence number, then follows it to its end."""
     CancelRun: _grpc.UnaryUnaryMultiCallable[_runs_pb2.CancelRunRequest, _runs_pb2.CancelRunResponse]
     """Cancels a run at its next epoch; one that has ended is left as it is."""
+    UpdateRunLabels: _grpc.UnaryUnaryMultiCallable[_runs_pb2.UpdateRunLabelsRequest, _runs_pb2.UpdateRunLabelsResponse]
+    """Changes the labels of a run; those of its version stay as they are."""
     DeleteRun: _grpc.UnaryUnaryMultiCallable[_runs_pb2.DeleteRunRequest, _runs_pb2.DeleteRunResponse]
     """Deletes a run that has ended, and its log. Model versions stay."""
 
@@ -57,6 +59,8 @@ class RunsAsyncStub(RunsStub):
     """Replays a run's events after a sequence number, then follows it to its end."""
     CancelRun: _aio.UnaryUnaryMultiCallable[_runs_pb2.CancelRunRequest, _runs_pb2.CancelRunResponse]  # type: ignore[assignment]
     """Cancels a run at its next epoch; one that has ended is left as it is."""
+    UpdateRunLabels: _aio.UnaryUnaryMultiCallable[_runs_pb2.UpdateRunLabelsRequest, _runs_pb2.UpdateRunLabelsResponse]  # type: ignore[assignment]
+    """Changes the labels of a run; those of its version stay as they are."""
     DeleteRun: _aio.UnaryUnaryMultiCallable[_runs_pb2.DeleteRunRequest, _runs_pb2.DeleteRunResponse]  # type: ignore[assignment]
     """Deletes a run that has ended, and its log. Model versions stay."""
 
@@ -94,6 +98,14 @@ class RunsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_runs_pb2.CancelRunResponse, _abc.Awaitable[_runs_pb2.CancelRunResponse]]:
         """Cancels a run at its next epoch; one that has ended is left as it is."""
+
+    @_abc_1.abstractmethod
+    def UpdateRunLabels(
+        self,
+        request: _runs_pb2.UpdateRunLabelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_runs_pb2.UpdateRunLabelsResponse, _abc.Awaitable[_runs_pb2.UpdateRunLabelsResponse]]:
+        """Changes the labels of a run; those of its version stay as they are."""
 
     @_abc_1.abstractmethod
     def DeleteRun(

@@ -859,7 +859,8 @@ Global___MemberKey: _TypeAlias = MemberKey  # noqa: Y015
 @_typing.final
 class Sweep(_message.Message):
     """Trains one member for each combination of the listed values, all on the same rows. The result is a fleet whose key
-    columns are the swept names (`lr`, `weight_decay`, `momentum`, `seed`), in that order. At most 100,000 members.
+    columns are the swept names (`lr`, `weight_decay`, `momentum`, `seed`, then `fold`), in that order. At most 100,000
+    members.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -868,6 +869,12 @@ class Sweep(_message.Message):
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     MOMENTUM_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    FOLDS_FIELD_NUMBER: _builtins.int
+    folds: _builtins.int
+    """Cross-validation: each combination is trained so many times, 2 to 100, each time without one fold of the rows, on
+    which it is then measured. The last key column is `fold`, from 0. `validation.split` says how rows are dealt to
+    folds. Unset: no folds.
+    """
     @_builtins.property
     def lr(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Learning rates, each as in the optimizer. Unset: the optimizer's."""
@@ -891,12 +898,15 @@ class Sweep(_message.Message):
         weight_decay: _abc.Iterable[_builtins.float] | None = ...,
         momentum: _abc.Iterable[_builtins.float] | None = ...,
         seed: _abc.Iterable[_builtins.int] | None = ...,
+        folds: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_folds", b"_folds", "folds", b"folds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lr", b"lr", "momentum", b"momentum", "seed", b"seed", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_folds", b"_folds", "folds", b"folds", "lr", b"lr", "momentum", b"momentum", "seed", b"seed", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__folds: _TypeAlias = _typing.Literal["folds"]  # noqa: Y015
+    _WhichOneofArgType__folds: _TypeAlias = _typing.Literal["_folds", b"_folds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__folds) -> _WhichOneofReturnType__folds | None: ...
 
 Global___Sweep: _TypeAlias = Sweep  # noqa: Y015
 

@@ -24,29 +24,31 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x65pochd/v1/tensor.proto\x12\tepochd.v1\"~\n\x06Tensor\x12\"\n\x05\x64type\x18\x01 \x01(\x0e\x32\x13.epochd.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0e\n\x04\x64\x61ta\x18\x03 \x01(\x0cH\x00\x12%\n\x07numbers\x18\x04 \x01(\x0b\x32\x12.epochd.v1.NumbersH\x00\x42\n\n\x08\x65lements\"\x19\n\x07Numbers\x12\x0e\n\x06values\x18\x01 \x03(\x01\"\x19\n\x07Strings\x12\x0e\n\x06values\x18\x01 \x03(\t\">\n\x0bNamedTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12!\n\x06tensor\x18\x02 \x01(\x0b\x32\x11.epochd.v1.Tensor\"+\n\x05Table\x12\"\n\x07\x63olumns\x18\x01 \x03(\x0b\x32\x11.epochd.v1.Column\"\x93\x01\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x07numbers\x18\x02 \x01(\x0b\x32\x12.epochd.v1.NumbersH\x00\x12%\n\x07strings\x18\x03 \x01(\x0b\x32\x12.epochd.v1.StringsH\x00\x12#\n\x06tensor\x18\x04 \x01(\x0b\x32\x11.epochd.v1.TensorH\x00\x42\x08\n\x06values\"l\n\x0b\x43lassLabels\x12%\n\x07strings\x18\x01 \x01(\x0b\x32\x12.epochd.v1.StringsH\x00\x12,\n\x08integers\x18\x02 \x01(\x0b\x32\x18.epochd.v1.IntegerLabelsH\x00\x42\x08\n\x06labels\"\x1f\n\rIntegerLabels\x12\x0e\n\x06values\x18\x01 \x03(\x03*\xfe\x01\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x41TA_TYPE_BOOL\x10\x01\x12\x12\n\x0e\x44\x41TA_TYPE_INT8\x10\x02\x12\x13\n\x0f\x44\x41TA_TYPE_INT16\x10\x03\x12\x13\n\x0f\x44\x41TA_TYPE_INT32\x10\x04\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x05\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x06\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x07\x12\x16\n\x12\x44\x41TA_TYPE_BFLOAT16\x10\x08\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\t\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT64\x10\nb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x65pochd/v1/tensor.proto\x12\tepochd.v1\"~\n\x06Tensor\x12\"\n\x05\x64type\x18\x01 \x01(\x0e\x32\x13.epochd.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0e\n\x04\x64\x61ta\x18\x03 \x01(\x0cH\x00\x12%\n\x07numbers\x18\x04 \x01(\x0b\x32\x12.epochd.v1.NumbersH\x00\x42\n\n\x08\x65lements\"\x19\n\x07Numbers\x12\x0e\n\x06values\x18\x01 \x03(\x01\"\x19\n\x07Strings\x12\x0e\n\x06values\x18\x01 \x03(\t\"\"\n\nTimestamps\x12\x14\n\x0cmicroseconds\x18\x01 \x03(\x10\">\n\x0bNamedTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12!\n\x06tensor\x18\x02 \x01(\x0b\x32\x11.epochd.v1.Tensor\"+\n\x05Table\x12\"\n\x07\x63olumns\x18\x01 \x03(\x0b\x32\x11.epochd.v1.Column\"\xd6\x01\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x07numbers\x18\x02 \x01(\x0b\x32\x12.epochd.v1.NumbersH\x00\x12%\n\x07strings\x18\x03 \x01(\x0b\x32\x12.epochd.v1.StringsH\x00\x12#\n\x06tensor\x18\x04 \x01(\x0b\x32\x11.epochd.v1.TensorH\x00\x12+\n\ntimestamps\x18\x05 \x01(\x0b\x32\x15.epochd.v1.TimestampsH\x00\x12\x14\n\x0cmissing_rows\x18\x06 \x03(\x03\x42\x08\n\x06values\"l\n\x0b\x43lassLabels\x12%\n\x07strings\x18\x01 \x01(\x0b\x32\x12.epochd.v1.StringsH\x00\x12,\n\x08integers\x18\x02 \x01(\x0b\x32\x18.epochd.v1.IntegerLabelsH\x00\x42\x08\n\x06labels\"\x1f\n\rIntegerLabels\x12\x0e\n\x06values\x18\x01 \x03(\x03*\xfe\x01\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x41TA_TYPE_BOOL\x10\x01\x12\x12\n\x0e\x44\x41TA_TYPE_INT8\x10\x02\x12\x13\n\x0f\x44\x41TA_TYPE_INT16\x10\x03\x12\x13\n\x0f\x44\x41TA_TYPE_INT32\x10\x04\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x05\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x06\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x07\x12\x16\n\x12\x44\x41TA_TYPE_BFLOAT16\x10\x08\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\t\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT64\x10\nb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'epochd.v1.tensor_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=622
-  _globals['_DATATYPE']._serialized_end=876
+  _globals['_DATATYPE']._serialized_start=725
+  _globals['_DATATYPE']._serialized_end=979
   _globals['_TENSOR']._serialized_start=37
   _globals['_TENSOR']._serialized_end=163
   _globals['_NUMBERS']._serialized_start=165
   _globals['_NUMBERS']._serialized_end=190
   _globals['_STRINGS']._serialized_start=192
   _globals['_STRINGS']._serialized_end=217
-  _globals['_NAMEDTENSOR']._serialized_start=219
-  _globals['_NAMEDTENSOR']._serialized_end=281
-  _globals['_TABLE']._serialized_start=283
-  _globals['_TABLE']._serialized_end=326
-  _globals['_COLUMN']._serialized_start=329
-  _globals['_COLUMN']._serialized_end=476
-  _globals['_CLASSLABELS']._serialized_start=478
-  _globals['_CLASSLABELS']._serialized_end=586
-  _globals['_INTEGERLABELS']._serialized_start=588
-  _globals['_INTEGERLABELS']._serialized_end=619
+  _globals['_TIMESTAMPS']._serialized_start=219
+  _globals['_TIMESTAMPS']._serialized_end=253
+  _globals['_NAMEDTENSOR']._serialized_start=255
+  _globals['_NAMEDTENSOR']._serialized_end=317
+  _globals['_TABLE']._serialized_start=319
+  _globals['_TABLE']._serialized_end=362
+  _globals['_COLUMN']._serialized_start=365
+  _globals['_COLUMN']._serialized_end=579
+  _globals['_CLASSLABELS']._serialized_start=581
+  _globals['_CLASSLABELS']._serialized_end=689
+  _globals['_INTEGERLABELS']._serialized_start=691
+  _globals['_INTEGERLABELS']._serialized_end=722
 # @@protoc_insertion_point(module_scope)

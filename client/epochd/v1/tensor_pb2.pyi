@@ -166,6 +166,30 @@ class Strings(_message.Message):
 Global___Strings: _TypeAlias = Strings  # noqa: Y015
 
 @_typing.final
+class Timestamps(_message.Message):
+    """Times."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MICROSECONDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def microseconds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Microseconds since 1970-01-01 00:00 UTC, from the year 1 to the year 9999."""
+
+    def __init__(
+        self,
+        *,
+        microseconds: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["microseconds", b"microseconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Timestamps: _TypeAlias = Timestamps  # noqa: Y015
+
+@_typing.final
 class NamedTensor(_message.Message):
     """A tensor with a name, such as a parameter of a model."""
 
@@ -227,6 +251,8 @@ class Column(_message.Message):
     NUMBERS_FIELD_NUMBER: _builtins.int
     STRINGS_FIELD_NUMBER: _builtins.int
     TENSOR_FIELD_NUMBER: _builtins.int
+    TIMESTAMPS_FIELD_NUMBER: _builtins.int
+    MISSING_ROWS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The column's name."""
     @_builtins.property
@@ -241,6 +267,14 @@ class Column(_message.Message):
     def tensor(self) -> Global___Tensor:
         """A tensor of one dimension."""
 
+    @_builtins.property
+    def timestamps(self) -> Global___Timestamps:
+        """Times."""
+
+    @_builtins.property
+    def missing_rows(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Rows without a value, counted from 0, ascending; whatever stands there in `values` is not looked at. Unset: none."""
+
     def __init__(
         self,
         *,
@@ -248,12 +282,14 @@ class Column(_message.Message):
         numbers: Global___Numbers | None = ...,
         strings: Global___Strings | None = ...,
         tensor: Global___Tensor | None = ...,
+        timestamps: Global___Timestamps | None = ...,
+        missing_rows: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["numbers", b"numbers", "strings", b"strings", "tensor", b"tensor", "values", b"values"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["numbers", b"numbers", "strings", b"strings", "tensor", b"tensor", "timestamps", b"timestamps", "values", b"values"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "numbers", b"numbers", "strings", b"strings", "tensor", b"tensor", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing_rows", b"missing_rows", "name", b"name", "numbers", b"numbers", "strings", b"strings", "tensor", b"tensor", "timestamps", b"timestamps", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_values: _TypeAlias = _typing.Literal["numbers", "strings", "tensor"]  # noqa: Y015
+    _WhichOneofReturnType_values: _TypeAlias = _typing.Literal["numbers", "strings", "tensor", "timestamps"]  # noqa: Y015
     _WhichOneofArgType_values: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_values) -> _WhichOneofReturnType_values | None: ...
 

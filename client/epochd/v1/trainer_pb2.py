@@ -24,28 +24,35 @@ _sym_db = _symbol_database.Default()
 
 from epochd.v1 import activation_pb2 as epochd_dot_v1_dot_activation__pb2
 from epochd.v1 import differentiate_pb2 as epochd_dot_v1_dot_differentiate__pb2
+from epochd.v1 import fits_pb2 as epochd_dot_v1_dot_fits__pb2
+from epochd.v1 import preprocessing_pb2 as epochd_dot_v1_dot_preprocessing__pb2
 from epochd.v1 import run_pb2 as epochd_dot_v1_dot_run__pb2
 from epochd.v1 import spec_pb2 as epochd_dot_v1_dot_spec__pb2
 from epochd.v1 import tensor_pb2 as epochd_dot_v1_dot_tensor__pb2
+from epochd.v1 import validation_pb2 as epochd_dot_v1_dot_validation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x65pochd/v1/trainer.proto\x12\tepochd.v1\x1a\x1a\x65pochd/v1/activation.proto\x1a\x1d\x65pochd/v1/differentiate.proto\x1a\x13\x65pochd/v1/run.proto\x1a\x14\x65pochd/v1/spec.proto\x1a\x16\x65pochd/v1/tensor.proto\"\xf1\x02\n\x0cTrainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12%\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x17.epochd.v1.TrainingData\x12#\n\x05model\x18\x04 \x01(\x0b\x32\x14.epochd.v1.ModelSpec\x12\x1d\n\x04loss\x18\x05 \x01(\x0b\x32\x0f.epochd.v1.Loss\x12*\n\x08gradient\x18\x06 \x01(\x0b\x32\x16.epochd.v1.GradientFitH\x00\x12\"\n\x05\x64type\x18\x07 \x01(\x0e\x32\x13.epochd.v1.DataType\x12\x11\n\x04seed\x18\x08 \x01(\x03H\x01\x88\x01\x01\x12#\n\x07logging\x18\t \x01(\x0b\x32\x12.epochd.v1.Logging\x12\x15\n\rvalidate_only\x18\n \x01(\x08\x12\x1f\n\x05sweep\x18\x0b \x01(\x0b\x32\x10.epochd.v1.SweepB\x05\n\x03\x66itB\x07\n\x05_seed\"]\n\rTrainResponse\x12 \n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.epochd.v1.Event\x12*\n\x08\x65stimate\x18\x02 \x01(\x0b\x32\x18.epochd.v1.TrainEstimate\"Y\n\rTrainEstimate\x12#\n\x07started\x18\x01 \x01(\x0b\x32\x12.epochd.v1.Started\x12\r\n\x05steps\x18\x02 \x01(\x03\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x03\"\xb7\x02\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12!\n\x05table\x18\x02 \x01(\x0b\x32\x10.epochd.v1.TableH\x00\x12#\n\x06tensor\x18\x03 \x01(\x0b\x32\x11.epochd.v1.TensorH\x00\x12\x15\n\rprobabilities\x18\x04 \x01(\x08\x12\x0e\n\x06logits\x18\x05 \x01(\x08\x12\x1e\n\x04keys\x18\x06 \x01(\x0b\x32\x10.epochd.v1.Table\x12$\n\x06member\x18\x07 \x01(\x0b\x32\x14.epochd.v1.MemberKey\x12\x18\n\x0eunknown_as_nan\x18\x08 \x01(\x08H\x01\x12/\n\x0f\x66\x61llback_member\x18\t \x01(\x0b\x32\x14.epochd.v1.MemberKeyH\x01\x42\x06\n\x04rowsB\x0e\n\x0cunknown_keys\"\xfc\x01\n\x0fPredictResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12#\n\x06values\x18\x02 \x01(\x0b\x32\x11.epochd.v1.TensorH\x00\x12(\n\x06labels\x18\x03 \x01(\x0b\x32\x16.epochd.v1.ClassLabelsH\x00\x12(\n\rprobabilities\x18\x04 \x01(\x0b\x32\x11.epochd.v1.Tensor\x12!\n\x06logits\x18\x05 \x01(\x0b\x32\x11.epochd.v1.Tensor\x12\'\n\x07\x63lasses\x18\x06 \x01(\x0b\x32\x16.epochd.v1.ClassLabelsB\r\n\x0bpredictions2\xbf\x03\n\x07Trainer\x12<\n\x05Train\x12\x17.epochd.v1.TrainRequest\x1a\x18.epochd.v1.TrainResponse0\x01\x12@\n\x07Predict\x12\x19.epochd.v1.PredictRequest\x1a\x1a.epochd.v1.PredictResponse\x12\x64\n\x13\x41\x63tivationTransform\x12%.epochd.v1.ActivationTransformRequest\x1a&.epochd.v1.ActivationTransformResponse\x12z\n\x19\x41\x63tivationTransformStream\x12+.epochd.v1.ActivationTransformStreamRequest\x1a,.epochd.v1.ActivationTransformStreamResponse(\x01\x30\x01\x12R\n\rDifferentiate\x12\x1f.epochd.v1.DifferentiateRequest\x1a .epochd.v1.DifferentiateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x65pochd/v1/trainer.proto\x12\tepochd.v1\x1a\x1a\x65pochd/v1/activation.proto\x1a\x1d\x65pochd/v1/differentiate.proto\x1a\x14\x65pochd/v1/fits.proto\x1a\x1d\x65pochd/v1/preprocessing.proto\x1a\x13\x65pochd/v1/run.proto\x1a\x14\x65pochd/v1/spec.proto\x1a\x16\x65pochd/v1/tensor.proto\x1a\x1a\x65pochd/v1/validation.proto\"\xee\x05\n\x0cTrainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12%\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x17.epochd.v1.TrainingData\x12#\n\x05model\x18\x04 \x01(\x0b\x32\x14.epochd.v1.ModelSpec\x12\x1d\n\x04loss\x18\x05 \x01(\x0b\x32\x0f.epochd.v1.Loss\x12*\n\x08gradient\x18\x06 \x01(\x0b\x32\x16.epochd.v1.GradientFitH\x00\x12\x33\n\rleast_squares\x18\x0c \x01(\x0b\x32\x1a.epochd.v1.LeastSquaresFitH\x00\x12&\n\x06newton\x18\r \x01(\x0b\x32\x14.epochd.v1.NewtonFitH\x00\x12$\n\x05lbfgs\x18\x0e \x01(\x0b\x32\x13.epochd.v1.LbfgsFitH\x00\x12\"\n\x04\x61uto\x18\x0f \x01(\x0b\x32\x12.epochd.v1.AutoFitH\x00\x12\"\n\x05\x64type\x18\x07 \x01(\x0e\x32\x13.epochd.v1.DataType\x12\x11\n\x04seed\x18\x08 \x01(\x03H\x01\x88\x01\x01\x12#\n\x07logging\x18\t \x01(\x0b\x32\x12.epochd.v1.Logging\x12\x15\n\rvalidate_only\x18\n \x01(\x08\x12\x1f\n\x05sweep\x18\x0b \x01(\x0b\x32\x10.epochd.v1.Sweep\x12)\n\nvalidation\x18\x10 \x01(\x0b\x32\x15.epochd.v1.Validation\x12,\n\npreprocess\x18\x11 \x01(\x0b\x32\x18.epochd.v1.Preprocessing\x12\x33\n\x06labels\x18\x12 \x03(\x0b\x32#.epochd.v1.TrainRequest.LabelsEntry\x12\x17\n\x0finitial_version\x18\x13 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x05\n\x03\x66itB\x07\n\x05_seed\"]\n\rTrainResponse\x12 \n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.epochd.v1.Event\x12*\n\x08\x65stimate\x18\x02 \x01(\x0b\x32\x18.epochd.v1.TrainEstimate\"Y\n\rTrainEstimate\x12#\n\x07started\x18\x01 \x01(\x0b\x32\x12.epochd.v1.Started\x12\r\n\x05steps\x18\x02 \x01(\x03\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x03\"\xcc\x02\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12!\n\x05table\x18\x02 \x01(\x0b\x32\x10.epochd.v1.TableH\x00\x12#\n\x06tensor\x18\x03 \x01(\x0b\x32\x11.epochd.v1.TensorH\x00\x12\x15\n\rprobabilities\x18\x04 \x01(\x08\x12\x0e\n\x06logits\x18\x05 \x01(\x08\x12\x1e\n\x04keys\x18\x06 \x01(\x0b\x32\x10.epochd.v1.Table\x12$\n\x06member\x18\x07 \x01(\x0b\x32\x14.epochd.v1.MemberKey\x12\x18\n\x0eunknown_as_nan\x18\x08 \x01(\x08H\x01\x12/\n\x0f\x66\x61llback_member\x18\t \x01(\x0b\x32\x14.epochd.v1.MemberKeyH\x01\x12\x13\n\x0brouting_key\x18\x0f \x01(\tB\x06\n\x04rowsB\x0e\n\x0cunknown_keys\"\xa9\x02\n\x0fPredictResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12#\n\x06values\x18\x02 \x01(\x0b\x32\x11.epochd.v1.TensorH\x00\x12(\n\x06labels\x18\x03 \x01(\x0b\x32\x16.epochd.v1.ClassLabelsH\x00\x12(\n\rprobabilities\x18\x04 \x01(\x0b\x32\x11.epochd.v1.Tensor\x12!\n\x06logits\x18\x05 \x01(\x0b\x32\x11.epochd.v1.Tensor\x12\'\n\x07\x63lasses\x18\x06 \x01(\x0b\x32\x16.epochd.v1.ClassLabels\x12\x16\n\x0e\x63\x61nary_version\x18\x0f \x01(\t\x12\x13\n\x0b\x63\x61nary_rows\x18\x10 \x03(\x03\x42\r\n\x0bpredictions2\xbf\x03\n\x07Trainer\x12<\n\x05Train\x12\x17.epochd.v1.TrainRequest\x1a\x18.epochd.v1.TrainResponse0\x01\x12@\n\x07Predict\x12\x19.epochd.v1.PredictRequest\x1a\x1a.epochd.v1.PredictResponse\x12\x64\n\x13\x41\x63tivationTransform\x12%.epochd.v1.ActivationTransformRequest\x1a&.epochd.v1.ActivationTransformResponse\x12z\n\x19\x41\x63tivationTransformStream\x12+.epochd.v1.ActivationTransformStreamRequest\x1a,.epochd.v1.ActivationTransformStreamResponse(\x01\x30\x01\x12R\n\rDifferentiate\x12\x1f.epochd.v1.DifferentiateRequest\x1a .epochd.v1.DifferentiateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'epochd.v1.trainer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TRAINREQUEST']._serialized_start=165
-  _globals['_TRAINREQUEST']._serialized_end=534
-  _globals['_TRAINRESPONSE']._serialized_start=536
-  _globals['_TRAINRESPONSE']._serialized_end=629
-  _globals['_TRAINESTIMATE']._serialized_start=631
-  _globals['_TRAINESTIMATE']._serialized_end=720
-  _globals['_PREDICTREQUEST']._serialized_start=723
-  _globals['_PREDICTREQUEST']._serialized_end=1034
-  _globals['_PREDICTRESPONSE']._serialized_start=1037
-  _globals['_PREDICTRESPONSE']._serialized_end=1289
-  _globals['_TRAINER']._serialized_start=1292
-  _globals['_TRAINER']._serialized_end=1739
+  _globals['_TRAINREQUEST_LABELSENTRY']._loaded_options = None
+  _globals['_TRAINREQUEST_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_TRAINREQUEST']._serialized_start=246
+  _globals['_TRAINREQUEST']._serialized_end=996
+  _globals['_TRAINREQUEST_LABELSENTRY']._serialized_start=935
+  _globals['_TRAINREQUEST_LABELSENTRY']._serialized_end=980
+  _globals['_TRAINRESPONSE']._serialized_start=998
+  _globals['_TRAINRESPONSE']._serialized_end=1091
+  _globals['_TRAINESTIMATE']._serialized_start=1093
+  _globals['_TRAINESTIMATE']._serialized_end=1182
+  _globals['_PREDICTREQUEST']._serialized_start=1185
+  _globals['_PREDICTREQUEST']._serialized_end=1517
+  _globals['_PREDICTRESPONSE']._serialized_start=1520
+  _globals['_PREDICTRESPONSE']._serialized_end=1817
+  _globals['_TRAINER']._serialized_start=1820
+  _globals['_TRAINER']._serialized_end=2267
 # @@protoc_insertion_point(module_scope)

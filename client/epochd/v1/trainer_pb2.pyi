@@ -4,9 +4,12 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from epochd.v1 import fits_pb2 as _fits_pb2
+from epochd.v1 import preprocessing_pb2 as _preprocessing_pb2
 from epochd.v1 import run_pb2 as _run_pb2
 from epochd.v1 import spec_pb2 as _spec_pb2
 from epochd.v1 import tensor_pb2 as _tensor_pb2
+from epochd.v1 import validation_pb2 as _validation_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -27,17 +30,45 @@ class TrainRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     MODEL_NAME_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     LOSS_FIELD_NUMBER: _builtins.int
     GRADIENT_FIELD_NUMBER: _builtins.int
+    LEAST_SQUARES_FIELD_NUMBER: _builtins.int
+    NEWTON_FIELD_NUMBER: _builtins.int
+    LBFGS_FIELD_NUMBER: _builtins.int
+    AUTO_FIELD_NUMBER: _builtins.int
     DTYPE_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     LOGGING_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     SWEEP_FIELD_NUMBER: _builtins.int
+    VALIDATION_FIELD_NUMBER: _builtins.int
+    PREPROCESS_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    INITIAL_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the client, 1 to 128 letters, digits and `-_.`; a UUID is good. A second request with the same id
     attaches to the run of the first and trains nothing. Unset: every request is a new run.
@@ -52,6 +83,13 @@ class TrainRequest(_message.Message):
     """Seed of initialisation and shuffling, from 0 to 2^63 - 1. Unset: the server draws one and reports it."""
     validate_only: _builtins.bool
     """Only check: the stream holds one estimate and no run is made."""
+    initial_version: _builtins.str
+    """Begins with the parameters of this version instead of `model.init`: `models/{model}` (the newest version),
+    `models/{model}/versions/{version}` or `models/{model}@{alias}`. It must have the same model with the same sizes
+    and the same classes; gradient fits only. A fleet by key takes each member's from a fleet with the same key
+    columns (members that are not in it, or failed, start afresh), or all of them from a single model. A sweep takes
+    a single model.
+    """
     @_builtins.property
     def data(self) -> _spec_pb2.TrainingData:
         """The rows."""
@@ -69,12 +107,42 @@ class TrainRequest(_message.Message):
         """By gradient descent."""
 
     @_builtins.property
+    def least_squares(self) -> _fits_pb2.LeastSquaresFit:
+        """Exactly: a linear model with mse."""
+
+    @_builtins.property
+    def newton(self) -> _fits_pb2.NewtonFit:
+        """Exactly: a linear model with bce_with_logits or cross_entropy."""
+
+    @_builtins.property
+    def lbfgs(self) -> _fits_pb2.LbfgsFit:
+        """By L-BFGS: smooth models and losses."""
+
+    @_builtins.property
+    def auto(self) -> _fits_pb2.AutoFit:
+        """As the server thinks best; Started says which it is."""
+
+    @_builtins.property
     def logging(self) -> _spec_pb2.Logging:
         """What is logged."""
 
     @_builtins.property
     def sweep(self) -> _spec_pb2.Sweep:
         """Trains a cohort over hyperparameters instead of one model. Not with `data.group_columns`."""
+
+    @_builtins.property
+    def validation(self) -> _validation_pb2.Validation:
+        """Rows that are held out, what is measured on them, and early stopping. Unset: nothing is held out."""
+
+    @_builtins.property
+    def preprocess(self) -> _preprocessing_pb2.Preprocessing:
+        """How columns become features. Unset: as they are; they must be numbers then. Columns of `data.tensors` are called
+        `x0`, `x1` and so on.
+        """
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Labels of the run and of the version it makes, as in UpdateLabelsRequest."""
 
     def __init__(
         self,
@@ -85,19 +153,27 @@ class TrainRequest(_message.Message):
         model: _spec_pb2.ModelSpec | None = ...,
         loss: _spec_pb2.Loss | None = ...,
         gradient: _spec_pb2.GradientFit | None = ...,
+        least_squares: _fits_pb2.LeastSquaresFit | None = ...,
+        newton: _fits_pb2.NewtonFit | None = ...,
+        lbfgs: _fits_pb2.LbfgsFit | None = ...,
+        auto: _fits_pb2.AutoFit | None = ...,
         dtype: _tensor_pb2.DataType.ValueType = ...,
         seed: _builtins.int | None = ...,
         logging: _spec_pb2.Logging | None = ...,
         validate_only: _builtins.bool = ...,
         sweep: _spec_pb2.Sweep | None = ...,
+        validation: _validation_pb2.Validation | None = ...,
+        preprocess: _preprocessing_pb2.Preprocessing | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        initial_version: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "data", b"data", "fit", b"fit", "gradient", b"gradient", "logging", b"logging", "loss", b"loss", "model", b"model", "seed", b"seed", "sweep", b"sweep"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "auto", b"auto", "data", b"data", "fit", b"fit", "gradient", b"gradient", "lbfgs", b"lbfgs", "least_squares", b"least_squares", "logging", b"logging", "loss", b"loss", "model", b"model", "newton", b"newton", "preprocess", b"preprocess", "seed", b"seed", "sweep", b"sweep", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "data", b"data", "dtype", b"dtype", "fit", b"fit", "gradient", b"gradient", "logging", b"logging", "loss", b"loss", "model", b"model", "model_name", b"model_name", "request_id", b"request_id", "seed", b"seed", "sweep", b"sweep", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "auto", b"auto", "data", b"data", "dtype", b"dtype", "fit", b"fit", "gradient", b"gradient", "initial_version", b"initial_version", "labels", b"labels", "lbfgs", b"lbfgs", "least_squares", b"least_squares", "logging", b"logging", "loss", b"loss", "model", b"model", "model_name", b"model_name", "newton", b"newton", "preprocess", b"preprocess", "request_id", b"request_id", "seed", b"seed", "sweep", b"sweep", "validate_only", b"validate_only", "validation", b"validation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
-    _WhichOneofReturnType_fit: _TypeAlias = _typing.Literal["gradient"]  # noqa: Y015
+    _WhichOneofReturnType_fit: _TypeAlias = _typing.Literal["gradient", "least_squares", "newton", "lbfgs", "auto"]  # noqa: Y015
     _WhichOneofArgType_fit: _TypeAlias = _typing.Literal["fit", b"fit"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
@@ -183,6 +259,7 @@ class PredictRequest(_message.Message):
     MEMBER_FIELD_NUMBER: _builtins.int
     UNKNOWN_AS_NAN_FIELD_NUMBER: _builtins.int
     FALLBACK_MEMBER_FIELD_NUMBER: _builtins.int
+    ROUTING_KEY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """`models/{model}` (the newest version), `models/{model}/versions/{version}` or `models/{model}@{alias}`."""
     probabilities: _builtins.bool
@@ -191,9 +268,15 @@ class PredictRequest(_message.Message):
     """Whether to return logits; classifiers only."""
     unknown_as_nan: _builtins.bool
     """Predict NaN (regression only)."""
+    routing_key: _builtins.str
+    """For an alias with a canary: what decides which of the two versions predicts all rows, such as a customer's id; up
+    to 1,024 bytes. Unset: each row's key columns decide, where the model is no fleet the row's features.
+    """
     @_builtins.property
     def table(self) -> _tensor_pb2.Table:
-        """Named columns: exactly the model's features, in any order."""
+        """Named columns: the model's features, in any order. The columns that were its targets, weights and keys may
+        stay in; they are not looked at. Any other column is an error.
+        """
 
     @_builtins.property
     def tensor(self) -> _tensor_pb2.Tensor:
@@ -223,10 +306,11 @@ class PredictRequest(_message.Message):
         member: _spec_pb2.MemberKey | None = ...,
         unknown_as_nan: _builtins.bool = ...,
         fallback_member: _spec_pb2.MemberKey | None = ...,
+        routing_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fallback_member", b"fallback_member", "keys", b"keys", "member", b"member", "rows", b"rows", "table", b"table", "tensor", b"tensor", "unknown_as_nan", b"unknown_as_nan", "unknown_keys", b"unknown_keys"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fallback_member", b"fallback_member", "keys", b"keys", "logits", b"logits", "member", b"member", "model", b"model", "probabilities", b"probabilities", "rows", b"rows", "table", b"table", "tensor", b"tensor", "unknown_as_nan", b"unknown_as_nan", "unknown_keys", b"unknown_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fallback_member", b"fallback_member", "keys", b"keys", "logits", b"logits", "member", b"member", "model", b"model", "probabilities", b"probabilities", "routing_key", b"routing_key", "rows", b"rows", "table", b"table", "tensor", b"tensor", "unknown_as_nan", b"unknown_as_nan", "unknown_keys", b"unknown_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_rows: _TypeAlias = _typing.Literal["table", "tensor"]  # noqa: Y015
     _WhichOneofArgType_rows: _TypeAlias = _typing.Literal["rows", b"rows"]  # noqa: Y015
@@ -251,8 +335,12 @@ class PredictResponse(_message.Message):
     PROBABILITIES_FIELD_NUMBER: _builtins.int
     LOGITS_FIELD_NUMBER: _builtins.int
     CLASSES_FIELD_NUMBER: _builtins.int
+    CANARY_VERSION_FIELD_NUMBER: _builtins.int
+    CANARY_ROWS_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
-    """The version that predicted, `models/{model}/versions/{version}`."""
+    """The version that predicted, `models/{model}/versions/{version}`; with `canary_rows`, all other rows."""
+    canary_version: _builtins.str
+    """The canary behind the alias, where it predicted some of the rows, but not all (then it is `model_version`)."""
     @_builtins.property
     def values(self) -> _tensor_pb2.Tensor:
         """Regression: shape [rows] for one target, else [rows, targets]."""
@@ -273,6 +361,10 @@ class PredictResponse(_message.Message):
     def classes(self) -> _tensor_pb2.ClassLabels:
         """The classifier's classes in the order of probabilities."""
 
+    @_builtins.property
+    def canary_rows(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Positions of the rows that `canary_version` predicted, ascending, from 0."""
+
     def __init__(
         self,
         *,
@@ -282,10 +374,12 @@ class PredictResponse(_message.Message):
         probabilities: _tensor_pb2.Tensor | None = ...,
         logits: _tensor_pb2.Tensor | None = ...,
         classes: _tensor_pb2.ClassLabels | None = ...,
+        canary_version: _builtins.str = ...,
+        canary_rows: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "labels", b"labels", "logits", b"logits", "predictions", b"predictions", "probabilities", b"probabilities", "values", b"values"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "labels", b"labels", "logits", b"logits", "model_version", b"model_version", "predictions", b"predictions", "probabilities", b"probabilities", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary_rows", b"canary_rows", "canary_version", b"canary_version", "classes", b"classes", "labels", b"labels", "logits", b"logits", "model_version", b"model_version", "predictions", b"predictions", "probabilities", b"probabilities", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_predictions: _TypeAlias = _typing.Literal["values", "labels"]  # noqa: Y015
     _WhichOneofArgType_predictions: _TypeAlias = _typing.Literal["predictions", b"predictions"]  # noqa: Y015

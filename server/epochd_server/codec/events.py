@@ -10,13 +10,23 @@ from google.protobuf.message import DecodeError
 
 from epochd.v1 import run_pb2 as pb
 from epochd_server.codec.architectures import encode_model
-from epochd_server.codec.fits import encode_gradient_fit, encode_logging
+from epochd_server.codec.evaluations import (
+    decode_metrics,
+    encode_evaluation,
+    encode_metrics,
+    stored_evaluation,
+)
+from epochd_server.codec.exact_fits import encode_fit
+from epochd_server.codec.fits import encode_logging
 from epochd_server.codec.labels import decode_classes, encode_classes
+from epochd_server.codec.lineage import encode_lineage, stored_lineage
 from epochd_server.codec.members import encode_key, stored_key
 from epochd_server.codec.names import stored_model, stored_run, stored_version
 from epochd_server.codec.parameters import decode_parameters, encode_parameters
+from epochd_server.codec.preprocessing import decode_fitted, encode_fitted
 from epochd_server.codec.specs import encode_loss, encode_precision, join_spec
 from epochd_server.codec.times import decode_time, encode_time
+from epochd_server.codec.validation import encode_validation
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.resources import model_name, run_name, version_name
 from epochd_server.domain.runs import (
@@ -27,6 +37,7 @@ from epochd_server.domain.runs import (
     Failure,
     FleetProgress,
     MemberLog,
+    Quantiles,
     Queued,
     Started,
     Succeeded,
@@ -108,6 +119,9 @@ def encode_epoch_log(log: EpochLog) -> pb.EpochLog:
     message = pb.EpochLog(epoch=log.epoch, loss=log.loss, lr=log.lr, rows_per_second=log.rows_per_second)
     if log.parameters:
         message.parameters.extend(encode_parameters(log.parameters))
+    if log.validation_loss is not None:
+        message.validation_loss = log.validation_loss
+        message.metrics.extend(encode_metrics(log.metrics))
     return message
 
 
@@ -119,6 +133,8 @@ def decode_epoch_log(message: pb.EpochLog) -> EpochLog:
         lr=message.lr,
         rows_per_second=message.rows_per_second,
         parameters=decode_parameters(message.parameters),
+        validation_loss=message.validation_loss if message.HasField("validation_loss") else None,
+        metrics=decode_metrics(message.metrics),
     )
 
 
@@ -153,10 +169,14 @@ def encode_started(started: Started) -> pb.Started:
         batch_size=started.rows if spec.fit.batch_size is None else spec.fit.batch_size,
         epochs=spec.fit.epochs,
         loss=encode_loss(spec.loss),
-        gradient=encode_gradient_fit(spec.fit),
         logging=encode_logging(spec.logging),
         members=started.members,
         key_columns=started.key_columns,
+        validation=encode_validation(spec.validation),
+        lineage=encode_lineage(started.lineage),
+        preprocess=encode_fitted(started.preprocess),
+        weight_column=started.weight_column or "",
+        **encode_fit(spec.fit),
     )
 
 
@@ -166,11 +186,12 @@ def decode_started(message: pb.Started) -> Started:
         spec=join_spec(
             message.model,
             message.loss,
-            message.gradient,
+            message,
             message.dtype,
             message.seed,
             message.logging,
             message.key_columns,
+            validation=message.validation if message.HasField("validation") else None,
         ),
         parameters=message.parameters,
         rows=message.rows,
@@ -180,16 +201,19 @@ def decode_started(message: pb.Started) -> Started:
         device=message.device,
         members=message.members,
         key_columns=tuple(message.key_columns),
+        lineage=stored_lineage(message.lineage) if message.HasField("lineage") else None,
+        preprocess=decode_fitted(message.preprocess) if message.HasField("preprocess") else None,
+        weight_column=message.weight_column or None,
     )
 
 
 def _encode_progress(body: FleetProgress) -> pb.FleetProgress:
-    quantiles = body.loss_quantiles
     return pb.FleetProgress(
         members_done=body.members_done,
         members_failed=body.members_failed,
         members_total=body.members_total,
-        loss=None if quantiles is None else pb.LossQuantiles(**dict(zip(_QUANTILES, quantiles, strict=True))),
+        loss=_encode_quantiles(body.loss_quantiles),
+        validation_loss=_encode_quantiles(body.validation_quantiles),
         worst=[pb.MemberLoss(key=encode_key(key), loss=loss) for key, loss in body.worst],
         eta_seconds=body.eta_seconds,
         elapsed_seconds=body.elapsed_seconds,
@@ -197,17 +221,25 @@ def _encode_progress(body: FleetProgress) -> pb.FleetProgress:
 
 
 def _decode_progress(message: pb.FleetProgress) -> FleetProgress:
-    loss = message.loss
-    quantiles = (loss.min, loss.p25, loss.p50, loss.p75, loss.max) if message.HasField("loss") else None
+    has_validation = message.HasField("validation_loss")
     return FleetProgress(
         members_done=message.members_done,
         members_failed=message.members_failed,
         members_total=message.members_total,
-        loss_quantiles=quantiles,
+        loss_quantiles=_decode_quantiles(message.loss) if message.HasField("loss") else None,
+        validation_quantiles=_decode_quantiles(message.validation_loss) if has_validation else None,
         worst=tuple((stored_key(member.key), member.loss) for member in message.worst),
         eta_seconds=message.eta_seconds,
         elapsed_seconds=message.elapsed_seconds,
     )
+
+
+def _encode_quantiles(quantiles: Quantiles | None) -> pb.LossQuantiles | None:
+    return None if quantiles is None else pb.LossQuantiles(**dict(zip(_QUANTILES, quantiles, strict=True)))
+
+
+def _decode_quantiles(message: pb.LossQuantiles) -> Quantiles:
+    return message.min, message.p25, message.p50, message.p75, message.max
 
 
 def _encode_member_log(body: MemberLog) -> pb.MemberLog:
@@ -242,6 +274,7 @@ def _encode_succeeded(body: Succeeded) -> pb.Succeeded:
         training_seconds=body.training_seconds,
         members=body.members,
         failed_members=body.failed_members,
+        evaluation=encode_evaluation(body.evaluation),
     )
 
 
@@ -255,6 +288,7 @@ def _decode_succeeded(message: pb.Succeeded) -> Succeeded:
         training_seconds=message.training_seconds,
         members=message.members,
         failed_members=message.failed_members,
+        evaluation=stored_evaluation(message.evaluation) if message.HasField("evaluation") else None,
     )
 
 

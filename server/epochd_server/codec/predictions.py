@@ -23,6 +23,8 @@ from epochd_server.domain.resources import (
     version_name,
 )
 
+MAX_ROUTING_KEY_BYTES = 1_024
+
 
 def decode_predict(request: pb.PredictRequest, violations: Violations) -> PredictCommand | None:
     """The command of a request; whether the rows suit the model is not looked at here.
@@ -32,6 +34,7 @@ def decode_predict(request: pb.PredictRequest, violations: Violations) -> Predic
     """
     before = len(violations.found)
     reference = parse_version_reference(request.model)
+    routing_key = _decode_routing_key(request.routing_key, violations)
     if reference is None:
         violations.add("model", f"{VERSION_REFERENCE_RULE}, is {request.model[:80]!r}")
     rows = _decode_rows(request, violations)
@@ -51,6 +54,7 @@ def decode_predict(request: pb.PredictRequest, violations: Violations) -> Predic
         member=member,
         unknown_as_nan=request.unknown_as_nan,
         fallback_member=fallback,
+        routing_key=routing_key,
     )
 
 
@@ -69,7 +73,17 @@ def encode_prediction(prediction: Prediction) -> pb.PredictResponse:
         fill_tensor(response.probabilities, prediction.probabilities)
     if prediction.logits is not None:
         fill_tensor(response.logits, prediction.logits)
+    if prediction.canary is not None and prediction.canary_rows is not None:
+        response.canary_version = version_name(prediction.canary.model, prediction.canary.version)
+        response.canary_rows.extend(prediction.canary_rows.tolist())
     return response
+
+
+def _decode_routing_key(text: str, violations: Violations) -> str | None:
+    size = len(text.encode())
+    if size > MAX_ROUTING_KEY_BYTES:
+        violations.add("routing_key", f"must have at most {MAX_ROUTING_KEY_BYTES:,} bytes, has {size:,}")
+    return text or None
 
 
 def _decode_rows(request: pb.PredictRequest, violations: Violations) -> Table | NDArray[np.generic] | None:

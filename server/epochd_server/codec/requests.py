@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-from epochd.v1 import spec_pb2, trainer_pb2
+from epochd.v1 import spec_pb2, trainer_pb2, validation_pb2
 from epochd_server.codec.architectures import decode_init, decode_model
-from epochd_server.codec.fits import decode_gradient_fit, decode_log_every, decode_log_members
+from epochd_server.codec.exact_fits import decode_fit
+from epochd_server.codec.fits import decode_log_every, decode_log_members
 from epochd_server.codec.members import MAX_KEY_COLUMNS
+from epochd_server.codec.preprocessing import decode_preprocessing
 from epochd_server.codec.specs import decode_loss, decode_precision
-from epochd_server.codec.sweeps import decode_sweep, with_swept
+from epochd_server.codec.sweeps import decode_sweep
 from epochd_server.codec.tables import decode_table
 from epochd_server.codec.tensors import decode_tensor
+from epochd_server.codec.user_labels import decode_user_labels
+from epochd_server.codec.validation import decode_validation
 from epochd_server.domain.commands import TrainCommand
 from epochd_server.domain.data import ColumnRoles, DatasetReference, DataSource, TensorPair
 from epochd_server.domain.errors import Violations
 from epochd_server.domain.fleets import Sweep
+from epochd_server.domain.preprocessing import Preprocessing
 from epochd_server.domain.resources import (
     NAME_RULE,
     REQUEST_ID_RULE,
+    VERSION_REFERENCE_RULE,
+    VersionReference,
     is_name,
     is_request_id,
     parse_dataset,
+    parse_version_reference,
 )
-from epochd_server.domain.specs import GradientFit
+from epochd_server.domain.specs import Loss
+from epochd_server.domain.validation import Folds, HoldOut, Validation
 
 MAX_ROLE_COLUMNS = 10_000
 _SHOWN = 80
@@ -43,6 +53,9 @@ def decode_train(request: trainer_pb2.TrainRequest, violations: Violations) -> T
         log_every = decode_log_every(request.logging, violations)
         log_members = decode_log_members(request.logging, violations)
     sweep = _decode_sweep(request, violations)
+    validation = _decode_validation(request, loss, sweep, violations)
+    if validation is not None and isinstance(validation.rows, HoldOut | Folds):
+        roles = replace(roles, split=validation.rows.column)
     return TrainCommand(
         request_id=_request_id(request.request_id, violations),
         model_name=_model_name(request.model_name, violations),
@@ -50,7 +63,7 @@ def decode_train(request: trainer_pb2.TrainRequest, violations: Violations) -> T
         roles=roles,
         model=model,
         loss=loss,
-        fit=_decode_fit(request, sweep, violations),
+        fit=decode_fit(request, sweep, model, loss, violations),
         init=init,
         precision=decode_precision(request.dtype, violations),
         seed=_seed(request, violations),
@@ -59,7 +72,49 @@ def decode_train(request: trainer_pb2.TrainRequest, violations: Violations) -> T
         validate_only=request.validate_only,
         log_members=log_members,
         sweep=sweep,
+        validation=validation,
+        validation_source=_decode_validation_source(request.validation, violations),
+        labels=decode_user_labels(request.labels, violations),
+        initial=_initial(request.initial_version, violations),
+        preprocess=_decode_preprocess(request, violations),
     )
+
+
+def _decode_preprocess(
+    request: trainer_pb2.TrainRequest, violations: Violations
+) -> Preprocessing | None:
+    if not request.HasField("preprocess"):
+        return None
+    with violations.within("preprocess"):
+        return decode_preprocessing(request.preprocess, violations)
+
+
+def _decode_validation(
+    request: trainer_pb2.TrainRequest, loss: Loss | None, sweep: Sweep | None, violations: Violations
+) -> Validation | None:
+    folds = 0 if sweep is None else sweep.folds
+    if not request.HasField("validation") and not folds:
+        return None
+    with violations.within("validation"):
+        return decode_validation(request.validation, loss, folds, violations)
+
+
+def _decode_validation_source(
+    message: validation_pb2.Validation, violations: Violations
+) -> DataSource | None:
+    """Held-out rows of their own; a dataset's name is looked at with the rest of the validation."""
+    match message.WhichOneof("rows"):
+        case "table":
+            with violations.within("validation.table"):
+                return decode_table(message.table, violations)
+        case "tensors":
+            with violations.within("validation.tensors"):
+                return _decode_pair(message.tensors, violations)
+        case "dataset":
+            digest = parse_dataset(message.dataset)
+            return None if digest is None else DatasetReference(digest)
+        case _:
+            return None
 
 
 def _decode_sweep(request: trainer_pb2.TrainRequest, violations: Violations) -> Sweep | None:
@@ -69,16 +124,6 @@ def _decode_sweep(request: trainer_pb2.TrainRequest, violations: Violations) -> 
         violations.add("data.group_columns", "is not for a sweep, whose members share all rows")
     with violations.within("sweep"):
         return decode_sweep(request.sweep, request.gradient.optimizer, violations)
-
-
-def _decode_fit(
-    request: trainer_pb2.TrainRequest, sweep: Sweep | None, violations: Violations
-) -> GradientFit:
-    if request.WhichOneof("fit") is None:
-        violations.add("fit", "must be set: gradient")
-        return decode_gradient_fit(request.gradient, Violations())
-    with violations.within("gradient"):
-        return decode_gradient_fit(with_swept(request.gradient, sweep), violations)
 
 
 def _decode_source(message: spec_pb2.TrainingData, violations: Violations) -> DataSource | None:
@@ -125,6 +170,13 @@ def _columns(
         violations.add(field, f"has {len(listed):,} names, at most {limit:,} are allowed")
         return ()
     return listed
+
+
+def _initial(name: str, violations: Violations) -> VersionReference | None:
+    reference = parse_version_reference(name)
+    if name and reference is None:
+        violations.add("initial_version", f"{VERSION_REFERENCE_RULE}, is {name[:_SHOWN]!r}")
+    return reference
 
 
 def _request_id(text: str, violations: Violations) -> str | None:

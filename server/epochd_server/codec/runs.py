@@ -8,9 +8,11 @@ from types import MappingProxyType
 from epochd.v1 import run_pb2 as pb
 from epochd_server.codec.architectures import encode_model
 from epochd_server.codec.events import encode_epoch_log, encode_failure
-from epochd_server.codec.fits import encode_gradient_fit, encode_logging
+from epochd_server.codec.exact_fits import encode_fit
+from epochd_server.codec.fits import encode_logging
 from epochd_server.codec.specs import encode_loss, encode_precision
 from epochd_server.codec.times import encode_time
+from epochd_server.codec.validation import encode_validation
 from epochd_server.domain.errors import Violations
 from epochd_server.domain.resources import model_name, run_name, version_name
 from epochd_server.domain.runs import Run, RunState
@@ -57,8 +59,10 @@ def encode_run(run: Run) -> pb.Run:
         latest_sequence=run.latest_sequence,
         spec=encode_model(spec.model, spec.init),
         loss=encode_loss(spec.loss),
-        gradient=encode_gradient_fit(spec.fit),
         dtype=encode_precision(spec.precision),
         seed=spec.seed,
         logging=encode_logging(spec.logging),
+        validation=encode_validation(spec.validation),
+        labels=run.labels,
+        **encode_fit(spec.fit),
     )

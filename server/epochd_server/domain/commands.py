@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +12,13 @@ from numpy.typing import NDArray
 from epochd_server.domain.activations import ActivationStep
 from epochd_server.domain.data import ColumnRoles, DataSource, Table
 from epochd_server.domain.fleets import Key, Sweep
+from epochd_server.domain.labels import Labels
+from epochd_server.domain.models import Canary
+from epochd_server.domain.preprocessing import Preprocessing
 from epochd_server.domain.resources import VersionReference
-from epochd_server.domain.specs import GradientFit, Init, Loss, Model, Precision
+from epochd_server.domain.specs import Fit, Init, Loss, Model, Precision, data_precision
 from epochd_server.domain.tensors import RawTensor
+from epochd_server.domain.validation import Validation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -31,7 +36,7 @@ class TrainCommand:
     roles: ColumnRoles
     model: Model | None
     loss: Loss | None
-    fit: GradientFit
+    fit: Fit
     init: Init
     precision: Precision
     seed: int | None
@@ -40,6 +45,19 @@ class TrainCommand:
     validate_only: bool
     log_members: tuple[Key, ...] = ()
     sweep: Sweep | None = None
+    validation: Validation | None = None
+    validation_source: DataSource | None = None
+    """The held-out rows, where they are rows of their own."""
+    labels: Labels = field(default_factory=dict)
+    initial: VersionReference | None = None
+    """The version whose parameters training begins with."""
+    preprocess: Preprocessing | None = None
+    """None: columns are features as they are."""
+
+    @property
+    def data_precision(self) -> Precision:
+        """The type of the rows; that of an exact fit's is float64."""
+        return data_precision(self.fit, self.precision)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -58,6 +76,65 @@ class PredictCommand:
     """Fleets: rows whose key has no trained member give NaN instead of an error."""
     fallback_member: Key | None = None
     """Fleets: the member for rows whose key has no trained member."""
+    routing_key: str | None = None
+    """What decides between an alias's version and its canary; None: each row's key, or its features."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AliasCommand:
+    """A SetAliasRequest.
+
+    Attributes:
+        etag: What the alias's etag must still be, ``absent`` where it must not be there; None: any.
+    """
+
+    model: str
+    alias: str
+    version: int
+    etag: str | None = None
+    canary: Canary | None = None
+
+
+class ExportFormat(enum.Enum):
+    """What a version is exported as."""
+
+    SAFETENSORS = "safetensors"
+    CARD = "card"
+    ONNX = "onnx"
+    PT2 = "pt2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportCommand:
+    """An ExportVersionRequest.
+
+    Attributes:
+        member: Fleets: the member to export as a single model; None: the whole fleet.
+    """
+
+    reference: VersionReference
+    format: ExportFormat = ExportFormat.SAFETENSORS
+    member: Key | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportCommand:
+    """The header of an ImportVersion.
+
+    Attributes:
+        model: The model to add a version to; None: as the file says.
+        sha256: Digest of the file.
+        size_bytes: Its size.
+        labels: Besides those that the file has.
+        fingerprint: SHA-256 of the header without request_id: a repeated request_id must match it.
+    """
+
+    model: str | None
+    sha256: str
+    size_bytes: int
+    request_id: str | None
+    labels: Labels
+    fingerprint: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,6 +52,7 @@ class Reason(enum.StrEnum):
     ALIAS_IN_USE = "ALIAS_IN_USE"
     DATASET_IN_USE = "DATASET_IN_USE"
     ETAG_MISMATCH = "ETAG_MISMATCH"
+    EXPORT_NOT_POSSIBLE = "EXPORT_NOT_POSSIBLE"
     MODEL_TOO_LARGE = "MODEL_TOO_LARGE"
     DATA_TOO_LARGE = "DATA_TOO_LARGE"
     MESSAGE_TOO_LARGE = "MESSAGE_TOO_LARGE"
@@ -98,6 +99,9 @@ CATALOG: Mapping[Reason, CatalogEntry] = MappingProxyType(
             Code.FAILED_PRECONDITION, "A run that has not ended uses this dataset."
         ),
         Reason.ETAG_MISMATCH: CatalogEntry(Code.ABORTED, "The resource changed since it was read."),
+        Reason.EXPORT_NOT_POSSIBLE: CatalogEntry(
+            Code.FAILED_PRECONDITION, "This version cannot be exported in this format."
+        ),
         Reason.MODEL_TOO_LARGE: CatalogEntry(
             Code.RESOURCE_EXHAUSTED, "The model has more parameters than this server allows."
         ),

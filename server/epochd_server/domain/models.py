@@ -1,4 +1,4 @@
-"""Models, their versions and aliases."""
+"""Models, their versions and aliases; where they come from and which rows an alias sends where."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from datetime import datetime
 
 from epochd_server.domain.data import Classes
 from epochd_server.domain.fleets import Key, Members
+from epochd_server.domain.lineage import Lineage
+from epochd_server.domain.preprocessing import FittedPreprocessing
 from epochd_server.domain.runs import Parameters
 from epochd_server.domain.specs import TrainingSpec
+from epochd_server.domain.validation import Evaluation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,16 +43,54 @@ class VersionCard:
     key_columns: tuple[str, ...] = ()
     origin: Origin | None = None
     """The fleet's member that this version was made of, if it was."""
+    evaluation: Evaluation | None = None
+    """On the held-out rows; None where there are none."""
+    weight_column: str | None = None
+    lineage: Lineage | None = None
+    """None for versions of servers that did not keep it."""
+    statistics: Parameters = field(default_factory=dict, compare=False)
+    """Exact fits of single models: by the names of :mod:`epochd_server.domain.statistics`."""
+    preprocess: FittedPreprocessing | None = None
+    """What the columns of raw rows go through to become ``feature_columns``."""
+
+    @property
+    def role_columns(self) -> frozenset[str]:
+        """Columns of the training that are no features: a table to predict may still have them."""
+        weight = () if self.weight_column is None else (self.weight_column,)
+        return frozenset((*self.target_columns, *weight))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Canary:
+    """A second version behind an alias.
+
+    Attributes:
+        version: Its number; it is of the alias's model.
+        hundredths: How many of 10,000 keys it predicts for, 1 to 9,999.
+    """
+
+    version: int
+    hundredths: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelVersion:
-    """An immutable trained model."""
+    """An immutable trained model; its labels are what may change.
+
+    Attributes:
+        weights_digest: SHA-256 in hex of the parameters as they are stored.
+        weights_bytes: Their size.
+        canary: That of the alias by which the version was asked for, if it has one.
+    """
 
     model: str
     version: int
     create_time: datetime
     card: VersionCard
+    labels: Mapping[str, str] = field(default_factory=dict)
+    weights_digest: str = ""
+    weights_bytes: int = 0
+    canary: Canary | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,6 +105,36 @@ class TrainedModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Alias:
+    """A name for a version.
+
+    Attributes:
+        etag: Of its last move.
+        update_time: When that was.
+    """
+
+    version: int
+    etag: str
+    update_time: datetime
+    canary: Canary | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AliasMove:
+    """An entry of an alias's history.
+
+    Attributes:
+        move: 1, 2, 3 … for each alias.
+        version: Where it pointed from then on; None: it was deleted.
+    """
+
+    move: int
+    version: int | None
+    canary: Canary | None
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A named series of versions."""
 
@@ -71,4 +142,5 @@ class Model:
     latest_version: int
     create_time: datetime
     update_time: datetime
-    aliases: Mapping[str, int] = field(default_factory=dict)
+    aliases: Mapping[str, Alias] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from epochd_server.domain.data import TrainingArrays
+from epochd_server.domain.labels import Labels
 from epochd_server.domain.runs import Started
 from epochd_server.domain.specs import TrainingSpec
 from epochd_server.domain.work import DatasetFile
@@ -21,6 +22,7 @@ class Plan:
         started: What the run's Started event will say.
         steps: Updates of the parameters in all.
         memory_bytes: Bytes for data, parameters and optimizer state.
+        labels: Of the run and its version.
     """
 
     request: bytes
@@ -34,3 +36,4 @@ class Plan:
     steps: int
     memory_bytes: int
     validate_only: bool = False
+    labels: Labels = field(default_factory=dict)

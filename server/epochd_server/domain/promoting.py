@@ -6,12 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 from epochd_server.domain.errors import EpochdError, FieldViolation, InvalidInput, Reason
-from epochd_server.domain.fleets import Key, Members, MemberState
+from epochd_server.domain.evaluations import member_evaluation
+from epochd_server.domain.fleets import FOLD, Key, Members, MemberState
+from epochd_server.domain.lineage import Lineage, Parent, ParentKind
 from epochd_server.domain.member_index import member_of
 from epochd_server.domain.models import ModelVersion, Origin, TrainedModel
 from epochd_server.domain.resources import version_name
 from epochd_server.domain.runs import Parameters
-from epochd_server.domain.specs import TrainingSpec
+from epochd_server.domain.specs import GradientFit, TrainingSpec
 
 
 def require_fleet(version: ModelVersion, field: str = "name") -> None:
@@ -71,12 +73,26 @@ def promoted(fleet: ModelVersion, members: Members, member: int, parameters: Par
         rows=int(members.rows[member]),
         epochs=int(members.epochs[member]),
         final_loss=float(members.final_losses[member]),
+        evaluation=member_evaluation(members, member),
         members=0,
         failed_members=0,
         key_columns=(),
+        statistics={name: array[member] for name, array in members.statistics.items()},
+        preprocess=None
+        if fleet.card.preprocess is None
+        else fleet.card.preprocess.of_member(members.learned, member),
         origin=Origin(model=fleet.model, version=fleet.version, key=members.keys.key(member)),
+        lineage=_lineage_of(fleet),
     )
     return TrainedModel(card=card, parameters={name: array[member] for name, array in parameters.items()})
+
+
+def _lineage_of(fleet: ModelVersion) -> Lineage | None:
+    """The fleet's own, with the fleet as parent."""
+    if fleet.card.lineage is None:
+        return None
+    parent = Parent(name=version_name(fleet.model, fleet.version), kind=ParentKind.PROMOTION)
+    return replace(fleet.card.lineage, parent=parent)
 
 
 def show_key(key: tuple[object, ...]) -> str:
@@ -92,7 +108,10 @@ def _spec_of(spec: TrainingSpec, names: tuple[str, ...], key: Key) -> TrainingSp
         return replace(spec, logging=logging, key_columns=())
     swept: dict[str, Any] = dict(zip(names, key, strict=True))
     seed = swept.pop("seed", spec.seed)
-    fit = replace(spec.fit, optimizer=replace(spec.fit.optimizer, **swept))
+    swept.pop(FOLD, None)
+    fit = spec.fit
+    if isinstance(fit, GradientFit):
+        fit = replace(fit, optimizer=replace(fit.optimizer, **swept))
     return replace(spec, fit=fit, seed=seed, logging=logging, key_columns=(), sweep=None)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
+from epochd_server.domain.labels import Labels
 from epochd_server.domain.runs import Run
 from epochd_server.domain.specs import TrainingSpec
 
@@ -22,6 +23,7 @@ class NewRun:
         fingerprint: SHA-256 of what the client sent (without request_id): a repeated request_id must match it.
         client: Whose share of the workers it takes.
         dataset: Digest of the dataset it reads, or None.
+        labels: Of the run, and of the version that it makes.
     """
 
     run_id: str
@@ -33,6 +35,7 @@ class NewRun:
     client: str
     create_time: datetime
     dataset: str | None = None
+    labels: Labels = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

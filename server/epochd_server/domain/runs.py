@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 
 from epochd_server.domain.data import Classes
 from epochd_server.domain.fleets import Key
+from epochd_server.domain.lineage import Lineage
+from epochd_server.domain.preprocessing import FittedPreprocessing
 from epochd_server.domain.specs import TrainingSpec
+from epochd_server.domain.validation import Evaluation, Metric
 
 
 class RunState(enum.Enum):
@@ -34,6 +37,9 @@ _TERMINAL = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED})
 
 Parameters = Mapping[str, NDArray[np.floating]]
 """Parameters by PyTorch's names, in PyTorch's order and shapes."""
+
+Quantiles = tuple[float, float, float, float, float]
+"""Minimum, quartiles and maximum."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +71,11 @@ class Started:
     members: int = 0
     """Fleets: the number of members; 0 for a single model."""
     key_columns: tuple[str, ...] = ()
+    weight_column: str | None = None
+    lineage: Lineage | None = None
+    """Where the model will come from; None in logs of servers that did not keep it."""
+    preprocess: FittedPreprocessing | None = None
+    """What columns go through to become ``feature_columns``; None where they are those themselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -77,6 +88,8 @@ class EpochLog:
         lr: The epoch's learning rate.
         rows_per_second: Rows trained a second since the log before; 0 if not known.
         parameters: After the epoch's update, if asked for.
+        validation_loss: On the held-out rows after the epoch's update; None where there are none.
+        metrics: On the held-out rows after the epoch's update.
     """
 
     epoch: int
@@ -84,6 +97,8 @@ class EpochLog:
     lr: float
     rows_per_second: float = 0.0
     parameters: Parameters | None = None
+    validation_loss: float | None = None
+    metrics: tuple[tuple[Metric, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +122,8 @@ class Succeeded:
     members: int = 0
     """Fleets: the number of members; 0 for a single model."""
     failed_members: int = 0
+    evaluation: Evaluation | None = None
+    """On the held-out rows; None where there are none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,10 +159,12 @@ class FleetProgress:
     members_done: int
     members_failed: int
     members_total: int
-    loss_quantiles: tuple[float, float, float, float, float] | None
+    loss_quantiles: Quantiles | None
     worst: tuple[tuple[Key, float], ...]
     eta_seconds: float
     elapsed_seconds: float
+    validation_quantiles: Quantiles | None = None
+    """As ``loss_quantiles``, of the losses on held-out rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -190,3 +209,4 @@ class Run:
     failure: Failure | None = None
     latest_log: EpochLog | None = None
     latest_sequence: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)

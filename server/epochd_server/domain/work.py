@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.domain.data import Classes, ColumnRoles, TrainingArrays
 from epochd_server.domain.fleets import Groups, Members
+from epochd_server.domain.preprocessing import FittedPreprocessing
 from epochd_server.domain.runs import EpochLog, Failure, FleetProgress, MemberLog, Parameters
 from epochd_server.domain.specs import TrainingSpec
+from epochd_server.domain.validation import Evaluation
 
 RowChoice = slice | NDArray[np.integer] | None
 """Rows of a table in an order: a range of them, or their numbers; None is all of them, as they are."""
@@ -26,6 +28,9 @@ class DatasetFile:
         classes: The classes that planning found; None for a regression.
         groups: Fleets: the members to be trained, whose rows are those that ``rows`` chooses.
         rows: Which rows are to be read. Of a fleet they are sorted by member.
+        validation: Where the held-out rows are; None where there are none.
+        folds: Cross-validation: the fold of each row, as in TrainingArrays.
+        preprocess: What the feature columns go through; None where they are features as they are.
     """
 
     path: str
@@ -33,11 +38,15 @@ class DatasetFile:
     classes: Classes | None = None
     groups: Groups | None = None
     rows: RowChoice = None
+    validation: TrainingArrays | DatasetFile | None = None
+    folds: NDArray[np.int16] | None = None
+    preprocess: FittedPreprocessing | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes that the choice of rows takes; the rows themselves are on the disk."""
-        return self.rows.nbytes if isinstance(self.rows, np.ndarray) else 0
+        held_out = 0 if self.validation is None else self.validation.nbytes
+        return held_out + (self.rows.nbytes if isinstance(self.rows, np.ndarray) else 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +56,7 @@ class RunWork:
     Attributes:
         members: Fleets: their number; 0 for a single model.
         seconds: A fleet's training on one core, as estimated: what it is cut into parts by.
+        initial: Start values by name, of a fleet [K, …] each, NaN for members that start afresh; None: all do.
     """
 
     run_id: str
@@ -54,6 +64,7 @@ class RunWork:
     data: TrainingArrays | DatasetFile
     members: int = 0
     seconds: float = 0.0
+    initial: Parameters | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +110,10 @@ class RunTrained:
     training_seconds: float
     members: Members | None = None
     """Fleets: what became of each member; ``parameters`` then are [K, …]."""
+    evaluation: Evaluation | None = None
+    """Single models: how it does on the held-out rows; None where there are none."""
+    statistics: Parameters = field(default_factory=dict)
+    """Exact fits of a single model: by the names of :mod:`epochd_server.domain.statistics`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,11 +25,19 @@ def initial_parameters(task: CohortTask, chain: Chain) -> Floats:
     Returns:
         [K, P] in the precision of the task.
     """
-    if task.initial is not None:
-        return pack(task.initial, chain.slots, task.dtype)
     if task.init is Init.ZEROS:
-        return np.zeros((task.members, chain.size), task.dtype)
-    return seeded_parameters(chain, task.seeds, task.dtype)
+        fresh = np.zeros((task.members, chain.size), task.dtype)
+    else:
+        fresh = seeded_parameters(chain, task.seeds, task.dtype)
+    return _given_or(fresh, task, chain.slots)
+
+
+def _given_or(fresh: Floats, task: CohortTask, slots: tuple[Slot, ...]) -> Floats:
+    """The start values that members were given [K, P]; ``fresh`` ones for those that were given none."""
+    if task.initial is None:
+        return fresh
+    given = pack(task.initial, slots, task.dtype)
+    return np.where(np.isnan(given).any(1, keepdims=True), fresh, given)
 
 
 def seeded_parameters(chain: Chain, seeds: Integers, dtype: np.dtype[np.floating]) -> Floats:
@@ -84,14 +92,12 @@ def initial_module(
             values = {slot.name: state[slot.name].detach().numpy()[None] for slot in slots}
             drawn[int(seed)] = pack(values, slots, task.dtype)[0]
     start = np.stack([drawn[int(seed)] for seed in task.seeds])
-    if task.initial is not None:
-        start = pack(task.initial, slots, task.dtype)
-    elif task.init is Init.ZEROS:
+    if task.init is Init.ZEROS:
         parameters = dict(module.named_parameters())
         for slot in slots:
             if slot.name in parameters:
                 start[:, slot.offset : slot.end] = 0
-    return module, slots, start
+    return module, slots, _given_or(start, task, slots)
 
 
 def _seeded(task: CohortTask, construct: Callable[[], nn.Module], seed: int) -> nn.Module:

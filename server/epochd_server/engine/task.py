@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -80,7 +80,8 @@ class CohortTask:
     log_parameters: NDArray[np.bool_]
     """[K]"""
     initial: Mapping[str, Floats] | None = None
-    """Start values by parameter name, [K, …] each; overrides ``init`` for all parameters."""
+    """Start values by parameter name, [K, …] each; overrides ``init`` for all parameters of the members that have
+    them: where any is NaN, a member starts as ``init`` says."""
     validation: CohortData | None = None
     """Held-out rows of every member, with offsets of their own; where data are shared, one set for all members."""
     metrics: tuple[Metric, ...] = ()
@@ -111,6 +112,12 @@ class MemberState(enum.IntEnum):
     """As :meth:`Observer.stopped_members` asked."""
     FAILED = 3
     """Its module raised an error."""
+    RANK_DEFICIENT = 4
+    """Exact fits: its features depend on each other."""
+    SEPARABLE_CLASSES = 5
+    """Exact fits: its classes are separable, so that there is no finite optimum."""
+    NOT_CONVERGED = 6
+    """Exact fits: it took all iterations without coming to the optimum."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -152,6 +159,8 @@ class EndBatch:
     """[M, metrics] of these parameters; NaN as for ``validation_losses``."""
     best_epochs: Integers
     """The epoch after whose update the parameters are those here, where early stopping restored the best; else −1."""
+    statistics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Exact fits: by the names of :mod:`epochd_server.domain.statistics`, [M, …] each."""
 
 
 class Observer(Protocol):

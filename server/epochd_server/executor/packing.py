@@ -7,8 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from epochd_server.domain.fit_failures import FIT_FAILURES
 from epochd_server.domain.runs import EpochLog, Failure, Parameters
-from epochd_server.domain.specs import TrainingSpec
+from epochd_server.domain.specs import GradientFit, TrainingSpec
+from epochd_server.domain.validation import Metric
 from epochd_server.domain.work import (
     CohortWork,
     DatasetFile,
@@ -21,6 +23,7 @@ from epochd_server.domain.work import (
     WorkMessage,
 )
 from epochd_server.executor.wire import (
+    EXACT_FAILURES,
     CohortBegan,
     EndColumns,
     LogColumns,
@@ -44,7 +47,19 @@ def pack(work: CohortWork) -> TrainCohort:
         lead=work.runs[0].spec,
         columns=_columns([run.spec for run in work.runs]),
         data=tuple(_rows(run) for run in work.runs),
+        held_out=tuple(_held_out(run) for run in work.runs),
+        initial=_initial([run.initial for run in work.runs]),
     )
+
+
+def _initial(given: Sequence[Parameters | None]) -> Stacked | None:
+    """The runs' start values in stacks, NaN for those without; None where none has any."""
+    some = next((one for one in given if one is not None), None)
+    if some is None:
+        return None
+    afresh = {name: np.full_like(array, np.nan) for name, array in some.items()}
+    runs = [afresh if one is None else one for one in given]
+    return {name: np.stack([run[name] for run in runs]) for name in some}
 
 
 def _columns(specs: Sequence[TrainingSpec]) -> Mapping[str, NDArray[np.generic]]:
@@ -54,8 +69,9 @@ def _columns(specs: Sequence[TrainingSpec]) -> Mapping[str, NDArray[np.generic]]
         "log_every": np.array([spec.logging.every for spec in specs], np.int64),
         "log_parameters": np.array([spec.logging.parameters for spec in specs], np.bool_),
     }
-    for name in OPTIMIZER_COLUMNS:
-        columns[name] = np.array([getattr(spec.fit.optimizer, name) for spec in specs], np.float64)
+    optimizers = [spec.fit.optimizer for spec in specs if isinstance(spec.fit, GradientFit)]
+    for name in OPTIMIZER_COLUMNS if optimizers else ():
+        columns[name] = np.array([getattr(optimizer, name) for optimizer in optimizers], np.float64)
     return columns
 
 
@@ -63,6 +79,14 @@ def _rows(run: RunWork) -> Rows | DatasetFile:
     if isinstance(run.data, DatasetFile):
         return run.data
     return run.data.features, run.data.targets, run.data.weights
+
+
+def _held_out(run: RunWork) -> Rows | None:
+    """Held-out rows; a dataset's are read with the others."""
+    if isinstance(run.data, DatasetFile) or run.data.validation is None:
+        return None
+    held_out = run.data.validation
+    return held_out.features, held_out.targets, held_out.weights
 
 
 class Unpacker:
@@ -129,6 +153,9 @@ class Unpacker:
                 messages.append(RunStopped(run_id=run_id, epochs=epochs))
             elif outcome == Outcome.DIVERGED:
                 messages.append(RunFailed(run_id=run_id, failure=_diverged(epochs)))
+            elif outcome in EXACT_FAILURES:
+                failure = _inexact(EXACT_FAILURES[outcome], _one(columns.statistics, position))
+                messages.append(RunFailed(run_id=run_id, failure=failure))
             else:
                 trained = RunTrained(
                     run_id=run_id,
@@ -136,6 +163,8 @@ class Unpacker:
                     epochs=epochs,
                     final_loss=final_loss,
                     training_seconds=columns.seconds,
+                    statistics=_one(columns.statistics, position),
+                    evaluation=None if columns.held_out is None else columns.held_out.reports[position],
                 )
                 messages.append(trained)
         return messages
@@ -148,19 +177,38 @@ class Unpacker:
 def epoch_logs(columns: LogColumns) -> Iterator[tuple[int, EpochLog]]:
     """Members and their log points, in the order of the report."""
     parameters = _parameters_by_position(columns)
+    held_out = _held_out_by_position(columns)
     points = zip(
         columns.members.tolist(),
         columns.epochs.tolist(),
         columns.losses.tolist(),
         columns.lrs.tolist(),
         columns.rows_per_second.tolist(),
+        held_out,
         strict=True,
     )
-    for position, (member, epoch, loss, lr, rate) in enumerate(points):
+    for position, (member, epoch, loss, lr, rate, (validation_loss, metrics)) in enumerate(points):
         log = EpochLog(
-            epoch=epoch, loss=loss, lr=lr, rows_per_second=rate, parameters=parameters.get(position)
+            epoch=epoch,
+            loss=loss,
+            lr=lr,
+            rows_per_second=rate,
+            parameters=parameters.get(position),
+            validation_loss=validation_loss,
+            metrics=metrics,
         )
         yield member, log
+
+
+def _held_out_by_position(columns: LogColumns) -> list[tuple[float | None, tuple[tuple[Metric, float], ...]]]:
+    """Loss and metrics of each point."""
+    held_out = columns.held_out
+    if held_out is None:
+        return [(None, ())] * len(columns.members)
+    return [
+        (loss, tuple(zip(held_out.metrics, values, strict=True)))
+        for loss, values in zip(held_out.losses.tolist(), held_out.values.tolist(), strict=True)
+    ]
 
 
 def _parameters_by_position(columns: LogColumns) -> dict[int, Parameters]:
@@ -174,6 +222,18 @@ def _parameters_by_position(columns: LogColumns) -> dict[int, Parameters]:
 
 def _one(stacked: Stacked, index: int) -> Parameters:
     return {name: array[index] for name, array in stacked.items()}
+
+
+def _inexact(reason: str, statistics: Parameters) -> Failure:
+    """Why an exact fit has no result."""
+    message, hint = FIT_FAILURES[reason]
+    if reason == "RANK_DEFICIENT" and "conditions" in statistics:
+        columns, condition = statistics["standard_errors"].shape[-1], float(statistics["conditions"])
+        rank = int(statistics["ranks"])
+        message += (
+            f" The rank is {rank} of {columns}, the condition number of the scaled columns {condition:.2g}."
+        )
+    return Failure(reason=reason, message=message, hint=hint)
 
 
 def _diverged(epoch: int) -> Failure:

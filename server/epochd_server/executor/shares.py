@@ -15,9 +15,11 @@ from itertools import islice, pairwise
 
 import numpy as np
 
+from epochd_server.data.assembly import with_validation
 from epochd_server.data.grouping import find_member
 from epochd_server.domain.data import TrainingArrays
 from epochd_server.domain.fleets import Groups, Keys
+from epochd_server.domain.runs import Parameters
 from epochd_server.domain.work import DatasetFile, RowChoice, RunWork
 from epochd_server.executor.wire import TrainFleet
 
@@ -70,12 +72,17 @@ def fleet_parts(run: RunWork, workers: int) -> list[FleetPart]:
                 data=data,
                 share=(first, last),
                 logged=tuple(member - first for member in logged if first <= member < last),
+                initial=_some_members(run.initial, slice(first, last)),
             ),
             first,
             last,
         )
         for (first, last), data in zip(pairwise(cuts), shares, strict=True)
     ]
+
+
+def _some_members(initial: Parameters | None, members: slice) -> Parameters | None:
+    return None if initial is None else {name: array[members] for name, array in initial.items()}
 
 
 def _even_cuts(members: int, parts: int) -> list[int]:
@@ -102,14 +109,33 @@ def _shares(
             offsets=groups.offsets[first : last + 1] - begin,
             unfit={member - first: reason for member, reason in islice(unfit, failed)},
         )
-        yield _share_of(data, mine, slice(begin, end))
+        share = _share_of(data, mine, slice(begin, end), slice(first, last))
+        yield share if share.validation is None else _with_held_out(share, share.validation, first, last)
+
+
+def _with_held_out(
+    share: TrainingArrays | DatasetFile,
+    held_out: TrainingArrays | DatasetFile,
+    first: int,
+    last: int,
+) -> TrainingArrays | DatasetFile:
+    """A part with its own of the held-out rows of all members."""
+    if held_out.groups is None:
+        raise ValueError("a fleet's held-out rows need groups")
+    offsets = held_out.groups.offsets
+    begin, end = offsets[[first, last]].tolist()
+    mine = Groups(keys=_NO_KEYS, offsets=offsets[first : last + 1] - begin, unfit={})
+    return with_validation(share, _share_of(held_out, mine, slice(begin, end), slice(first, last)))
 
 
 def _share_of(
-    data: TrainingArrays | DatasetFile, groups: Groups, rows: slice
+    data: TrainingArrays | DatasetFile, groups: Groups, rows: slice, members: slice
 ) -> TrainingArrays | DatasetFile:
     if isinstance(data, DatasetFile):
-        return replace(data, groups=groups, rows=_rows_of_share(data.rows, rows))
+        fitted = data.preprocess
+        if fitted is not None and fitted.statistics is not None:
+            fitted = replace(fitted, statistics=fitted.statistics[members])
+        return replace(data, groups=groups, rows=_rows_of_share(data.rows, rows), preprocess=fitted)
     return replace(
         data,
         features=data.features[rows],

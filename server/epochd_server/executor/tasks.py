@@ -8,28 +8,42 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from epochd_server.domain.specs import TrainingSpec
+from epochd_server.domain.exact_fits import ExactFit
+from epochd_server.domain.specs import GradientFit, ModuleModel, TrainingSpec
+from epochd_server.domain.validation import Metric
 from epochd_server.domain.work import DatasetFile
 from epochd_server.engine.cohort import CohortData, CohortTask, Hyperparameters
+from epochd_server.engine.exact.task import ExactTask
+from epochd_server.engine.fitting import Task
 from epochd_server.executor.packing import OPTIMIZER_COLUMNS
-from epochd_server.executor.wire import Rows, TrainCohort
+from epochd_server.executor.wire import Rows, Stacked, TrainCohort
 
 Columns = Mapping[str, NDArray[np.generic]]
 Number = TypeVar("Number", bound=np.generic)
 
 
 def task_of(
-    spec: TrainingSpec, data: CohortData, columns: Columns, *, shared_data: bool = False
-) -> CohortTask:
+    spec: TrainingSpec,
+    data: CohortData,
+    columns: Columns,
+    held_out: CohortData | None = None,
+    *,
+    shared_data: bool = False,
+    initial: Stacked | None = None,
+) -> Task:
     """The engine's task for members that have all in common but their columns.
 
     Args:
         spec: What they have in common.
         data: Their rows.
         columns: By name, [K] each: epochs, seeds, log_every, log_parameters and those of the optimizer.
+        held_out: Their held-out rows, or None.
         shared_data: Whether every member trains on all rows.
+        initial: Their start values, [K, …] each, NaN for those that start afresh; None: all do.
     """
     fit = spec.fit
+    if not isinstance(fit, GradientFit):
+        return _exact_task(spec, fit, data, columns, held_out)
     return CohortTask(
         model=spec.model,
         loss=spec.loss,
@@ -49,10 +63,38 @@ def task_of(
         ),
         log_every=columns["log_every"].astype(np.int64),
         log_parameters=columns["log_parameters"].astype(np.bool_),
+        initial=initial,
+        validation=held_out,
+        metrics=_metrics(spec),
+        early_stopping=None if spec.validation is None else spec.validation.early_stopping,
     )
 
 
-def cohort_task(work: TrainCohort, members: NDArray[np.int64]) -> CohortTask:
+def _metrics(spec: TrainingSpec) -> tuple[Metric, ...]:
+    return () if spec.validation is None else spec.validation.metrics
+
+
+def _exact_task(
+    spec: TrainingSpec, fit: ExactFit, data: CohortData, columns: Columns, held_out: CohortData | None
+) -> ExactTask:
+    if isinstance(spec.model, ModuleModel):
+        raise TypeError("modules are fitted by gradient only")
+    return ExactTask(
+        model=spec.model,
+        loss=spec.loss,
+        fit=fit,
+        init=spec.init,
+        precision=spec.precision,
+        data=data,
+        seeds=columns["seeds"].astype(np.int64),
+        log_every=columns["log_every"].astype(np.int64),
+        log_parameters=columns["log_parameters"].astype(np.bool_),
+        validation=held_out,
+        metrics=_metrics(spec),
+    )
+
+
+def cohort_task(work: TrainCohort, members: NDArray[np.int64]) -> Task:
     """The engine's task for some members of a cohort.
 
     Args:
@@ -63,7 +105,20 @@ def cohort_task(work: TrainCohort, members: NDArray[np.int64]) -> CohortTask:
         EpochdError: A dataset cannot be read any more.
     """
     spec, columns = work.lead, {name: values[members] for name, values in work.columns.items()}
-    return task_of(spec, _joined([_loaded(work.data[member], spec) for member in members.tolist()]), columns)
+    loaded = [_loaded(work.data[member], work.held_out[member], spec) for member in members.tolist()]
+    held_out = [rows for _, rows in loaded if rows is not None]
+    return task_of(
+        spec,
+        _joined([rows for rows, _ in loaded]),
+        columns,
+        _joined(held_out) if held_out else None,
+        initial=members_of(work.initial, members),
+    )
+
+
+def members_of(initial: Stacked | None, members: NDArray[np.int64]) -> Stacked | None:
+    """The start values of some members."""
+    return None if initial is None else {name: array[members] for name, array in initial.items()}
 
 
 def weighted(work: TrainCohort) -> NDArray[np.bool_]:
@@ -77,14 +132,19 @@ def weighted(work: TrainCohort) -> NDArray[np.bool_]:
     )
 
 
-def _loaded(data: Rows | DatasetFile, spec: TrainingSpec) -> Rows:
+def _loaded(data: Rows | DatasetFile, held_out: Rows | None, spec: TrainingSpec) -> tuple[Rows, Rows | None]:
+    """The rows to train on, and those that are held out."""
     if not isinstance(data, DatasetFile):
-        return data
+        return data, held_out
     # imported here: it brings in pyarrow, which a run with inline rows does without
     from epochd_server.data.loading import load_training_arrays
 
     arrays = load_training_arrays(data, spec)
-    return arrays.features, arrays.targets, arrays.weights
+    rows = arrays.features, arrays.targets, arrays.weights
+    validation = arrays.validation
+    if validation is None:
+        return rows, None
+    return rows, (validation.features, validation.targets, validation.weights)
 
 
 def _joined(rows: Sequence[Rows]) -> CohortData:

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.domain.data import TrainingArrays
 from epochd_server.domain.specs import TrainingSpec
+from epochd_server.domain.validation import Evaluation, Metric
 from epochd_server.domain.work import DatasetFile
 
 Rows = tuple[NDArray[np.floating], NDArray[np.generic], NDArray[np.floating] | None]
@@ -63,12 +65,16 @@ class TrainCohort:
         lead: The first run's spec; what the signature covers is the same for all.
         columns: What differs: float64, int64 or bool, [K] each, by the name it has in :mod:`.packing`.
         data: Rows of each run, or the file they are in.
+        held_out: Held-out rows of each run whose rows are here, or None.
+        initial: Start values, [K, …] each, NaN for runs that start afresh; None: all do.
     """
 
     run_ids: tuple[str, ...]
     lead: TrainingSpec
     columns: Mapping[str, NDArray[np.generic]]
     data: tuple[Rows | DatasetFile, ...]
+    held_out: tuple[Rows | None, ...]
+    initial: Stacked | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -79,6 +85,7 @@ class TrainFleet:
         data: The rows of these members, with their groups (without keys); of a sweep those that all members share.
         share: The first of these members, and the one after the last.
         logged: Those of them whose epochs are to be told, counted from the part's first.
+        initial: Start values, [M, …] each, NaN for members that start afresh; None: all do.
     """
 
     run_id: str
@@ -86,6 +93,7 @@ class TrainFleet:
     data: TrainingArrays | DatasetFile
     share: tuple[int, int]
     logged: tuple[int, ...] = ()
+    initial: Stacked | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +115,12 @@ class FleetBegan:
     """Training of a fleet's part began.
 
     Attributes:
-        rows: How many the part has; of a sweep each member has them all.
+        rows: How many each of its M members is trained on, int64 [M]; of a sweep whose members share all rows,
+            these.
     """
 
     device: str
-    rows: int
+    rows: NDArray[np.int64] | int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,12 +133,35 @@ class FleetFailed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class HeldOutColumns:
+    """What M log points or members reach on their held-out rows.
+
+    Attributes:
+        metrics: What was measured.
+        losses: float64 [M].
+        values: float64 [M, metrics].
+        rows: Of members that ended: how many held-out rows each has, int64 [M]; of log points [0].
+        best_epochs: Of members that ended: the epoch whose parameters each has, −1 for its last one; of log points
+            [0].
+        reports: Of runs that ended: all that is known of them, one a member.
+    """
+
+    metrics: tuple[Metric, ...]
+    losses: NDArray[np.float64]
+    values: NDArray[np.float64]
+    rows: NDArray[np.int64]
+    best_epochs: NDArray[np.int64]
+    reports: tuple[Evaluation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LogColumns:
     """M log points; those of one member are in the order of its epochs.
 
     Attributes:
         with_parameters: Positions of the points that carry parameters, [M'], or None.
         parameters: Theirs, by name [M', …].
+        held_out: What the points reach on held-out rows; None where there are none.
     """
 
     members: NDArray[np.int64]
@@ -139,6 +171,7 @@ class LogColumns:
     rows_per_second: NDArray[np.float64]
     with_parameters: NDArray[np.int64] | None
     parameters: Stacked
+    held_out: HeldOutColumns | None = None
 
     @property
     def nbytes(self) -> int:
@@ -154,6 +187,18 @@ class Outcome(enum.IntEnum):
     STOPPED = 2
     FAILED = 3
     """By an error of its module; used for members of fleets, which do not have an owner each."""
+    RANK_DEFICIENT = 4
+    SEPARABLE_CLASSES = 5
+    NOT_CONVERGED = 6
+
+
+EXACT_FAILURES: Mapping[int, str] = MappingProxyType(
+    {
+        outcome.value: outcome.name
+        for outcome in (Outcome.RANK_DEFICIENT, Outcome.SEPARABLE_CLASSES, Outcome.NOT_CONVERGED)
+    }
+)
+"""Outcomes of exact fits without a result → reason, a key of FIT_FAILURES."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -165,6 +210,8 @@ class EndColumns:
         epochs: Epochs done; for one that diverged the epoch in which it did.
         parameters: Those at the end.
         seconds: Since the cohort began.
+        statistics: Exact fits: by name, [M, …] each.
+        held_out: What the members reach on held-out rows; None where there are none.
     """
 
     members: NDArray[np.int64]
@@ -173,11 +220,14 @@ class EndColumns:
     final_losses: NDArray[np.float64]
     parameters: Stacked
     seconds: float
+    statistics: Stacked = field(default_factory=dict)
+    held_out: HeldOutColumns | None = None
 
     @property
     def nbytes(self) -> int:
         """About how much memory it takes."""
-        return 40 * len(self.members) + sum(array.nbytes for array in self.parameters.values())
+        arrays = (*self.parameters.values(), *self.statistics.values())
+        return 40 * len(self.members) + sum(array.nbytes for array in arrays)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from epochd_server.data.assembly import Fleet, assemble, locate
+from epochd_server.data.assembly import Fleet, assemble, locate, with_validation
 from epochd_server.data.columns import Columns
 from epochd_server.data.selection import Selection
+from epochd_server.data.splitting import trained_rows
 from epochd_server.data.targets import Targets
 from epochd_server.domain.commands import TrainCommand
 from epochd_server.domain.data import (
@@ -21,15 +24,20 @@ from epochd_server.domain.data import (
 )
 from epochd_server.domain.errors import EpochdError, InvalidInput, Reason, Violations
 from epochd_server.domain.fleets import Key, Keys
+from epochd_server.domain.models import ModelVersion
+from epochd_server.domain.preprocessing import FittedPreprocessing
 from epochd_server.domain.specs import LossKind, Model, ModuleModel
+from epochd_server.domain.validation import Folds, GivenRows, HoldOut
 from epochd_server.domain.work import DatasetFile
 from epochd_server.planning.cost import ITEM_BYTES
 from epochd_server.planning.limits import PlanLimits
 from epochd_server.planning.members import resolve_log_members
 from epochd_server.planning.ports import Modules
+from epochd_server.planning.preparing import named_features
 from epochd_server.planning.sizes import Needed, count_parameters, given_outputs, resolve_sizes
 from epochd_server.planning.sources import check_no_roles, open_source, select_columns
 from epochd_server.planning.values import Reader, Values
+from epochd_server.planning.warm_start import check_initial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -47,6 +55,7 @@ class Draft:
         classes: None for regression.
         data: The rows, or where the worker finds them.
         data_bytes: Bytes of features, targets and weights in the training's precision.
+        preprocess: What columns go through to become features; None where they are that already.
     """
 
     model: Model
@@ -59,12 +68,14 @@ class Draft:
     classes: Classes | None
     data: TrainingArrays | DatasetFile
     data_bytes: int
+    preprocess: FittedPreprocessing | None = None
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Found:
     """What the stages have found so far; None where a fault kept them from it."""
 
+    is_preprocessed: bool = False
     columns: Columns | None = None
     selection: Selection | None = None
     values: Values | None = None
@@ -76,7 +87,10 @@ class _Found:
 
     @property
     def feature_count(self) -> int | None:
-        """Number of features, where the roles had no fault."""
+        """Number of features, where the roles had no fault, and preprocessing, once it is fitted, neither."""
+        if self.is_preprocessed:
+            fitted = None if self.values is None else self.values.preprocess
+            return None if fitted is None else len(fitted.outputs)
         selection = self.selection
         return len(selection.features) if selection is not None and selection.complete else None
 
@@ -99,28 +113,33 @@ class Drafting:
         command: What the client asks for, as far as it could be understood.
         violations: What is known to be wrong with it already; takes everything else that is.
         dataset: The file of the stored dataset that it names, if there is one.
+        validation_dataset: That of the one with held-out rows.
+        seed: The training's.
+        initial: The version whose parameters it begins with, if it is to be one.
     """
 
     command: TrainCommand
     violations: Violations
     dataset: Path | None
+    validation_dataset: Path | None
     modules: Modules
     limits: PlanLimits
+    seed: int
+    initial: ModelVersion | None = None
 
-    def draft(self, missing: EpochdError | None = None) -> Draft:
+    def draft(self, missing: Mapping[str, EpochdError | None] = MappingProxyType({})) -> Draft:
         """The draft.
 
         Args:
-            missing: Why the dataset that the command names cannot be read, if so.
+            missing: Why the datasets that the command names in some fields cannot be read, if so.
 
         Raises:
             InvalidInput: Everything that is wrong; what would be refused otherwise too is among it.
             EpochdError: MODULE_NOT_FOUND, DATASET_NOT_FOUND, MODEL_TOO_LARGE or DATA_TOO_LARGE, where nothing
                 else is wrong.
         """
-        found = _Found()
-        if missing is not None:
-            found.refusals.append(("data.dataset", missing))
+        found = _Found(is_preprocessed=self.command.preprocess is not None)
+        found.refusals += [(path, error) for path, error in missing.items() if error is not None]
         self._open(found)
         self._look_at_model(found)
         self._read_values(found)
@@ -174,14 +193,20 @@ class Drafting:
             # A single output is a fault of the model, not of the labels.
             outputs=None if found.outputs == 1 else found.outputs,
             max_members=self.limits.max_members,
+            seed=self.seed,
+            validation_dataset=self.validation_dataset,
+            max_data_bytes=self.limits.max_data_bytes,
         )
         found.values = reader.read(self.violations)
 
     def _fit_model(self, found: _Found) -> None:
         """Fills in the model's sizes from the data, and counts its parameters."""
-        model, needed = self.command.model, self._needed(found)
+        model = self.command.model
         if model is None:
             return
+        if isinstance(model, ModuleModel) and found.is_preprocessed and found.model is not None:
+            self._inspect_module(model, found)
+        needed = self._needed(found)
         with self.violations.within("model"):
             if not isinstance(model, ModuleModel):
                 resolved = resolve_sizes(model, needed, self.violations)
@@ -232,11 +257,25 @@ class Drafting:
 
     def _check_against_data(self, found: _Found) -> None:
         self._check_batch_size(found)
+        self._check_initial(found)
         keys, asked = self._keys(found), self.command.log_members
         if keys is not None:
             found.log_members = resolve_log_members(asked, keys, self.violations)
         elif asked and not self.command.roles.groups:
             self.violations.add("logging.members", "is for fleets: there are no key columns and no sweep")
+
+    def _check_initial(self, found: _Found) -> None:
+        if self.initial is None:
+            return
+        classes = None if found.targets is None else found.targets.classes
+        check_initial(
+            self.initial,
+            self.command,
+            self.violations,
+            model=found.model,
+            classes=classes,
+            keys=self._keys(found),
+        )
 
     def _check_batch_size(self, found: _Found) -> None:
         """A batch may be larger than some members, which are then full batches, but not than all."""
@@ -274,33 +313,58 @@ class Drafting:
         return Draft(
             model=found.model,
             parameters=found.parameters,
-            rows=columns.rows,
-            roles=roles,
+            rows=columns.rows if values.held.held is None else int(np.count_nonzero(~values.held.held)),
+            roles=named_features(roles, values.preprocess),
             keys=keys,
-            sizes=_sizes(columns.rows, values.fleet, keys),
+            sizes=self._sizes(columns.rows, values, keys),
             log_members=found.log_members,
             classes=values.targets.classes,
             data=self._data(values, values.targets, roles),
-            data_bytes=self._data_bytes(columns, selection),
+            data_bytes=self._data_bytes(columns, selection, found.feature_count),
+            preprocess=values.preprocess,
         )
 
     def _data(self, values: Values, targets: Targets, roles: ColumnRoles) -> TrainingArrays | DatasetFile:
-        if values.features is None and self.dataset is not None:
-            return locate(self.dataset, roles, targets.classes, values.fleet)
-        if values.features is None:
+        held, folds = values.held.held, values.held.folds
+        data: TrainingArrays | DatasetFile
+        if values.features is not None:
+            named = named_features(roles, values.preprocess)
+            data = assemble(values.features, targets, values.weights, values.fleet, named, held)
+        elif self.dataset is not None:
+            data = locate(
+                self.dataset, roles, targets.classes, values.fleet, held, preprocess=values.preprocess
+            )
+        else:
             raise EpochdError(Reason.INTERNAL)
-        return assemble(values.features, targets, values.weights, values.fleet, roles)
+        if values.given is not None:
+            return with_validation(data, values.given)
+        return data if folds is None else replace(data, folds=folds)
 
-    def _data_bytes(self, columns: Columns, selection: Selection) -> int:
-        width = len(selection.features) + len(selection.targets) + (selection.weight is not None)
-        return columns.rows * width * ITEM_BYTES[self.command.precision]
+    def _sizes(self, rows: int, values: Values, keys: Keys | None) -> NDArray[np.int64]:
+        """Rows that each member is trained on [K], or [1]: its own, or in a sweep all but its fold."""
+        held, sweep = values.held, self.command.sweep
+        if values.fleet is not None:
+            assignment = values.fleet.assignment
+            trained = slice(None) if held.held is None else ~held.held
+            return np.bincount(assignment.members[trained], minlength=len(assignment.keys))
+        if held.folds is not None and sweep is not None and self.command.validation is not None:
+            return np.tile(_fold_sizes(held.folds, self.command.validation.rows), sweep.size // sweep.folds)
+        trained_rows = rows if held.held is None else int(np.count_nonzero(~held.held))
+        return np.full(1 if keys is None else len(keys), trained_rows, np.int64)
+
+    def _data_bytes(self, columns: Columns, selection: Selection, features: int | None = None) -> int:
+        """Bytes of all values; of preprocessed ones as many ``features`` as there are."""
+        count = len(selection.features) if features is None else features
+        width = count + len(selection.targets) + (selection.weight is not None)
+        return columns.rows * width * ITEM_BYTES[self.command.data_precision]
 
     def _refuse(self, found: _Found, path: str, reason: Reason, message: str) -> None:
         found.refusals.append((path, EpochdError(reason, message)))
 
 
-def _sizes(rows: int, fleet: Fleet | None, keys: Keys | None) -> NDArray[np.int64]:
-    """Rows that each member is trained on: its own, or in a sweep all."""
-    if fleet is not None:
-        return fleet.assignment.sizes()
-    return np.full(1 if keys is None else len(keys), rows, np.int64)
+def _fold_sizes(folds: NDArray[np.int16], rows: HoldOut | Folds | GivenRows) -> NDArray[np.int64]:
+    """Rows that the member of each fold is trained on."""
+    if not isinstance(rows, Folds):
+        raise EpochdError(Reason.INTERNAL)
+    trained = [trained_rows(folds, fold, rows.split) for fold in range(rows.count)]
+    return np.array([int(np.count_nonzero(one)) for one in trained], np.int64)

@@ -13,19 +13,25 @@ from epochd_server.codec.requests import decode_train
 from epochd_server.domain.commands import TrainCommand
 from epochd_server.domain.data import DatasetReference
 from epochd_server.domain.errors import EpochdError, Reason, Violations
+from epochd_server.domain.models import ModelVersion
 from epochd_server.domain.plans import Plan
-from epochd_server.domain.resources import dataset_name, parse_dataset
+from epochd_server.domain.resources import dataset_name, parse_dataset, parse_version_reference, version_name
 from epochd_server.domain.runs import Started
 from epochd_server.domain.specs import Logging, TrainingSpec
 from epochd_server.planning.cost import count_steps, training_bytes
 from epochd_server.planning.drafting import Draft, Drafting
 from epochd_server.planning.limits import PlanLimits
-from epochd_server.planning.ports import Datasets, Modules
+from epochd_server.planning.lineage import lineage_of
+from epochd_server.planning.ports import Datasets, Modules, Versions
 from epochd_server.planning.requests import fingerprint_and_store
 
 _SEED_BITS = 32
 """Drawn seeds are short enough to be typed, and exact as a float64, which is all that some languages have."""
 _LOGS = 100
+_Found = tuple[Path | None, EpochdError | None]
+"""A dataset's file, or why there is none; neither where none was asked for."""
+_FoundVersion = tuple[ModelVersion | None, EpochdError | None]
+"""A version, or why there is none; neither where none was asked for."""
 
 
 class RequestPlanner:
@@ -33,6 +39,7 @@ class RequestPlanner:
 
     Args:
         datasets: The stored datasets.
+        versions: The registered versions.
         modules: The registered modules.
         limits: How large a training may be.
         device: Where runs will be trained, such as ``cpu``.
@@ -42,11 +49,13 @@ class RequestPlanner:
         self,
         *,
         datasets: Datasets,
+        versions: Versions,
         modules: Modules,
         limits: PlanLimits | None = None,
         device: str = "cpu",
     ) -> None:
         self._datasets = datasets
+        self._versions = versions
         self._modules = modules
         self._limits = limits or PlanLimits()
         self._device = device
@@ -59,12 +68,14 @@ class RequestPlanner:
             EpochdError: MODULE_NOT_FOUND, DATASET_NOT_FOUND, MODEL_TOO_LARGE or DATA_TOO_LARGE, where nothing
                 else is wrong.
         """
-        name = request.data.dataset
-        if name:
-            dataset, missing = await self._find(name)
-            return await asyncio.to_thread(self._plan, request, dataset, missing)
+        names = (request.data.dataset, request.validation.dataset)
+        if any(names) or request.initial_version:
+            data, held_out = [await self._find(name) for name in names]
+            initial = await self._find_initial(request.initial_version)
+            return await asyncio.to_thread(self._plan, request, data, held_out, initial)
         # A registered module's own code runs when it is looked at; the first fleet of all imports pyarrow.
-        lengthy = request.model.HasField("module") or request.data.group_columns or request.HasField("sweep")
+        extras = request.HasField("sweep") or request.HasField("preprocess")
+        lengthy = extras or request.model.HasField("module") or request.data.group_columns
         if lengthy or request.ByteSize() > self._limits.inline_bytes:
             return await asyncio.to_thread(self._plan, request)
         return self._plan(request)
@@ -81,7 +92,7 @@ class RequestPlanner:
             raise EpochdError(Reason.ARTIFACT_CORRUPT) from None
         return await self.plan(stored)
 
-    async def _find(self, name: str) -> tuple[Path | None, EpochdError | None]:
+    async def _find(self, name: str) -> _Found:
         digest = parse_dataset(name)
         if digest is None:
             return None, None
@@ -90,24 +101,53 @@ class RequestPlanner:
             return None, EpochdError(Reason.DATASET_NOT_FOUND, metadata=metadata)
         return self._datasets.path_of(digest), None
 
+    async def _find_initial(self, name: str) -> _FoundVersion:
+        reference = parse_version_reference(name)
+        if reference is None:
+            return None, None
+        try:
+            return await self._versions.get_version(reference), None
+        except EpochdError as error:
+            return None, error
+
     def _plan(
-        self, request: TrainRequest, dataset: Path | None = None, missing: EpochdError | None = None
+        self,
+        request: TrainRequest,
+        dataset: _Found = (None, None),
+        held_out: _Found = (None, None),
+        initial: _FoundVersion = (None, None),
     ) -> Plan:
         violations = Violations()
         command = decode_train(request, violations)
+        seed = _seed(command)
         drafting = Drafting(
             command=command,
             violations=violations,
-            dataset=dataset,
+            dataset=dataset[0],
+            validation_dataset=held_out[0],
             modules=self._modules,
             limits=self._limits,
+            seed=seed,
+            initial=initial[0],
         )
-        return self._complete(request, command, drafting.draft(missing))
+        missing = {
+            "data.dataset": dataset[1],
+            "validation.dataset": held_out[1],
+            "initial_version": initial[1],
+        }
+        return self._complete(request, command, drafting.draft(missing), seed, initial[0])
 
-    def _complete(self, request: TrainRequest, command: TrainCommand, draft: Draft) -> Plan:
-        seed = _seed(command)
+    def _complete(
+        self,
+        request: TrainRequest,
+        command: TrainCommand,
+        draft: Draft,
+        seed: int,
+        initial: ModelVersion | None,
+    ) -> Plan:
         spec = _spec(command, draft, seed)
-        fingerprint, stored = fingerprint_and_store(request, seed)
+        parent = "" if initial is None else version_name(initial.model, initial.version)
+        fingerprint, stored = fingerprint_and_store(request, seed, parent)
         source = command.source
         return Plan(
             request=stored,
@@ -127,12 +167,16 @@ class RequestPlanner:
                 device=self._device,
                 members=0 if draft.keys is None else len(draft.keys),
                 key_columns=spec.key_columns,
+                weight_column=draft.roles.weight,
+                lineage=lineage_of(request, source, parent),
+                preprocess=draft.preprocess,
             ),
             steps=count_steps(spec.fit, draft.sizes),
             memory_bytes=training_bytes(
                 spec.fit, spec.precision, draft.parameters * len(draft.sizes), draft.data_bytes
             ),
             validate_only=command.validate_only,
+            labels=command.labels,
         )
 
 
@@ -160,4 +204,5 @@ def _spec(command: TrainCommand, draft: Draft, seed: int) -> TrainingSpec:
         logging=Logging(every=every, parameters=command.log_parameters, members=draft.log_members),
         key_columns=() if draft.keys is None else draft.keys.names,
         sweep=command.sweep,
+        validation=command.validation,
     )

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from epochd_server.domain.datasets import Dataset
+from epochd_server.domain.models import ModelVersion
+from epochd_server.domain.resources import VersionReference
 from epochd_server.domain.specs import ModuleModel
 
 
@@ -31,6 +33,17 @@ class ModuleFacts:
 
     parameters: int
     outputs: int | None
+
+
+class Versions(Protocol):
+    """The registered versions."""
+
+    async def get_version(self, reference: VersionReference) -> ModelVersion:
+        """The version that is meant.
+
+        Raises:
+            EpochdError: MODEL_NOT_FOUND, VERSION_NOT_FOUND, ALIAS_NOT_FOUND.
+        """
 
 
 class Modules(Protocol):

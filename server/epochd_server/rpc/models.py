@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from datetime import UTC, datetime
 
+from epochd.v1 import fits_pb2, models_pb2_grpc
 from epochd.v1 import models_pb2 as pb
-from epochd.v1 import models_pb2_grpc
-from epochd_server.codec.models import encode_registered_model, encode_version
+from epochd_server.codec.aliases import decode_alias
+from epochd_server.codec.comparing import compare_versions
+from epochd_server.codec.models import encode_move, encode_registered_model, encode_version
 from epochd_server.codec.parameters import encode_parameters
 from epochd_server.codec.tensors import item_size
+from epochd_server.codec.user_labels import decode_label_change, decode_user_labels
 from epochd_server.domain.errors import EpochdError, Reason, Violations
 from epochd_server.domain.models import ModelVersion
-from epochd_server.domain.resources import NAME_RULE, is_name, parse_model, version_name
+from epochd_server.domain.resources import parse_model, parse_version_reference, version_name
 from epochd_server.rpc.calls import Context
 from epochd_server.rpc.interceptors import MAX_MESSAGE_BYTES
 from epochd_server.rpc.members import MemberCalls
@@ -22,17 +26,22 @@ from epochd_server.rpc.requests import (
     model_id,
     page_token,
     parse_exact_version,
+    required,
     version_reference,
 )
+from epochd_server.rpc.statistics import StatisticsCalls
+from epochd_server.rpc.transfers import TransferCalls
 from epochd_server.storage.models import SqlModelStore
 
 
 class ModelsServicer(models_pb2_grpc.ModelsServicer):
     """The service ``epochd.v1.Models``."""
 
-    def __init__(self, store: SqlModelStore) -> None:
+    def __init__(self, store: SqlModelStore, transfers: TransferCalls) -> None:
         self._store = store
+        self._transfers = transfers
         self._members = MemberCalls(store)
+        self._statistics = StatisticsCalls(store)
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         """Returns a model."""
@@ -44,8 +53,9 @@ class ModelsServicer(models_pb2_grpc.ModelsServicer):
         violations = Violations()
         page = PageRequest(request.page_size, request.page_token, violations)
         after = page.after_as(parse_model, violations)
+        labels = decode_user_labels(request.labels, violations)
         violations.raise_if_any()
-        models, more = page.split(await self._store.list_models(page.fetch, after))
+        models, more = page.split(await self._store.list_models(page.fetch, after, labels))
         encoded = [encode_registered_model(model) for model in models]
         return pb.ListModelsResponse(
             models=encoded, next_page_token=page_token(encoded[-1].name) if more else ""
@@ -63,8 +73,9 @@ class ModelsServicer(models_pb2_grpc.ModelsServicer):
         violations = Violations()
         page = PageRequest(request.page_size, request.page_token, violations)
         before = page.after_as(parse_exact_version, violations)
+        labels = decode_user_labels(request.labels, violations)
         violations.raise_if_any()
-        found = await self._store.list_versions(model, page.fetch, before[1] if before else None)
+        found = await self._store.list_versions(model, page.fetch, before[1] if before else None, labels)
         versions, more = page.split(found)
         encoded = [encode_version(version) for version in versions]
         return pb.ListVersionsResponse(
@@ -96,6 +107,12 @@ class ModelsServicer(models_pb2_grpc.ModelsServicer):
         """Returns a member of a fleet with its parameters."""
         return await self._members.get(request)
 
+    async def GetStatistics(
+        self, request: fits_pb2.GetStatisticsRequest, context: Context
+    ) -> fits_pb2.GetStatisticsResponse:
+        """Returns the statistics of a linear model that was fitted exactly."""
+        return await self._statistics.get(request)
+
     async def PromoteMember(
         self, request: pb.PromoteMemberRequest, context: Context
     ) -> pb.PromoteMemberResponse:
@@ -105,33 +122,67 @@ class ModelsServicer(models_pb2_grpc.ModelsServicer):
     async def ExportVersion(
         self, request: pb.ExportVersionRequest, context: Context
     ) -> AsyncIterator[pb.ExportVersionResponse]:
-        """Streams a version's parameters as a safetensors file."""
-        version = await self._version(request.name)
-        async with aclosing(self._store.read_safetensors(version.model, version.version)) as chunks:
-            async for chunk in chunks:
-                yield pb.ExportVersionResponse(data=chunk)
+        """Streams a version as a file."""
+        async with aclosing(self._transfers.export(request)) as responses:
+            async for response in responses:
+                yield response
+
+    async def ImportVersion(
+        self, request_iterator: AsyncIterator[pb.ImportVersionRequest], context: Context
+    ) -> pb.ImportVersionResponse:
+        """Makes a version of an exported file."""
+        return await self._transfers.import_(request_iterator)
+
+    async def DiffVersions(
+        self, request: pb.DiffVersionsRequest, context: Context
+    ) -> pb.DiffVersionsResponse:
+        """Compares two versions field by field."""
+        references = version_reference(request.base, "base"), version_reference(request.other, "other")
+        base, other = [encode_version(await self._store.get_version(one)) for one in references]
+        return pb.DiffVersionsResponse(base=base, other=other, fields=compare_versions(base, other))
+
+    async def UpdateLabels(
+        self, request: pb.UpdateLabelsRequest, context: Context
+    ) -> pb.UpdateLabelsResponse:
+        """Changes the labels of a model or a version."""
+        violations = Violations()
+        change = decode_label_change(request.labels, request.removed, violations)
+        reference = parse_version_reference(request.name)
+        if reference is None or reference.alias is not None:
+            rule = "must be models/{model} or models/{model}/versions/{version}"
+            violations.add("name", f"{rule}, is {request.name[:80]!r}")
+        reference = required(reference, violations)
+        labels = await self._store.change_labels(reference.model, reference.version, change)
+        return pb.UpdateLabelsResponse(labels=labels)
 
     async def SetAlias(self, request: pb.SetAliasRequest, context: Context) -> pb.SetAliasResponse:
         """Points an alias at a version."""
         violations = Violations()
-        if not is_name(request.alias):
-            violations.add("alias", f"must be {NAME_RULE}, is {request.alias[:80]!r}")
-        model, version = parse_model(request.model), parse_exact_version(request.version)
-        if model is None:
-            violations.add("model", f"must be models/{{model}}, is {request.model[:80]!r}")
-        if version is None or (model is not None and version[0] != model):
-            rule = f"must be {request.model[:80]}/versions/{{version}}"
-            violations.add("version", f"{rule}, is {request.version[:80]!r}")
-        violations.raise_if_any()
-        model, number = exact_version(request.version)
-        changed = await self._store.set_alias(model, request.alias, number)
+        command = required(decode_alias(request, violations), violations)
+        changed = await self._store.set_alias(command, datetime.now(UTC))
         return pb.SetAliasResponse(model=encode_registered_model(changed))
+
+    async def ListAliasMoves(
+        self, request: pb.ListAliasMovesRequest, context: Context
+    ) -> pb.ListAliasMovesResponse:
+        """Lists where an alias has pointed, newest first."""
+        model = model_id(request.model, "model")
+        violations = Violations()
+        page = PageRequest(request.page_size, request.page_token, violations)
+        before = page.after_as(_parse_move, violations)
+        violations.raise_if_any()
+        found = await self._store.list_alias_moves(model, request.alias, page.fetch, before)
+        moves, more = page.split(found)
+        return pb.ListAliasMovesResponse(
+            moves=[encode_move(model, move) for move in moves],
+            next_page_token=page_token(str(moves[-1].move)) if more else "",
+        )
 
     async def DeleteAlias(self, request: pb.DeleteAliasRequest, context: Context) -> pb.DeleteAliasResponse:
         """Deletes an alias."""
         model = model_id(request.model, "model")
-        await self._store.delete_alias(model, request.alias)
-        changed = await self._store.get_model(model)
+        now, etag = datetime.now(UTC), request.etag or None
+        changed = await self._store.delete_alias(model, request.alias, now, etag)
         return pb.DeleteAliasResponse(model=encode_registered_model(changed))
 
     async def DeleteVersion(
@@ -148,3 +199,7 @@ class ModelsServicer(models_pb2_grpc.ModelsServicer):
 
     async def _version(self, name: str) -> ModelVersion:
         return await self._store.get_version(version_reference(name))
+
+
+def _parse_move(text: str) -> int | None:
+    return int(text) if text.isdecimal() and len(text) < 19 else None

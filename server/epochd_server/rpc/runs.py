@@ -9,6 +9,7 @@ from epochd.v1 import runs_pb2 as pb
 from epochd.v1 import runs_pb2_grpc
 from epochd_server.codec.events import encode_page
 from epochd_server.codec.runs import decode_states, encode_run
+from epochd_server.codec.user_labels import decode_label_change, decode_user_labels
 from epochd_server.domain.errors import FieldViolation, InvalidInput, Violations
 from epochd_server.domain.resources import parse_model, parse_run, run_name
 from epochd_server.rpc.calls import Context
@@ -35,8 +36,11 @@ class RunsServicer(runs_pb2_grpc.RunsServicer):
         model = parse_model(request.model)
         if request.model and model is None:
             violations.add("model", f"must be models/{{model}}, is {request.model[:80]!r}")
+        labels = decode_user_labels(request.labels, violations)
         violations.raise_if_any()
-        found = await self._runs.page(limit=page.fetch, before=before, states=states, model=model)
+        found = await self._runs.page(
+            limit=page.fetch, before=before, states=states, model=model, labels=labels
+        )
         runs, more = page.split(found)
         token = page_token(run_name(runs[-1].run_id)) if more else ""
         return pb.ListRunsResponse(runs=map(encode_run, runs), next_page_token=token)
@@ -57,6 +61,16 @@ class RunsServicer(runs_pb2_grpc.RunsServicer):
     async def CancelRun(self, request: pb.CancelRunRequest, context: Context) -> pb.CancelRunResponse:
         """Cancels a run at its next epoch."""
         return pb.CancelRunResponse(run=encode_run(await self._runs.cancel(run_id(request.name))))
+
+    async def UpdateRunLabels(
+        self, request: pb.UpdateRunLabelsRequest, context: Context
+    ) -> pb.UpdateRunLabelsResponse:
+        """Changes the labels of a run."""
+        violations = Violations()
+        change = decode_label_change(request.labels, request.removed, violations)
+        violations.raise_if_any()
+        changed = await self._runs.change_labels(run_id(request.name), change)
+        return pb.UpdateRunLabelsResponse(run=encode_run(changed))
 
     async def DeleteRun(self, request: pb.DeleteRunRequest, context: Context) -> pb.DeleteRunResponse:
         """Deletes a run that has ended."""

@@ -6,12 +6,15 @@ from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from epochd_server.domain.models import TrainedModel
+from epochd_server.domain.fleets import Members
+from epochd_server.domain.labels import LabelChange, Labels
+from epochd_server.domain.models import ModelVersion, TrainedModel
 from epochd_server.domain.plans import Plan as Plan
 from epochd_server.domain.records import Accepted as Accepted
 from epochd_server.domain.records import NewRun as NewRun
 from epochd_server.domain.records import StoredRun as StoredRun
-from epochd_server.domain.runs import Event, Run, RunState
+from epochd_server.domain.resources import VersionReference
+from epochd_server.domain.runs import Event, Parameters, Run, RunState
 from epochd_server.domain.work import CohortWork, WorkMessage
 from epochd_server.domain.work import WorkerDied as WorkerDied
 
@@ -60,15 +63,41 @@ class RunStore(Protocol):
         """At most ``limit`` events after a sequence number, in order."""
 
     async def page(
-        self, *, limit: int, before: str | None, states: Sequence[RunState], model: str | None
+        self,
+        *,
+        limit: int,
+        before: str | None,
+        states: Sequence[RunState],
+        model: str | None,
+        labels: Labels | None = None,
     ) -> list[Run]:
-        """Runs with ids below ``before`` (ULIDs: older), newest first."""
+        """Runs with ids below ``before`` (ULIDs: older) and these labels, newest first."""
+
+    async def change_labels(self, run_id: str, change: LabelChange) -> Labels | None:
+        """Changes the labels of a run, and returns all that it has then; None where there is no such run."""
 
     async def unfinished(self) -> list[StoredRun]:
         """Runs that have not ended, oldest first: what a restarted server goes on with."""
 
     async def delete(self, run_id: str) -> bool:
         """Deletes a run and its log; False where there is none."""
+
+
+class Versions(Protocol):
+    """The registered versions, which runs may continue; implemented by ``storage``."""
+
+    async def get_version(self, reference: VersionReference) -> ModelVersion:
+        """The version that is meant.
+
+        Raises:
+            EpochdError: MODEL_NOT_FOUND, VERSION_NOT_FOUND.
+        """
+
+    async def load_parameters(self, model: str, version: int) -> Parameters:
+        """The parameters of a version; a fleet's have its members as first dimension."""
+
+    async def load_members(self, model: str, version: int) -> Members:
+        """What became of the members of a fleet."""
 
 
 class Planner(Protocol):

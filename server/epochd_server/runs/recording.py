@@ -8,6 +8,7 @@ from dataclasses import replace
 import structlog
 
 from epochd_server.domain.errors import EpochdError, Reason
+from epochd_server.domain.evaluations import fleet_evaluation
 from epochd_server.domain.fleets import MemberState
 from epochd_server.domain.models import TrainedModel, VersionCard
 from epochd_server.domain.runs import (
@@ -21,6 +22,7 @@ from epochd_server.domain.runs import (
     Started,
     Warned,
 )
+from epochd_server.domain.validation import Evaluation
 from epochd_server.domain.work import (
     FleetAdvanced,
     RunBegan,
@@ -142,8 +144,22 @@ def trained_model(run: LiveRun, trained: RunTrained) -> TrainedModel:
         members=0 if members is None else len(members.keys),
         failed_members=0 if members is None else int((members.states == MemberState.FAILED).sum()),
         key_columns=started.key_columns,
+        evaluation=_evaluation(run, trained),
+        weight_column=started.weight_column,
+        lineage=started.lineage,
+        preprocess=started.preprocess,
+        statistics=trained.statistics,
     )
+    if members is not None and started.preprocess is not None:
+        members = replace(members, learned=started.preprocess.statistics)
     return TrainedModel(card=card, parameters=trained.parameters, members=members)
+
+
+def _evaluation(run: LiveRun, trained: RunTrained) -> Evaluation | None:
+    """How a model or a fleet does on its held-out rows; None where there are none."""
+    if trained.members is None:
+        return trained.evaluation
+    return fleet_evaluation(trained.members, is_sweep=run.spec.sweep is not None)
 
 
 def _started(run: LiveRun) -> Started:

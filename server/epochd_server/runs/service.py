@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import structlog
 
 from epochd_server.domain.errors import EpochdError, Reason
+from epochd_server.domain.labels import LabelChange, Labels
 from epochd_server.domain.resources import run_name
 from epochd_server.domain.runs import Event, Queued, Run, RunState
 from epochd_server.domain.specs import TrainingSpec
@@ -16,11 +17,12 @@ from epochd_server.runs.fair_queue import Ticket
 from epochd_server.runs.identifiers import RunIds
 from epochd_server.runs.live import LiveRun, Shelf
 from epochd_server.runs.log import RunLog, TailBudget
-from epochd_server.runs.ports import Accepted, Executor, NewRun, Plan, Planner, RunStore, StoredRun
+from epochd_server.runs.ports import Accepted, Executor, NewRun, Plan, Planner, RunStore, StoredRun, Versions
 from epochd_server.runs.recording import Recorder
 from epochd_server.runs.scheduler import Scheduler
 from epochd_server.runs.settings import RunSettings
 from epochd_server.runs.signature import estimated_seconds, rows_bytes, signature
+from epochd_server.runs.starts import Starts
 from epochd_server.runs.training import CohortTrainer
 from epochd_server.runs.watching import StoreReader, follow, replay
 
@@ -38,14 +40,20 @@ class RunService:
         planner: Turns stored requests back into work.
         executor: Where cohorts run; it is started and closed here.
         settings: Windows and limits.
+        versions: The registered versions, which runs may continue.
     """
 
     def __init__(
-        self, store: RunStore, planner: Planner, executor: Executor, settings: RunSettings | None = None
+        self,
+        store: RunStore,
+        planner: Planner,
+        executor: Executor,
+        settings: RunSettings,
+        versions: Versions,
     ) -> None:
         self._store = store
         self._executor = executor
-        self._settings = settings or RunSettings()
+        self._settings = settings
         self._ids = RunIds()
         self._live: dict[str, LiveRun] = {}
         self._shelf = Shelf(self._settings.queued_bytes)
@@ -59,6 +67,7 @@ class RunService:
             recorder=self._recorder,
             live=self._live,
             again=self._enqueue_alone,
+            starts=Starts(versions),
             worker_deaths=self._settings.worker_deaths,
         )
         self._scheduler = Scheduler(executor.slots, self._trainer.train, self._settings)
@@ -146,9 +155,21 @@ class RunService:
         before: str | None = None,
         states: Sequence[RunState] = (),
         model: str | None = None,
+        labels: Labels | None = None,
     ) -> list[Run]:
-        """Runs whose ids are below ``before``, newest first; no states means all."""
-        return await self._store.page(limit=limit, before=before, states=states, model=model)
+        """Runs that have these labels and whose ids are below ``before``, newest first; no states means all."""
+        return await self._store.page(limit=limit, before=before, states=states, model=model, labels=labels)
+
+    async def change_labels(self, run_id: str, change: LabelChange) -> Run:
+        """Changes the labels of a run, and returns it.
+
+        Raises:
+            EpochdError: RUN_NOT_FOUND.
+            InvalidInput: They are too many.
+        """
+        if await self._store.change_labels(run_id, change) is None:
+            raise _not_found(run_id)
+        return await self.get(run_id)
 
     async def cancel(self, run_id: str) -> Run:
         """Cancels a run: at once while it waits, else at its next epoch. One that has ended is left as it is.
@@ -335,6 +356,7 @@ def _new_run(run: LiveRun, plan: Plan) -> NewRun:
         client=run.client,
         create_time=datetime.now(UTC),
         dataset=plan.dataset,
+        labels=plan.labels,
     )
 
 

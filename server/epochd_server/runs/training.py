@@ -29,6 +29,7 @@ from epochd_server.runs.live import LiveRun, Shelf
 from epochd_server.runs.ports import Executor, Planner, RunStore
 from epochd_server.runs.recording import Recorder
 from epochd_server.runs.signature import estimated_seconds
+from epochd_server.runs.starts import Starts
 from epochd_server.runs.watching import StoreReader
 
 _logger = structlog.get_logger(__name__)
@@ -45,6 +46,7 @@ class CohortTrainer:
         recorder: Writes the runs' logs.
         live: Runs by id.
         again: Lets a run whose worker died wait for another turn.
+        starts: Finds what runs begin with that continue a version.
         worker_deaths: At so many deaths of its worker a run fails.
     """
 
@@ -58,6 +60,7 @@ class CohortTrainer:
         recorder: Recorder,
         live: Mapping[str, LiveRun],
         again: Callable[[LiveRun], None],
+        starts: Starts,
         worker_deaths: int,
     ) -> None:
         self._store = store
@@ -67,6 +70,7 @@ class CohortTrainer:
         self._recorder = recorder
         self._live = live
         self._again = again
+        self._starts = starts
         self._worker_deaths = worker_deaths
         self._ids = RunIds()
 
@@ -116,15 +120,29 @@ class CohortTrainer:
             await self._recorder.cancel(run)
         if data is None or run.ended:
             return None
-        if run.started is None or not run.started.members:
-            return RunWork(run_id=run.run_id, spec=run.spec, data=data)
+        return await self._prepared(run, data)
+
+    async def _prepared(self, run: LiveRun, data: TrainingArrays | DatasetFile) -> RunWork | None:
+        """The work of a run; None where the version that it continues is gone, and the run has failed."""
+        started = run.started
+        if started is None:
+            raise RuntimeError(f"run {run.run_id} is trained without a plan")
+        try:
+            initial = await durably(lambda: self._starts.of(started, data))
+        except EpochdError as error:
+            message = f"The version that it was to continue cannot be read: {error.message}"
+            await self._recorder.fail(run, Failure(reason=error.reason.value, message=message))
+            return None
+        if not started.members:
+            return RunWork(run_id=run.run_id, spec=run.spec, data=data, initial=initial)
         await self._recall_members(run)
         return RunWork(
             run_id=run.run_id,
             spec=run.spec,
             data=data,
-            members=run.started.members,
-            seconds=estimated_seconds(run.started),
+            members=started.members,
+            seconds=estimated_seconds(started),
+            initial=initial,
         )
 
     async def _recall_members(self, run: LiveRun) -> None:

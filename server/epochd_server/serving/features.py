@@ -29,6 +29,7 @@ class FeatureMatcher:
         self._names = card.feature_columns
         self._positions = {name: position for position, name in enumerate(card.feature_columns)}
         self._dtype = np.dtype(card.spec.precision.value)
+        self._unread = card.role_columns
 
     def match(
         self,
@@ -40,7 +41,8 @@ class FeatureMatcher:
         """The features [n, d], C-contiguous and writable; or None, and all that is wrong in ``violations``.
 
         Args:
-            rows: A table with exactly the model's columns in any order, or a tensor [n, d] or [d] in their order.
+            rows: A table with the model's columns in any order, or a tensor [n, d] or [d] in their order. A table
+                may still have the columns that were targets and weights.
             violations: Gets paths as in PredictRequest.
             keys: Further columns that a table may have, which are not looked at.
         """
@@ -92,7 +94,7 @@ class FeatureMatcher:
                 "table.columns", f"lacks {quoted(missing)}; the model's features are {quoted(self._names)}"
             )
         for index, name in enumerate(rows.names):
-            if name not in self._positions and name not in keys:
+            if name not in self._positions and name not in keys and name not in self._unread:
                 violations.add(
                     f"table.columns[{index}]", f"{name!r} is no feature of the model; leave it out"
                 )

@@ -35,6 +35,10 @@ class Assignment:
     members: NDArray[np.int64]
     missing: NDArray[np.bool_] | None = None
 
+    def part(self, chosen: NDArray[np.bool_]) -> Assignment:
+        """The members of some of the rows, bool [n]."""
+        return Assignment(self.members[chosen], None if self.missing is None else self.missing[chosen])
+
 
 def refuse_members(command: PredictCommand, violations: Violations) -> None:
     """Adds every field that only a fleet can do something with."""
@@ -67,6 +71,11 @@ class MemberMatcher:
     def nbytes(self) -> int:
         """The memory that it takes, about."""
         return self._index.nbytes
+
+    @property
+    def learned(self) -> NDArray[np.float64] | None:
+        """What members learned of their columns by themselves, [K, S]; None where they did not."""
+        return self._members.learned
 
     @property
     def key_columns(self) -> frozenset[str]:

@@ -13,14 +13,15 @@ from typing import Protocol
 
 from epochd_server.domain.commands import PredictCommand
 from epochd_server.domain.fleets import Members
-from epochd_server.domain.models import ModelVersion
+from epochd_server.domain.models import Canary, ModelVersion
 from epochd_server.domain.predictions import Prediction
 from epochd_server.domain.resources import VersionReference
 from epochd_server.domain.runs import Parameters
 from epochd_server.domain.specs import Model
+from epochd_server.serving.canaries import canary_rows, merged, part_of
 from epochd_server.serving.members import MemberMatcher
 from epochd_server.serving.names import RECHECK_S, VersionNames, VersionSource
-from epochd_server.serving.resident import Resident, RowPredictor
+from epochd_server.serving.resident import Batch, Resident, RowPredictor
 from epochd_server.serving.single_flight import SingleFlight
 
 BuildPredictor = Callable[[Model, Parameters], RowPredictor]
@@ -97,8 +98,30 @@ class PredictionService:
             EpochdError: MODEL_NOT_FOUND, VERSION_NOT_FOUND, ALIAS_NOT_FOUND, MEMBER_NOT_FOUND, MEMBER_FAILED,
                 ARTIFACT_CORRUPT.
         """
-        resident = self._find(command.reference) or await self._load(command.reference)
-        batch = resident.batch(command)
+        version = self._names.known(command.reference) or await self._names.look_up(command.reference)
+        resident = self._touch(version) or await self._load(version)
+        if version.canary is not None:
+            return await self._predict_with_canary(command, resident, version.canary)
+        return await self._predict(command, resident, resident.batch(command))
+
+    async def _predict_with_canary(
+        self, command: PredictCommand, main: Resident, canary: Canary
+    ) -> Prediction:
+        batch = main.batch(command)
+        reference = VersionReference(command.reference.model, canary.version)
+        version = self._names.known(reference) or await self._names.look_up(reference)
+        other = self._touch(version) or await self._load(version)
+        chosen = canary_rows(command, main.version.card, canary.hundredths)
+        if not chosen.any():
+            return await self._predict(command, main, batch)
+        if chosen.all():
+            return await self._predict(command, other, other.batch(command))
+        ours = await self._predict(command, main, batch.part(~chosen))
+        return merged(
+            ours, await self._predict(command, other, other.batch(part_of(command, chosen))), chosen
+        )
+
+    async def _predict(self, command: PredictCommand, resident: Resident, batch: Batch) -> Prediction:
         if len(batch.features) * resident.version.card.parameters <= _INLINE_WORK:
             return resident.predict(batch, probabilities=command.probabilities, logits=command.logits)
         work = partial(resident.predict, batch, probabilities=command.probabilities, logits=command.logits)
@@ -108,10 +131,6 @@ class PredictionService:
         """Waits for batches that run, and starts no more."""
         self._threads.shutdown(cancel_futures=True)
 
-    def _find(self, reference: VersionReference) -> Resident | None:
-        version = self._names.known(reference)
-        return None if version is None else self._touch(version)
-
     def _touch(self, version: ModelVersion) -> Resident | None:
         identity = _identity(version)
         resident = self._residents.get(identity)
@@ -119,11 +138,8 @@ class PredictionService:
             self._residents.move_to_end(identity)
         return resident
 
-    async def _load(self, reference: VersionReference) -> Resident:
-        version = self._names.known(reference) or await self._names.look_up(reference)
-        return self._touch(version) or await self._loads.do(
-            _identity(version), lambda: self._make_resident(version)
-        )
+    async def _load(self, version: ModelVersion) -> Resident:
+        return await self._loads.do(_identity(version), lambda: self._make_resident(version))
 
     async def _make_resident(self, version: ModelVersion) -> Resident:
         parameters = await self._models.load_parameters(version.model, version.version)

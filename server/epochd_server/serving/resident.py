@@ -15,6 +15,7 @@ from epochd_server.domain.predictions import Prediction
 from epochd_server.serving.features import FeatureMatcher
 from epochd_server.serving.members import Assignment, MemberMatcher, refuse_members
 from epochd_server.serving.outputs import Array, Labels, sigmoid, softmax
+from epochd_server.serving.raw_rows import RawMatcher
 
 _NO_CLASSIFIER = "only classifiers have them; this model is a regression"
 
@@ -38,6 +39,11 @@ class Batch:
     features: Array
     assignment: Assignment | None
 
+    def part(self, chosen: NDArray[np.bool_]) -> Batch:
+        """Some of the rows, bool [n]."""
+        assignment = None if self.assignment is None else self.assignment.part(chosen)
+        return Batch(self.features[chosen], assignment)
+
 
 class Resident:
     """Predicts with one version.
@@ -57,6 +63,9 @@ class Resident:
         self.nbytes = nbytes
         self._predictor = predictor
         self._matcher = FeatureMatcher(card)
+        self._raw = None
+        if card.preprocess is not None:
+            self._raw = RawMatcher(card, card.preprocess, None if members is None else members.learned)
         self._members = members
         self._labels = None if card.classes is None else Labels(card.classes)
 
@@ -71,6 +80,8 @@ class Resident:
         violations = Violations()
         if self._labels is None:
             _refuse_scores(command, violations)
+        if self._raw is not None:
+            return self._raw_batch(self._raw, command, violations)
         features = self._matcher.match(command.rows, violations, keys=self._keys_in_table(command))
         if self._members is None:
             refuse_members(command, violations)
@@ -82,6 +93,22 @@ class Resident:
         return Batch(
             features, None if self._members is None else self._members.assign(command, len(features))
         )
+
+    def _raw_batch(self, matcher: RawMatcher, command: PredictCommand, violations: Violations) -> Batch:
+        """As :meth:`batch`, of rows that preprocessing makes features of."""
+        rows = matcher.match(command.rows, violations, keys=self._keys_in_table(command))
+        if self._members is None:
+            refuse_members(command, violations)
+        else:
+            self._members.check(command, None if rows is None else rows.rows, violations)
+        violations.raise_if_any()
+        if rows is None:
+            raise AssertionError("unreachable: a matcher that gives nothing adds violations")
+        assignment = None if self._members is None else self._members.assign(command, rows.rows)
+        members = None if assignment is None else assignment.members
+        features = matcher.features(rows, violations, members)
+        violations.raise_if_any()
+        return Batch(features, assignment)
 
     def predict(self, batch: Batch, *, probabilities: bool, logits: bool) -> Prediction:
         """Predictions for a batch.

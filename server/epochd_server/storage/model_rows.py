@@ -12,7 +12,8 @@ from sqlalchemy import Connection, exists, func, select
 
 from epochd_server.codec import models as model_codec
 from epochd_server.domain.errors import EpochdError, Reason
-from epochd_server.domain.models import Model, ModelVersion
+from epochd_server.domain.labels import Labels
+from epochd_server.domain.models import Alias, Canary, Model, ModelVersion
 from epochd_server.domain.resources import VersionReference, model_name, version_name
 from epochd_server.storage.blobs import StoredBlob
 from epochd_server.storage.schema import (
@@ -23,9 +24,17 @@ from epochd_server.storage.schema import (
     version_weights,
     versions,
 )
-from epochd_server.storage.statements import AnyRow, AnySelect
+from epochd_server.storage.statements import AnyRow, AnySelect, labelled
 
-VERSION: AnySelect = select(versions.c.model, versions.c.version, versions.c.create_time, versions.c.card)
+VERSION: AnySelect = select(
+    versions.c.model,
+    versions.c.version,
+    versions.c.create_time,
+    versions.c.card,
+    versions.c.labels,
+    versions.c.weights_digest,
+    versions.c.weights_size,
+)
 _WEIGHTS: AnySelect = select(
     versions.c.weights_digest.label("digest"),
     versions.c.weights_artifact.label("artifact"),
@@ -52,29 +61,54 @@ _ARTIFACTS: AnySelect = select(
 _NEWEST = select(func.max(versions.c.version)).where(versions.c.model == models.c.model).scalar_subquery()
 _HAS_VERSIONS = exists().where(versions.c.model == models.c.model)
 _MODEL = select(
-    models.c.model, models.c.create_time, models.c.update_time, _NEWEST.label("latest_version")
+    models.c.model,
+    models.c.create_time,
+    models.c.update_time,
+    models.c.labels,
+    _NEWEST.label("latest_version"),
 ).where(_HAS_VERSIONS)
 
 
 def to_version(row: AnyRow) -> ModelVersion:
-    """The version of a row of VERSION."""
+    """The version of a row of VERSION, or of :func:`meant`."""
     return ModelVersion(
         model=row.model,
         version=row.version,
         create_time=from_micros(row.create_time),
         card=model_codec.decode_card(row.card),
+        labels=row.labels or {},
+        weights_digest=row.weights_digest,
+        weights_bytes=row.weights_size,
+        canary=canary_of(row) if "canary" in row._fields else None,
     )
 
 
+def to_alias(row: AnyRow) -> Alias:
+    """The alias of a row of its table."""
+    return Alias(
+        version=row.version,
+        # The time tells it from the same move of a model that was deleted and made again.
+        etag=f"{row.move}-{row.move_time:x}",
+        update_time=from_micros(row.move_time),
+        canary=canary_of(row),
+    )
+
+
+def canary_of(row: AnyRow) -> Canary | None:
+    """The canary of an alias, or of a move of it."""
+    return None if row.canary is None else Canary(version=row.canary, hundredths=row.canary_hundredths)
+
+
 def meant(reference: VersionReference) -> AnySelect:
-    """Selects the one version that a reference means, as VERSION does."""
+    """Selects the one version that a reference means, as VERSION does; for an alias with its canary."""
     found = VERSION.where(versions.c.model == reference.model)
     if reference.version is not None:
         return found.where(versions.c.version == reference.version)
     if reference.alias is None:
         return found.order_by(versions.c.version.desc()).limit(1)
     same = (aliases.c.model == versions.c.model) & (aliases.c.version == versions.c.version)
-    return found.join(aliases, same).where(aliases.c.alias == reference.alias)
+    pointed_at = found.add_columns(aliases.c.canary, aliases.c.canary_hundredths)
+    return pointed_at.join(aliases, same).where(aliases.c.alias == reference.alias)
 
 
 def missing(connection: Connection, reference: VersionReference) -> EpochdError:
@@ -99,10 +133,10 @@ def require_model(connection: Connection, model: str, *, lock: bool = False) -> 
 def find_models(connection: Connection, names: Sequence[str]) -> list[Model]:
     """The models of these names, by name, with their aliases."""
     rows = connection.execute(_MODEL.where(models.c.model.in_(names)).order_by(models.c.model)).all()
-    pointing: dict[str, dict[str, int]] = {name: {} for name in names}
+    pointing: dict[str, dict[str, Alias]] = {name: {} for name in names}
     ordered = select(aliases).where(aliases.c.model.in_(names)).order_by(aliases.c.alias)
-    for alias in connection.execute(ordered):
-        pointing[alias.model][alias.alias] = alias.version
+    for row in connection.execute(ordered):
+        pointing[row.model][row.alias] = to_alias(row)
     return [
         Model(
             model=row.model,
@@ -110,6 +144,7 @@ def find_models(connection: Connection, names: Sequence[str]) -> list[Model]:
             create_time=from_micros(row.create_time),
             update_time=from_micros(row.update_time),
             aliases=pointing[row.model],
+            labels=row.labels or {},
         )
         for row in rows
     ]
@@ -156,9 +191,10 @@ def members_blob(connection: Connection, model: str, version: int) -> StoredBlob
     return blob
 
 
-def page_of_names(limit: int, after: str | None) -> AnySelect:
-    """Selects the names of at most ``limit`` models that come after ``after``, by name."""
+def page_of_names(limit: int, after: str | None, labels: Labels) -> AnySelect:
+    """Selects the names of at most ``limit`` models with these labels that come after ``after``, by name."""
     page: AnySelect = select(models.c.model).where(_HAS_VERSIONS).order_by(models.c.model).limit(limit)
+    page = page.where(*labelled(models.c.labels, labels))
     return page if after is None else page.where(models.c.model > after)
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from typing import TypeVar
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, select, update
 
-from epochd_server.domain.commands import PromoteCommand
-from epochd_server.domain.errors import EpochdError, Reason
+from epochd_server.domain.canaries import check_canary
+from epochd_server.domain.commands import AliasCommand, ImportCommand, PromoteCommand
 from epochd_server.domain.fleets import Members
-from epochd_server.domain.models import Model, ModelVersion
+from epochd_server.domain.labels import LabelChange, Labels
+from epochd_server.domain.models import AliasMove, Model, ModelVersion, TrainedModel
 from epochd_server.domain.promoting import find_trained_member, promoted, require_fleet
-from epochd_server.domain.resources import VersionReference, version_name
+from epochd_server.domain.resources import VersionReference
 from epochd_server.domain.runs import Parameters
+from epochd_server.storage import aliases as alias_rows
 from epochd_server.storage import member_columns, promotions, weights
 from epochd_server.storage import model_rows as rows
 from epochd_server.storage import versions as new_versions
@@ -23,7 +26,7 @@ from epochd_server.storage.blobs import BlobReader, StoredBlob
 from epochd_server.storage.changes import ModelChanges
 from epochd_server.storage.database import Database
 from epochd_server.storage.schema import aliases, models, versions
-from epochd_server.storage.statements import AnyRow, insert_into
+from epochd_server.storage.statements import AnyRow, labelled
 from epochd_server.storage.writer import Operation
 
 T = TypeVar("T")
@@ -87,6 +90,14 @@ class SqlModelStore:
         blob = await self._database.read(lambda connection: rows.members_blob(connection, model, version))
         return await self._blobs.load(blob, member_columns.unpack)
 
+    async def load_file(self, model: str, version: int) -> memoryview:
+        """The parameters of a version as they are stored: the bytes of a safetensors file, checked.
+
+        Raises:
+            EpochdError: MODEL_NOT_FOUND, VERSION_NOT_FOUND; ARTIFACT_CORRUPT where they are damaged.
+        """
+        return await self._blobs.load(await self._weights(model, version), lambda view: view)
+
     async def read_safetensors(self, model: str, version: int) -> AsyncGenerator[bytes, None]:
         """A version's safetensors file in chunks of at most 1 MiB, checked before the first is given.
 
@@ -113,10 +124,38 @@ class SqlModelStore:
         parameters = await self.load_parameters(fleet.model, fleet.version)
         identity = promotions.new_identity(fleet.card.run_id)
         new = new_versions.prepare(identity, time, promoted(fleet, members, member, parameters))
+        return await self._add_once(command.model or fleet.model, command, new)
+
+    async def find_import(self, command: ImportCommand) -> ModelVersion | None:
+        """The version that an import with the same request_id made before, or None.
+
+        Raises:
+            EpochdError: REQUEST_ID_REUSED.
+        """
+        return await self._database.read(lambda connection: promotions.find(connection, command))
+
+    async def add_import(
+        self, model: str, command: ImportCommand, trained: TrainedModel, labels: Labels, time: datetime
+    ) -> ModelVersion:
+        """Makes a trained model of another server the next version of a model; with a repeated request_id, once.
+
+        Raises:
+            EpochdError: REQUEST_ID_REUSED.
+        """
+        identity = promotions.new_identity(trained.card.run_id)
+        new = await asyncio.to_thread(new_versions.prepare, identity, time, trained)
+        return await self._add_once(model, command, new, labels)
+
+    async def _add_once(
+        self,
+        model: str,
+        command: PromoteCommand | ImportCommand,
+        new: new_versions.NewVersion,
+        labels: Labels | None = None,
+    ) -> ModelVersion:
         await new_versions.store(self._artifacts, new)
-        model = command.model or fleet.model
         version, is_new = await self._change(
-            model, lambda connection: promotions.add(connection, model, command, new)
+            model, lambda connection: promotions.add(connection, model, command, new, labels)
         )
         if not is_new:
             await self._delete_artifacts([name for name, _ in new.artifacts()])
@@ -133,22 +172,27 @@ class SqlModelStore:
             raise rows.no_model(model)
         return found[0]
 
-    async def list_models(self, limit: int, after: str | None = None) -> list[Model]:
-        """Models whose names come after ``after``, by name."""
-        page = rows.page_of_names(limit, after)
+    async def list_models(
+        self, limit: int, after: str | None = None, labels: Labels | None = None
+    ) -> list[Model]:
+        """Models that have these labels and whose names come after ``after``, by name."""
+        page = rows.page_of_names(limit, after, labels or {})
 
         def operation(connection: Connection) -> list[Model]:
             return rows.find_models(connection, connection.execute(page).scalars().all())
 
         return await self._database.read(operation)
 
-    async def list_versions(self, model: str, limit: int, before: int | None = None) -> list[ModelVersion]:
-        """Versions with numbers below ``before``, newest first.
+    async def list_versions(
+        self, model: str, limit: int, before: int | None = None, labels: Labels | None = None
+    ) -> list[ModelVersion]:
+        """Versions that have these labels and numbers below ``before``, newest first.
 
         Raises:
             EpochdError: MODEL_NOT_FOUND.
         """
         page = rows.VERSION.where(versions.c.model == model).order_by(versions.c.version.desc()).limit(limit)
+        page = page.where(*labelled(versions.c.labels, labels or {}))
         if before is not None:
             page = page.where(versions.c.version < before)
 
@@ -158,38 +202,75 @@ class SqlModelStore:
 
         return [rows.to_version(row) for row in await self._database.read(operation)]
 
-    async def set_alias(self, model: str, alias: str, version: int) -> Model:
-        """Points an alias at a version, and returns the model.
+    async def change_labels(self, model: str, version: int | None, change: LabelChange) -> Labels:
+        """Changes the labels of a version, or (None) of the model itself, and returns all that it has then.
 
         Raises:
             EpochdError: MODEL_NOT_FOUND, VERSION_NOT_FOUND.
+            InvalidInput: They are too many.
+        """
+        table, one = (models, models.c.model == model)
+        if version is not None:
+            table, one = versions, (versions.c.model == model) & (versions.c.version == version)
+
+        def operation(connection: Connection) -> Labels:
+            rows.require_model(connection, model, lock=True)
+            if version is not None:
+                rows.lock_version(connection, model, version)
+            changed = change.applied_to(connection.scalar(select(table.c.labels).where(one)) or {})
+            connection.execute(update(table).where(one).values(labels=changed or None))
+            return changed
+
+        return await self._change(model, operation)
+
+    async def set_alias(self, command: AliasCommand, time: datetime) -> Model:
+        """Points an alias at a version, and returns the model.
+
+        Raises:
+            EpochdError: MODEL_NOT_FOUND, VERSION_NOT_FOUND, ETAG_MISMATCH.
+            InvalidInput: Another model's rows would not suit the canary.
+        """
+        if command.canary is not None:
+            main = await self.get_version(VersionReference(command.model, command.version))
+            canary = await self.get_version(VersionReference(command.model, command.canary.version))
+            check_canary(main.card, canary.card)
+
+        def operation(connection: Connection) -> Model:
+            alias_rows.point(connection, command, time)
+            return rows.find_models(connection, [command.model])[0]
+
+        return await self._change(command.model, operation)
+
+    async def delete_alias(self, model: str, alias: str, time: datetime, etag: str | None = None) -> Model:
+        """Deletes an alias, and returns the model.
+
+        Raises:
+            EpochdError: MODEL_NOT_FOUND, ALIAS_NOT_FOUND, ETAG_MISMATCH.
         """
 
         def operation(connection: Connection) -> Model:
-            rows.lock_version(connection, model, version)
-            row = insert_into(connection, aliases).values(model=model, alias=alias, version=version)
-            connection.execute(
-                row.on_conflict_do_update(
-                    index_elements=[aliases.c.model, aliases.c.alias], set_={"version": version}
-                )
-            )
+            alias_rows.remove(connection, model, alias, etag, time)
             return rows.find_models(connection, [model])[0]
 
         return await self._change(model, operation)
 
-    async def delete_alias(self, model: str, alias: str) -> None:
-        """Deletes an alias.
+    async def list_alias_moves(
+        self, model: str, alias: str, limit: int, before: int | None = None
+    ) -> list[AliasMove]:
+        """Where an alias pointed, by moves with numbers below ``before``, newest first.
 
         Raises:
-            EpochdError: MODEL_NOT_FOUND, ALIAS_NOT_FOUND.
+            EpochdError: MODEL_NOT_FOUND; ALIAS_NOT_FOUND where there never was such an alias.
         """
-        row = delete(aliases).where(aliases.c.model == model, aliases.c.alias == alias)
+        page = alias_rows.page_of_moves(model, alias, limit, before)
 
-        def operation(connection: Connection) -> None:
-            if not connection.execute(row).rowcount:
+        def operation(connection: Connection) -> Sequence[AnyRow]:
+            found = connection.execute(page).all()
+            if not found and before is None:
                 raise rows.missing(connection, VersionReference(model, alias=alias))
+            return found
 
-        await self._change(model, operation)
+        return [alias_rows.to_move(row) for row in await self._database.read(operation)]
 
     async def delete_version(self, model: str, version: int) -> None:
         """Deletes a version and its weights; its number is not given again.
@@ -201,10 +282,7 @@ class SqlModelStore:
         def operation(connection: Connection) -> list[str]:
             rows.lock_version(connection, model, version)
             artifacts = rows.artifacts_of(connection, model, version)
-            pointing = select(aliases.c.alias).where(aliases.c.model == model, aliases.c.version == version)
-            if (alias := connection.scalar(pointing.limit(1))) is not None:
-                metadata = {"name": version_name(model, version), "alias": alias}
-                raise EpochdError(Reason.ALIAS_IN_USE, metadata=metadata)
+            alias_rows.refuse_if_pointed_at(connection, model, version)
             connection.execute(
                 delete(versions).where(versions.c.model == model, versions.c.version == version)
             )

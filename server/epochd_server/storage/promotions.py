@@ -1,4 +1,4 @@
-"""How a member of a fleet becomes a version once, however often that is asked for."""
+"""How a member of a fleet, or a file, becomes a version once, however often that is asked for."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import secrets
 
 from sqlalchemy import Connection, select, update
 
-from epochd_server.domain.commands import PromoteCommand
+from epochd_server.domain.commands import ImportCommand, PromoteCommand
 from epochd_server.domain.errors import EpochdError, Reason
+from epochd_server.domain.labels import Labels
 from epochd_server.domain.models import ModelVersion
 from epochd_server.domain.resources import VersionReference, version_name
 from epochd_server.storage import model_rows as rows
@@ -17,11 +18,11 @@ from epochd_server.storage.statements import is_inserted
 
 
 def new_identity(run_id: str) -> str:
-    """An identity for a promoted member of the fleet that a run trained; no other version has it."""
+    """An identity for a version made of what a run trained, here or elsewhere; no other version has it."""
     return f"{run_id}.{secrets.token_hex(8)}"
 
 
-def find(connection: Connection, command: PromoteCommand) -> ModelVersion | None:
+def find(connection: Connection, command: PromoteCommand | ImportCommand) -> ModelVersion | None:
     """The version that this request made before, or None.
 
     Raises:
@@ -41,7 +42,11 @@ def find(connection: Connection, command: PromoteCommand) -> ModelVersion | None
 
 
 def add(
-    connection: Connection, model: str, command: PromoteCommand, new: versions.NewVersion
+    connection: Connection,
+    model: str,
+    command: PromoteCommand | ImportCommand,
+    new: versions.NewVersion,
+    labels: Labels | None = None,
 ) -> tuple[ModelVersion, bool]:
     """Adds the version, or finds the one that another writer made meanwhile; says whether it was added.
 
@@ -53,7 +58,7 @@ def add(
         # Waits for whoever is about to commit the same request_id.
         if not is_inserted(connection, promotions, row) and (before := find(connection, command)):
             return before, False
-    number = versions.add(connection, model, new)
+    number = versions.add(connection, model, new, labels)
     if command.request_id is not None:
         made = update(promotions).where(promotions.c.request_id == command.request_id)
         connection.execute(made.values(version=number))

@@ -48,6 +48,7 @@ def new_row(new: NewRun, first: Event) -> dict[str, Any]:
         "dataset": new.dataset,
         "spec": spec_codec.encode_spec(new.spec),
         "create_time": to_micros(new.create_time),
+        "labels": dict(new.labels) or None,
         "latest_sequence": first.sequence,
     }
 
@@ -111,6 +112,7 @@ def to_run(row: AnyRow) -> Run:
         failure=_failure(row),
         latest_log=_latest_log(row),
         latest_sequence=row.latest_sequence,
+        labels=row.labels or {},
     )
 
 

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypedDict
 
-from sqlalchemy import Connection, bindparam, delete, insert, or_, select
+from sqlalchemy import Connection, bindparam, delete, insert, or_, select, update
 
 from epochd_server.codec import events as event_codec
 from epochd_server.domain.errors import EpochdError, Reason
+from epochd_server.domain.labels import LabelChange, Labels
 from epochd_server.domain.models import TrainedModel
 from epochd_server.domain.records import Accepted, NewRun, StoredRun
 from epochd_server.domain.resources import dataset_name, run_name
@@ -27,12 +28,14 @@ from epochd_server.storage.database import Database
 from epochd_server.storage.failures import SequenceConflictError
 from epochd_server.storage.schema import datasets, run_requests, runs
 from epochd_server.storage.schema import events as event_rows
-from epochd_server.storage.statements import AnyRow, AnySelect, is_inserted
+from epochd_server.storage.statements import AnyRow, AnySelect, is_inserted, labelled
 
 _UNFINISHED = [state.value for state in RunState if not state.is_terminal]
 _RESTART_TIMEOUT_S = 300.0
 """For every unfinished run with all its rows, once."""
-_MODEL_AND_STATE = select(runs.c.model, runs.c.state).where(runs.c.run_id == bindparam("of_run"))
+_MODEL_AND_STATE = select(runs.c.model, runs.c.state, runs.c.labels).where(
+    runs.c.run_id == bindparam("of_run")
+)
 _STORED: AnySelect = (
     select(*run_rows.RUN_COLUMNS, run_requests.c.request)
     .join(run_requests, run_requests.c.run_id == runs.c.run_id)
@@ -128,7 +131,7 @@ class SqlRunStore:
                 raise _no_run(run_id)
             if run.state == RunState.SUCCEEDED.value:
                 return _succeeded_before(connection, run_id, sequence)
-            number = versions.add(connection, run.model, new)
+            number = versions.add(connection, run.model, new, run.labels)
             body = Succeeded(
                 model=run.model,
                 version=number,
@@ -137,6 +140,7 @@ class SqlRunStore:
                 training_seconds=training_seconds,
                 members=card.members,
                 failed_members=card.failed_members,
+                evaluation=card.evaluation,
             )
             event = Event(sequence, time, body)
             changed = run_rows.changes([*before, event], RunState.SUCCEEDED) | {"version": number}
@@ -174,9 +178,15 @@ class SqlRunStore:
         return [event_codec.decode(data) for data in found]
 
     async def page(
-        self, *, limit: int, before: str | None, states: Sequence[RunState], model: str | None
+        self,
+        *,
+        limit: int,
+        before: str | None,
+        states: Sequence[RunState],
+        model: str | None,
+        labels: Labels | None = None,
     ) -> list[Run]:
-        """Runs with ids below ``before`` (ULIDs: older), newest first.
+        """Runs with ids below ``before`` (ULIDs: older) and these labels, newest first.
 
         Their latest logs have no parameters.
         """
@@ -187,6 +197,7 @@ class SqlRunStore:
             statement = statement.where(runs.c.state.in_([state.value for state in states]))
         if model is not None:
             statement = statement.where(runs.c.model == model)
+        statement = statement.where(*labelled(runs.c.labels, labels or {}))
         rows = await self._database.read(lambda connection: connection.execute(statement).all())
         return [run_rows.to_run(row) for row in rows]
 
@@ -197,6 +208,20 @@ class SqlRunStore:
             lambda connection: connection.execute(statement).all(), timeout_s=_RESTART_TIMEOUT_S
         )
         return [_stored(row) for row in rows]
+
+    async def change_labels(self, run_id: str, change: LabelChange) -> Labels | None:
+        """Changes the labels of a run, and returns all that it has then; None where there is no such run."""
+        one = select(runs.c.labels).where(runs.c.run_id == run_id).with_for_update()
+
+        def operation(connection: Connection) -> Labels | None:
+            row = connection.execute(one).one_or_none()
+            if row is None:
+                return None
+            changed = change.applied_to(row.labels or {})
+            connection.execute(update(runs).where(runs.c.run_id == run_id).values(labels=changed or None))
+            return changed
+
+        return await self._database.write(operation)
 
     async def delete(self, run_id: str) -> bool:
         """Deletes a run and its log; False where there is none.

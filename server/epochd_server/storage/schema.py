@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Column,
     Double,
@@ -24,7 +25,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -51,6 +52,8 @@ metadata = MetaData(
 )
 
 _KEY = String().with_variant(String(collation="C"), "postgresql")
+_LABELS = JSON(none_as_null=True)
+"""A JSON object of texts by key; NULL: there are none."""
 
 runs = Table(
     "runs",
@@ -77,6 +80,7 @@ runs = Table(
     Column("failure_message", Text),
     Column("failure_hint", Text),
     Column("failure_epoch", BigInteger),
+    Column("labels", _LABELS),
     Index("ix_runs_state_run_id", "state", "run_id"),
     Index("ix_runs_model_run_id", "model", "run_id"),
     Index(
@@ -112,6 +116,7 @@ models = Table(
     Column("last_version", Integer, nullable=False),
     Column("create_time", BigInteger, nullable=False),
     Column("update_time", BigInteger, nullable=False),
+    Column("labels", _LABELS),
 )
 
 versions = Table(
@@ -128,6 +133,7 @@ versions = Table(
     Column("weights_size", BigInteger, nullable=False),
     # The artifact that holds them; NULL: they are in version_weights.
     Column("weights_artifact", Text),
+    Column("labels", _LABELS),
 )
 
 version_weights = Table(
@@ -152,7 +158,7 @@ version_members = Table(
     ForeignKeyConstraint(["model", "version"], ["versions.model", "versions.version"], ondelete="CASCADE"),
 )
 
-# Requests that made a member a version, while that version is there.
+# Requests that made a member, or an imported file, a version, while that version is there.
 promotions = Table(
     "promotions",
     metadata,
@@ -171,8 +177,28 @@ aliases = Table(
     Column("model", _KEY, primary_key=True),
     Column("alias", _KEY, primary_key=True),
     Column("version", Integer, nullable=False),
+    # A second version for some keys, of 10,000; both NULL or none.
+    Column("canary", Integer),
+    Column("canary_hundredths", Integer),
+    # The number and the time of its newest move, which is in alias_moves, too.
+    Column("move", BigInteger, nullable=False, server_default="0"),
+    Column("move_time", BigInteger, nullable=False, server_default="0"),
     ForeignKeyConstraint(["model", "version"], ["versions.model", "versions.version"]),
     Index("ix_aliases_model_version", "model", "version"),
+)
+
+# Where aliases have pointed, while the model is there: the versions, and the alias itself, may be deleted.
+alias_moves = Table(
+    "alias_moves",
+    metadata,
+    Column("model", _KEY, ForeignKey("models.model", ondelete="CASCADE"), primary_key=True),
+    Column("alias", _KEY, primary_key=True),
+    Column("move", BigInteger, primary_key=True, autoincrement=False),
+    # NULL: the alias was deleted.
+    Column("version", Integer),
+    Column("canary", Integer),
+    Column("canary_hundredths", Integer),
+    Column("time", BigInteger, nullable=False),
 )
 
 datasets = Table(

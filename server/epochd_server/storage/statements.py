@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, Table
+from sqlalchemy import Column, ColumnElement, Connection, Row, Select, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
 AnyRow = Row[*tuple[Any, ...]]
@@ -21,6 +21,11 @@ def insert_into(connection: Connection, table: Table) -> Insert:
 def is_postgresql(connection: Connection) -> bool:
     """Whether the connection is to PostgreSQL; otherwise it is to SQLite."""
     return connection.dialect.name == "postgresql"
+
+
+def labelled(column: Column[Any], labels: Mapping[str, str]) -> list[ColumnElement[bool]]:
+    """Conditions: a JSON column of labels has all of these."""
+    return [column[key].as_string() == value for key, value in labels.items()]
 
 
 def is_inserted(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:

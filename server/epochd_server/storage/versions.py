@@ -11,6 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert
 
 from epochd_server.codec import models as model_codec
+from epochd_server.domain.labels import Labels
 from epochd_server.domain.models import TrainedModel
 from epochd_server.storage import member_columns, weights
 from epochd_server.storage.artifacts import Artifacts
@@ -64,7 +65,7 @@ async def store(artifacts: Artifacts, new: NewVersion) -> None:
         await artifacts.put(name, data)
 
 
-def add(connection: Connection, model: str, new: NewVersion) -> int:
+def add(connection: Connection, model: str, new: NewVersion, labels: Labels | None = None) -> int:
     """Adds the next version of a model, and the model itself with its first; returns the version's number."""
     number = _next_number(connection, model, new.time)
     row = {
@@ -76,6 +77,7 @@ def add(connection: Connection, model: str, new: NewVersion) -> int:
         "weights_digest": new.weights.digest,
         "weights_size": len(new.weights.data),
         "weights_artifact": new.weights.artifact,
+        "labels": labels or None,
     }
     connection.execute(insert(versions), row)
     if new.weights.artifact is None:

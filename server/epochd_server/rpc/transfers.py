@@ -1,0 +1,102 @@
+"""Versions that leave as files, and files that become versions."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from datetime import UTC, datetime
+
+from epochd.v1 import models_pb2 as pb
+from epochd_server.codec.models import encode_version
+from epochd_server.codec.transfers import decode_export, decode_import
+from epochd_server.domain.commands import ImportCommand
+from epochd_server.domain.errors import EpochdError, FieldViolation, InvalidInput, Reason, Violations
+from epochd_server.domain.labels import LabelChange
+from epochd_server.domain.models import ModelVersion
+from epochd_server.engine.modules import ModuleRegistry
+from epochd_server.planning.limits import PlanLimits
+from epochd_server.rpc.interceptors import MAX_MESSAGE_BYTES
+from epochd_server.rpc.requests import required
+from epochd_server.serving.exporting.exporter import Exporter
+from epochd_server.storage.models import SqlModelStore
+
+_ITEM_BYTES = 8
+_HEADER_BYTES = 100_000_000
+"""The largest header of a safetensors file."""
+
+
+class TransferCalls:
+    """What the service ``epochd.v1.Models`` does with files.
+
+    Args:
+        store: The registry.
+        exporter: Writes files.
+        modules: The registered modules, which an imported version may need.
+        limits: How large an imported version may be.
+    """
+
+    def __init__(
+        self, store: SqlModelStore, exporter: Exporter, modules: ModuleRegistry, limits: PlanLimits
+    ) -> None:
+        self._store = store
+        self._exporter = exporter
+        self._modules = modules
+        self._limits = limits
+        self._one_at_a_time = asyncio.Lock()
+
+    async def export(self, request: pb.ExportVersionRequest) -> AsyncGenerator[pb.ExportVersionResponse]:
+        """A version as a file."""
+        violations = Violations()
+        command = required(decode_export(request, violations), violations)
+        async with aclosing(self._exporter.export(command)) as chunks:
+            async for chunk in chunks:
+                yield pb.ExportVersionResponse(data=chunk)
+
+    async def import_(self, requests: AsyncIterator[pb.ImportVersionRequest]) -> pb.ImportVersionResponse:
+        """Makes a version of a file; once begun, that is completed even when the client leaves meanwhile."""
+        message = await anext(requests, None)
+        if message is None or message.WhichOneof("part") != "header":
+            raise InvalidInput([FieldViolation("header", "must be the first message of the stream")])
+        violations = Violations()
+        most = self._limits.max_fleet_parameters * _ITEM_BYTES + _HEADER_BYTES
+        with violations.within("header"):
+            command = decode_import(message.header, most, violations)
+        violations.raise_if_any()
+        if found := await self._store.find_import(command):
+            return pb.ImportVersionResponse(version=encode_version(found))
+        async with self._one_at_a_time:  # a file is in memory until it is stored
+            data = await _file(command, requests)
+            adding = asyncio.create_task(self._add(command, data))
+            return pb.ImportVersionResponse(version=encode_version(await asyncio.shield(adding)))
+
+    async def _add(self, command: ImportCommand, data: bytearray) -> ModelVersion:
+        # imported here: it brings in pyarrow
+        from epochd_server.serving.importing import read_import
+
+        imported = await asyncio.to_thread(
+            read_import, memoryview(data), self._modules, max_parameters=self._limits.max_parameters
+        )
+        labels = LabelChange(labels=command.labels).applied_to(imported.labels)
+        model = command.model or imported.model
+        return await self._store.add_import(model, command, imported.trained, labels, datetime.now(UTC))
+
+
+async def _file(command: ImportCommand, requests: AsyncIterator[pb.ImportVersionRequest]) -> bytearray:
+    """The file, which has the size and the digest that were announced."""
+    file, digest = bytearray(), hashlib.sha256()
+    async for message in requests:
+        data = message.data
+        if message.WhichOneof("part") != "data" or not 1 <= len(data) <= MAX_MESSAGE_BYTES:
+            rule = f"must be data of 1 to {MAX_MESSAGE_BYTES:,} bytes in every message after the first"
+            raise InvalidInput([FieldViolation("part", rule)])
+        if len(file) + len(data) > command.size_bytes:
+            raise InvalidInput(
+                [FieldViolation("data", f"has more than the {command.size_bytes:,} bytes announced")]
+            )
+        file += data
+        digest.update(data)
+    if len(file) < command.size_bytes or digest.hexdigest() != command.sha256:
+        raise EpochdError(Reason.DIGEST_MISMATCH)
+    return file

@@ -1,0 +1,96 @@
+"""A version as an ONNX file.
+
+Inputs: ``features`` [rows, features], in the order of the metadata's ``feature_columns``; for a whole fleet also
+``member`` int64 [rows], places in the metadata's ``member_keys``. Outputs are those of Predict: ``values``, or for a
+classifier ``logits``, ``probabilities`` and ``labels``.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from epochd_server.domain.errors import EpochdError, Reason
+from epochd_server.domain.models import VersionCard
+from epochd_server.domain.runs import Parameters
+from epochd_server.domain.specs import LinearLayer, LinearModel, ModuleModel
+from epochd_server.serving.exporting.graph import Graph
+from epochd_server.serving.exporting.networks import add_network, dtype_of, feature_width
+
+_MAX_BYTES = 2**31 - 2**20
+"""A protobuf message is smaller than 2 GiB."""
+
+
+def onnx_file(name: str, card: VersionCard, parameters: Parameters, keys: list[list[object]]) -> bytes:
+    """The bytes of an ONNX file, checked by ONNX's own checker.
+
+    Args:
+        name: The version's resource name.
+        card: What is known of it.
+        parameters: By PyTorch's names; of a fleet, those of all members [K, …].
+        keys: Fleets: the members' keys in their order; otherwise empty.
+
+    Raises:
+        EpochdError: EXPORT_NOT_POSSIBLE.
+    """
+    model = card.spec.model
+    if isinstance(model, ModuleModel):
+        raise _impossible("A registered module has no ONNX form here; export it as PT2.")
+    if sum(array.nbytes for array in parameters.values()) > _MAX_BYTES:
+        raise _impossible("Its parameters do not fit an ONNX file, which is smaller than 2 GiB.")
+    graph = Graph(dtype_of(parameters))
+    x = graph.input("features", graph.dtype, ["rows", feature_width(model)])
+    member = graph.input("member", np.dtype(np.int64), ["rows"]) if keys else None
+    _add_outputs(graph, card, add_network(graph, model, parameters, x, member))
+    metadata = {
+        "epochd_version": name,
+        "feature_columns": json.dumps(card.feature_columns),
+        "target_columns": json.dumps(card.target_columns),
+    }
+    if keys:
+        metadata |= {"key_columns": json.dumps(card.key_columns), "member_keys": json.dumps(keys)}
+    return bytes(graph.model(metadata).SerializeToString())
+
+
+def _add_outputs(graph: Graph, card: VersionCard, raw: str) -> None:
+    """What Predict makes of a model's outputs [rows, outputs]."""
+    width = len(card.target_columns) if card.classes is None else len(card.classes)
+    is_flat = width == 1 or (card.classes is not None and _is_one_logit(card))
+    outputs = graph.add("Squeeze", raw, graph.integers(1)) if is_flat else raw
+    shape: list[int | str] = ["rows"] if is_flat else ["rows", width]
+    if card.classes is None:
+        graph.output(outputs, "values", graph.dtype, shape)
+        return
+    graph.output(outputs, "logits", graph.dtype, shape)
+    share = graph.add("Sigmoid", outputs) if is_flat else graph.add("Softmax", outputs, axis=1)
+    graph.output(share, "probabilities", graph.dtype, shape)
+    kind = np.dtype(object) if isinstance(card.classes[0], str) else np.dtype(np.int64)
+    classes = graph.constant("classes", np.array(card.classes, kind))
+    graph.output(graph.add("Gather", classes, _best_class(graph, outputs, is_flat)), "labels", kind, ["rows"])
+
+
+def _best_class(graph: Graph, outputs: str, is_flat: bool) -> str:
+    """Indices [rows] of the most probable classes; the first of equal ones."""
+    if not is_flat:
+        return graph.add("ArgMax", outputs, axis=1, keepdims=0)
+    is_second = graph.add("Greater", outputs, graph.number(0.0))
+    return graph.add("Where", is_second, graph.integers(1), graph.integers(0))
+
+
+def _is_one_logit(card: VersionCard) -> bool:
+    """Whether two classes share one output."""
+    return card.classes is not None and len(card.classes) == 2 and _outputs_of(card) == 1
+
+
+def _outputs_of(card: VersionCard) -> int | None:
+    model = card.spec.model
+    if isinstance(model, ModuleModel):
+        return None
+    layers = (model,) if isinstance(model, LinearModel) else model.layers
+    linear = [layer for layer in layers if isinstance(layer, LinearLayer | LinearModel)]
+    return linear[-1].out_features
+
+
+def _impossible(message: str) -> EpochdError:
+    return EpochdError(Reason.EXPORT_NOT_POSSIBLE, message)
