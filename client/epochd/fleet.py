@@ -16,7 +16,9 @@ from epochd.events import State
 from epochd.keys import Key, KeyLike
 from epochd.model import Model
 from epochd.policy import Policy
+from epochd.statistics import FleetStatistics, Statistics
 from epochd.v1 import models_pb2
+from epochd.validation import CrossValidation
 from epochd.values import Prediction
 
 
@@ -136,6 +138,11 @@ class Fleet(FleetFacts, Model):
         """Keys and parameters as columns [K], one for each scalar: ``pandas.DataFrame(fleet.to_table())``."""
         return self._transport.run(self._fleet_calls.table())
 
+    # Of many models instead of one, as nobody takes the one for the other.
+    def statistics(self) -> FleetStatistics:  # type: ignore[override]
+        """The statistics of all trained members: a sequence, and by ``to_table`` one table."""
+        return self._transport.run(self._fleet_calls.fleet_statistics())
+
     def member(self, key: KeyLike) -> Member:
         """Finds a member.
 
@@ -152,14 +159,14 @@ class Fleet(FleetFacts, Model):
         """The members, fetched page by page as they are iterated over.
 
         Args:
-            order: By ``"key"`` or by ``"loss"``, the smallest first and failed ones last.
+            order: By ``"key"``, by ``"loss"`` or by ``"validation_loss"``, the smallest first and failed ones last.
             state: Only those that are ``"SUCCEEDED"`` or ``"FAILED"``.
         """
         for message in self._transport.iterate(self._fleet_calls.members(order, state)):
             yield Member(message, self)
 
     def ranking(self, limit: int | None = None) -> Ranking[Member]:
-        """The members, the smallest loss first; it prints as a table.
+        """The members, the smallest loss first (on held-out rows where there are any); it prints as a table.
 
         Args:
             limit: At most so many; None: all.
@@ -167,9 +174,17 @@ class Fleet(FleetFacts, Model):
         messages = self._transport.run(self._fleet_calls.ranking(limit))
         return Ranking(Member(message, self) for message in messages)
 
+    def cross_validation(self) -> CrossValidation:
+        """The combinations of a sweep over folds, the smallest mean loss first.
+
+        Raises:
+            FailedPrecondition: When it is none.
+        """
+        return self._transport.run(self._fleet_calls.cross_validation())
+
     @property
     def best(self) -> Member:
-        """The member with the smallest loss. Asks the server."""
+        """The member with the smallest loss, on held-out rows where there are any. Asks the server."""
         return self.ranking(1)[0]
 
     def promote(self, member: KeyLike | Member, name: str | None = None) -> Model:
@@ -206,6 +221,10 @@ class Member(MemberFacts):
         if self._parameters is None:
             self._parameters = self._owner.member(self.key).parameters()
         return self._parameters
+
+    def statistics(self) -> Statistics:
+        """Its statistics, as :meth:`Model.statistics`."""
+        return self._owner._transport.run(self._owner._fleet_calls.member_statistics(self.key))  # noqa: SLF001
 
     def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
         """Predicts every row with this member; key columns may stay in a table. See :meth:`Model.predict`."""

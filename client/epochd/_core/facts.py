@@ -10,13 +10,18 @@ from typing import Any
 from numpy.typing import NDArray
 
 from epochd._core.resources import model_name
+from epochd._wire.fits import fit_kind
 from epochd._wire.keys import decode_key
 from epochd._wire.labels import decode_labels
+from epochd._wire.preprocessing import decode_fitted
 from epochd._wire.specs import decode_model
 from epochd._wire.tensors import dtype_name
+from epochd._wire.validation import decode_evaluation
 from epochd.keys import Key, key_text
+from epochd.preprocessing import FittedColumn
 from epochd.specs import ModelSpec
 from epochd.v1 import models_pb2
+from epochd.validation import Evaluation
 
 
 class VersionFacts:
@@ -61,9 +66,26 @@ class VersionFacts:
         return self._message.loss.WhichOneof("kind") or ""
 
     @property
+    def fit(self) -> str:
+        """How it was fitted: ``gradient``, ``least_squares``, ``newton`` or ``lbfgs``, `` (auto)`` where so chosen."""
+        return fit_kind(self._message)
+
+    @property
     def features(self) -> tuple[str, ...]:
-        """Feature columns in their order."""
+        """What the model reads, in its order: feature columns, or what ``preprocess`` makes of them."""
         return tuple(self._message.feature_columns)
+
+    @cached_property
+    def preprocess(self) -> tuple[FittedColumn, ...]:
+        """What becomes of each feature column; empty where they are used as they are."""
+        return decode_fitted(self._message.preprocess)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The columns that predictions need."""
+        if not self.preprocess:
+            return self.features
+        return tuple(column.name for column in self.preprocess if column.features)
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -100,6 +122,21 @@ class VersionFacts:
         """The loss of the last epoch, before its update."""
         return self._message.final_loss
 
+    @cached_property
+    def evaluation(self) -> Evaluation | None:
+        """How it does on the rows that were held out; None where none were."""
+        if not self._message.HasField("evaluation"):
+            return None
+        return decode_evaluation(self._message.evaluation, self.classes)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The numbers of its training by name: ``loss``, and on held-out rows ``validation_loss`` and the metrics."""
+        found = {"loss": self.final_loss}
+        if self.evaluation is not None:
+            found |= {"validation_loss": self.evaluation.loss, **self.evaluation.metrics}
+        return found
+
     @property
     def seed(self) -> int:
         """The seed."""
@@ -120,7 +157,9 @@ class VersionFacts:
             **self._heading(),
             "trained": f"{self.epochs:,} epochs on {self.rows:,} rows, {self._loss_kind()} loss "
             f"{self.final_loss:.6g} ({self.loss})",
+            "held out": "" if self.evaluation is None else str(self.evaluation),
             "promoted": "" if self.promoted_from is None else f"from {self._origin(*self.promoted_from)}",
+            "columns": _listed(self.inputs) if self.preprocess else "",
             "features": _listed(self.features),
             "target": _listed(self.targets),
             "classes": "" if self.classes is None else _listed([str(label) for label in self.classes]),

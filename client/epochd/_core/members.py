@@ -12,22 +12,31 @@ from numpy.typing import NDArray
 from epochd._core.calling import call, paginate
 from epochd._core.effects import Program
 from epochd._core.facts import VersionFacts
-from epochd._core.methods import GET_MEMBER, LIST_MEMBERS, PROMOTE_MEMBER
+from epochd._core.methods import GET_MEMBER, GET_STATISTICS, LIST_MEMBERS, PROMOTE_MEMBER
 from epochd._core.models import VersionCalls
+from epochd._core.validating import cross_validation_of
+from epochd._wire.fits import decode_statistics
 from epochd._wire.keys import decode_key, encode_key
 from epochd._wire.specs import decode_sweep
+from epochd._wire.validation import decode_evaluation
 from epochd.events import State
 from epochd.keys import Key, KeyLike, key_parts, key_text
 from epochd.policy import Policy
+from epochd.statistics import FleetStatistics, Statistics
 from epochd.sweeps import Sweep
-from epochd.v1 import models_pb2
+from epochd.v1 import fits_pb2, models_pb2
+from epochd.validation import CrossValidation, Evaluation
 from epochd.values import Failure
 
-Order = Literal["key", "loss"]
+Order = Literal["key", "loss", "validation_loss"]
 
 _PAGE = 1_000
 _SHOWN = 20
-_ORDERS = {"key": models_pb2.MEMBER_ORDER_BY_KEY, "loss": models_pb2.MEMBER_ORDER_BY_LOSS}
+_ORDERS = {
+    "key": models_pb2.MEMBER_ORDER_BY_KEY,
+    "loss": models_pb2.MEMBER_ORDER_BY_LOSS,
+    "validation_loss": models_pb2.MEMBER_ORDER_BY_VALIDATION_LOSS,
+}
 _STATES = {State.SUCCEEDED: models_pb2.MEMBER_STATE_SUCCEEDED, State.FAILED: models_pb2.MEMBER_STATE_FAILED}
 
 
@@ -105,6 +114,12 @@ class MemberFacts:
         return self._message.epochs
 
     @property
+    def evaluation(self) -> Evaluation | None:
+        """How it does on its held-out rows; None where there are none, or it failed."""
+        message = self._message
+        return decode_evaluation(message.evaluation, None) if message.HasField("evaluation") else None
+
+    @property
     def final_loss(self) -> float:
         """The loss of its last epoch, before its update; NaN where it has none."""
         return self._message.final_loss
@@ -153,8 +168,10 @@ class Ranking(Sequence[M], Generic[M]):
 
     def __str__(self) -> str:
         shown = self._members[:_SHOWN]
-        cells = [["", *(shown[0].keys_by_column if shown else ()), "loss", "epochs"]]
-        cells += [_ranked(place, member) for place, member in enumerate(shown, 1)]
+        held_out = any(member.evaluation is not None for member in shown)
+        columns = ["loss", *(["validation"] if held_out else []), "epochs"]
+        cells = [["", *(shown[0].keys_by_column if shown else ()), *columns]]
+        cells += [_ranked(place, member, held_out) for place, member in enumerate(shown, 1)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ["  ".join(map(str.rjust, row, widths)).rstrip() for row in cells]
         more = len(self) - len(shown)
@@ -164,10 +181,12 @@ class Ranking(Sequence[M], Generic[M]):
         return f"<Ranking of {len(self):,} members>"
 
 
-def _ranked(place: int, member: MemberFacts) -> list[str]:
-    end = [f"{member.final_loss:.6g}", f"{member.epochs:,}"]
+def _ranked(place: int, member: MemberFacts, held_out: bool) -> list[str]:
+    evaluation = member.evaluation
+    measured = [f"{evaluation.loss:.6g}" if evaluation is not None else ""] if held_out else []
+    end = [f"{member.final_loss:.6g}", *measured, f"{member.epochs:,}"]
     if member.failure is not None:
-        end = ["failed", member.failure.reason]
+        end = ["failed", *([""] if held_out else []), member.failure.reason]
     return [f"{place}.", *(key_text(part) for part in member.keys_by_column.values()), *end]
 
 
@@ -183,8 +202,14 @@ class FleetCalls(VersionCalls):
         return paginate(LIST_MEMBERS, self._listing(order, state), lambda page: page.members, self._policy)
 
     def ranking(self, limit: int | None = None) -> Program[list[models_pb2.Member]]:
-        """The members with the smallest losses, the smallest first."""
-        return (yield from self._listed(self._listing("loss"), limit))
+        """The members with the smallest losses, on held-out rows where there are any, the smallest first."""
+        order: Order = "loss" if self._fleet.evaluation is None else "validation_loss"
+        return (yield from self._listed(self._listing(order), limit))
+
+    def cross_validation(self) -> Program[CrossValidation]:
+        """The combinations of a sweep over folds."""
+        members = yield from self._listed(self._listing("key"))
+        return cross_validation_of(members, self._fleet.key_columns)
 
     def keys(self) -> Program[list[Key]]:
         """The keys of all members, ascending, as the parameters are."""
@@ -223,6 +248,26 @@ class FleetCalls(VersionCalls):
             name=self._fleet.resource_name, key=encode_key(key, self._fleet.key_columns)
         )
         return (yield from call(GET_MEMBER, request, self._policy))
+
+    def fleet_statistics(self) -> Program[FleetStatistics]:
+        """The statistics of all trained members."""
+        request = fits_pb2.GetStatisticsRequest(name=self._fleet.resource_name)
+        found: list[Statistics] = []
+        while True:
+            page = yield from call(GET_STATISTICS, request, self._policy)
+            names = tuple(page.coefficient_names)
+            found += [decode_statistics(message, names) for message in page.statistics]
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return FleetStatistics(found, self._fleet.key_columns)
+
+    def member_statistics(self, key: KeyLike) -> Program[Statistics]:
+        """The statistics of a member."""
+        request = fits_pb2.GetStatisticsRequest(
+            name=self._fleet.resource_name, key=encode_key(key, self._fleet.key_columns)
+        )
+        response = yield from call(GET_STATISTICS, request, self._policy)
+        return decode_statistics(response.statistics[0], response.coefficient_names)
 
     def promote(self, key: KeyLike, name: str | None) -> Program[models_pb2.ModelVersion]:
         """Makes a member a version of its own."""

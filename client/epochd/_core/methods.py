@@ -8,6 +8,7 @@ from epochd._core.effects import Kind, Method
 from epochd.v1 import activation_pb2 as activation
 from epochd.v1 import datasets_pb2 as datasets
 from epochd.v1 import differentiate_pb2 as differentiation
+from epochd.v1 import fits_pb2 as fits
 from epochd.v1 import models_pb2 as models
 from epochd.v1 import runs_pb2 as runs
 from epochd.v1 import trainer_pb2 as trainer
@@ -61,6 +62,7 @@ DELETE_RUN = _method("Runs", "DeleteRun", runs.DeleteRunRequest, runs.DeleteRunR
 
 GET_MODEL = _method("Models", "GetModel", models.GetModelRequest, models.GetModelResponse)
 LIST_MODELS = _method("Models", "ListModels", models.ListModelsRequest, models.ListModelsResponse)
+GET_STATISTICS = _method("Models", "GetStatistics", fits.GetStatisticsRequest, fits.GetStatisticsResponse)
 GET_VERSION = _method("Models", "GetVersion", models.GetVersionRequest, models.GetVersionResponse)
 LIST_VERSIONS = _method("Models", "ListVersions", models.ListVersionsRequest, models.ListVersionsResponse)
 GET_PARAMETERS = _method("Models", "GetParameters", models.GetParametersRequest, models.GetParametersResponse)

@@ -15,17 +15,20 @@ from epochd._core.methods import (
     EXPORT_VERSION,
     GET_MODEL,
     GET_PARAMETERS,
+    GET_STATISTICS,
     SET_ALIAS,
 )
 from epochd._core.predicting import Query, predict
 from epochd._core.resources import model_name
 from epochd._core.routing import Route
 from epochd._wire.events import decode_parameters
+from epochd._wire.fits import decode_statistics
 from epochd._wire.safetensors import read_safetensors
 from epochd._wire.values import decode_registered
 from epochd.errors import ResourceExhausted
 from epochd.policy import Policy
-from epochd.v1 import models_pb2
+from epochd.statistics import Statistics
+from epochd.v1 import fits_pb2, models_pb2
 from epochd.values import Prediction, RegisteredModel
 
 
@@ -49,7 +52,7 @@ class VersionCalls:
             model=self._facts.resource_name,
             probabilities=probabilities,
             logits=logits,
-            features=self._facts.features,
+            features=self._facts.inputs,
             targets=self._facts.targets,
             outputs=max(len(self._facts.targets), 0 if classes is None else len(classes)) + widest,
             keys=self._facts.key_columns,
@@ -66,6 +69,12 @@ class VersionCalls:
                 raise
             return read_safetensors((yield from self.export()))
         return decode_parameters(response.parameters)
+
+    def statistics(self) -> Program[Statistics]:
+        """The statistics of a single model."""
+        request = fits_pb2.GetStatisticsRequest(name=self._facts.resource_name)
+        response = yield from call(GET_STATISTICS, request, self._policy)
+        return decode_statistics(response.statistics[0], response.coefficient_names)
 
     def export(self) -> Program[bytearray]:
         """The parameters as the bytes of a safetensors file."""

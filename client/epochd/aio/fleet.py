@@ -16,7 +16,9 @@ from epochd.aio.model import Model
 from epochd.events import State
 from epochd.keys import Key, KeyLike
 from epochd.policy import Policy
+from epochd.statistics import FleetStatistics, Statistics
 from epochd.v1 import models_pb2
+from epochd.validation import CrossValidation
 from epochd.values import Prediction
 
 
@@ -104,6 +106,11 @@ class Fleet(FleetFacts, Model):
         """Keys and parameters as columns [K], one for each scalar: ``pandas.DataFrame(fleet.to_table())``."""
         return await self._transport.run(self._fleet_calls.table())
 
+    # Of many models instead of one, as nobody takes the one for the other.
+    async def statistics(self) -> FleetStatistics:  # type: ignore[override]
+        """The statistics of all trained members: a sequence, and by ``to_table`` one table."""
+        return await self._transport.run(self._fleet_calls.fleet_statistics())
+
     async def member(self, key: KeyLike) -> Member:
         """Finds a member; see :meth:`epochd.Fleet.member`."""
         found = await self._transport.run(self._fleet_calls.member(key))
@@ -120,6 +127,10 @@ class Fleet(FleetFacts, Model):
         """The members, the smallest loss first; see :meth:`epochd.Fleet.ranking`."""
         messages = await self._transport.run(self._fleet_calls.ranking(limit))
         return Ranking(Member(message, self) for message in messages)
+
+    async def cross_validation(self) -> CrossValidation:
+        """The combinations of a sweep over folds; see :meth:`epochd.Fleet.cross_validation`."""
+        return await self._transport.run(self._fleet_calls.cross_validation())
 
     @property
     def best(self) -> Awaitable[Member]:
@@ -151,6 +162,10 @@ class Member(MemberFacts):
         if self._parameters is None:
             self._parameters = await (await self._owner.member(self.key)).parameters()
         return self._parameters
+
+    async def statistics(self) -> Statistics:
+        """Its statistics, as :meth:`Model.statistics`."""
+        return await self._owner._transport.run(self._owner._fleet_calls.member_statistics(self.key))  # noqa: SLF001
 
     async def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
         """Predicts every row with this member; key columns may stay in a table. See :meth:`Model.predict`."""

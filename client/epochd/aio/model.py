@@ -13,6 +13,7 @@ from epochd._core.models import VersionCalls
 from epochd._core.predicting import probability_columns
 from epochd._transport.asynchronous import AsyncTransport
 from epochd.policy import Policy
+from epochd.statistics import Statistics
 from epochd.v1 import models_pb2
 from epochd.values import Prediction, RegisteredModel
 
@@ -51,6 +52,14 @@ class Model(VersionFacts):
     async def parameters(self) -> dict[str, NDArray[Any]]:
         """The parameters by PyTorch's names, in PyTorch's order and shapes, of whatever size."""
         return await self._transport.run(self._calls.parameters())
+
+    async def statistics(self) -> Statistics:
+        """Standard errors, p values, R² and the like of a linear model that was fitted exactly; prints as a table.
+
+        Raises:
+            InvalidArgument: When it was fitted by other means than least squares or Newton's method.
+        """
+        return await self._transport.run(self._calls.statistics())
 
     async def save(self, path: str | Path) -> None:
         """Writes the parameters to a safetensors file."""

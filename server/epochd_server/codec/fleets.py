@@ -8,10 +8,13 @@ from types import MappingProxyType
 
 from epochd.v1 import models_pb2 as pb
 from epochd.v1 import run_pb2
+from epochd_server.codec.evaluations import encode_evaluation
 from epochd_server.codec.members import decode_key, encode_key
 from epochd_server.domain.commands import PromoteCommand
 from epochd_server.domain.errors import Violations
-from epochd_server.domain.fleets import Members, MemberState
+from epochd_server.domain.evaluations import member_evaluation
+from epochd_server.domain.fit_failures import FIT_FAILURES
+from epochd_server.domain.fleets import MemberOrder, Members, MemberState
 from epochd_server.domain.resources import (
     NAME_RULE,
     REQUEST_ID_RULE,
@@ -25,6 +28,14 @@ _STATES: Mapping[int, pb.MemberState.ValueType] = MappingProxyType(
     {
         MemberState.SUCCEEDED: pb.MEMBER_STATE_SUCCEEDED,
         MemberState.FAILED: pb.MEMBER_STATE_FAILED,
+    }
+)
+_ORDERS: Mapping[int, MemberOrder] = MappingProxyType(
+    {
+        pb.MEMBER_ORDER_UNSPECIFIED: MemberOrder.BY_KEY,
+        pb.MEMBER_ORDER_BY_KEY: MemberOrder.BY_KEY,
+        pb.MEMBER_ORDER_BY_LOSS: MemberOrder.BY_LOSS,
+        pb.MEMBER_ORDER_BY_VALIDATION_LOSS: MemberOrder.BY_VALIDATION_LOSS,
     }
 )
 _FAILURES: Mapping[str, tuple[str, str]] = MappingProxyType(
@@ -53,7 +64,16 @@ _FAILURES: Mapping[str, tuple[str, str]] = MappingProxyType(
             "Its loss or a parameter became NaN or infinite.",
             "Try a smaller learning rate, and bring the features to a common scale, such as mean 0 and deviation 1.",
         ),
+        "NO_VALIDATION_ROWS": (
+            "None of its rows is held out, or those that are have no weight.",
+            "A member needs two rows at least (by group two groups), or rows of its own to be validated on.",
+        ),
+        "ONE_CLASS_LEFT": (
+            "All its rows that are not held out have the same class.",
+            "Hold out fewer rows, or split them stratified.",
+        ),
         "MODULE_FAILED": ("The registered module raised an error.", "The server's log has the details."),
+        **FIT_FAILURES,
     }
 )
 
@@ -66,6 +86,7 @@ def encode_member(members: Members, member: int) -> pb.Member:
         rows=int(members.rows[member]),
         epochs=int(members.epochs[member]),
         final_loss=float(members.final_losses[member]),
+        evaluation=encode_evaluation(member_evaluation(members, member)),
     )
     if message.state == pb.MEMBER_STATE_FAILED:
         message.failure.CopyFrom(_failure(members.reasons.get(member, "UNKNOWN")))
@@ -82,11 +103,12 @@ def decode_member_state(state: pb.MemberState.ValueType, violations: Violations)
     return None
 
 
-def decode_by_loss(order: pb.MemberOrder.ValueType, violations: Violations) -> bool:
-    """Whether members are asked for by loss rather than by key."""
-    if order not in pb.MemberOrder.values():
+def decode_member_order(order: pb.MemberOrder.ValueType, violations: Violations) -> MemberOrder:
+    """The order that members are asked for in."""
+    found = _ORDERS.get(order)
+    if found is None:
         violations.add("order", f"{order} is no known MemberOrder")
-    return order == pb.MEMBER_ORDER_BY_LOSS
+    return found or MemberOrder.BY_KEY
 
 
 def decode_promotion(request: pb.PromoteMemberRequest, violations: Violations) -> PromoteCommand | None:

@@ -41,11 +41,11 @@ def kernel(function: _Function) -> _Function:
     except RuntimeError:  # numba: "cannot cache function: no locator available"
         compiled = numba.njit(**_OPTIONS)(function)
     else:
-        _stamp_cache(compiled)
+        _stamp_cache(compiled, Path(function.__code__.co_filename).parent)
     return cast("_Function", compiled)
 
 
-def _stamp_cache(compiled: Any) -> None:
+def _stamp_cache(compiled: Any, folder: Path) -> None:
     """Makes the cached code valid for exactly these sources.
 
     numba looks at the time and size of the one file that holds the function. That misses a change in a function
@@ -53,15 +53,16 @@ def _stamp_cache(compiled: Any) -> None:
     """
     files: Any = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
     if files is not None and hasattr(files, "_source_stamp"):
-        files._source_stamp = _digest()  # noqa: SLF001 - numba has no public way
+        files._source_stamp = _digest(folder)  # noqa: SLF001 - numba has no public way
 
 
 @functools.cache
-def _digest() -> str:
-    """A digest of all sources of the engine that go into machine code."""
+def _digest(folder: Path) -> str:
+    """A digest of all sources of the engine that go into the machine code of a folder's kernels."""
     digest = hashlib.sha256()
-    folder = Path(__file__).parent
-    for path in sorted(folder.glob("*.py")) + sorted(folder.glob("programs/*.py")):
+    engine = Path(__file__).parent
+    folders = dict.fromkeys((engine, engine / "programs", folder))
+    for path in (path for each in folders for path in sorted(each.glob("*.py"))):
         source = path.read_bytes()
         if any(sign in source for sign in (b"@kernel", b"NamedTuple", b"intrinsic(")):
             digest.update(source)

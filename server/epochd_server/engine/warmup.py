@@ -15,6 +15,7 @@ from epochd_server.engine.cohort import (
     LogBatch,
     train_cohort,
 )
+from epochd_server.engine.exact.warmup import warm_up_exact
 from epochd_server.engine.inference import Predictor
 from epochd_server.engine.optimizers import RowOptimizer
 from epochd_server.engine.programs.gram import LEAST_ROWS
@@ -33,6 +34,8 @@ def warm_up(precision: Precision) -> None:
         task = _task(precision, rows)
         train_cohort(task, _Silent())
     warm_up_prediction(precision)
+    if precision is Precision.FLOAT64:
+        warm_up_exact()
     table, one = np.zeros((7, 1)), np.ones((1, 1), task.dtype)
     RowOptimizer(OptimizerKind.SGD, table, False, (1, 1), task.dtype).step(one, one, np.ones(1, np.bool_))
 

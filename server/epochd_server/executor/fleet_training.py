@@ -12,15 +12,17 @@ import numpy as np
 from epochd_server.domain.data import TrainingArrays
 from epochd_server.domain.specs import TrainingSpec
 from epochd_server.domain.work import DatasetFile
-from epochd_server.engine.cohort import EndBatch, LogBatch, MemberState, train_cohort
+from epochd_server.engine.cohort import EndBatch, LogBatch, MemberState
+from epochd_server.engine.fitting import fit_members
 from epochd_server.engine.modules import ModuleRegistry
-from epochd_server.executor.fleet_tasks import FleetTask, fleet_task
-from epochd_server.executor.forwarding import LOG_SECONDS, log_columns
+from epochd_server.executor.fleet_tasks import FleetTask, fleet_tasks, rows_of_members
+from epochd_server.executor.forwarding import LOG_SECONDS, held_out_ends, log_columns
 from epochd_server.executor.log_records import RecordForwarder
 from epochd_server.executor.outbox import Outbox
 from epochd_server.executor.stops import StopRequests
 from epochd_server.executor.training import error_report
 from epochd_server.executor.wire import (
+    EXACT_FAILURES,
     CohortDone,
     EndColumns,
     FleetBegan,
@@ -35,6 +37,8 @@ _OUTCOME_OF[MemberState.FINISHED] = Outcome.FINISHED
 _OUTCOME_OF[MemberState.DIVERGED] = Outcome.DIVERGED
 _OUTCOME_OF[MemberState.STOPPED] = Outcome.STOPPED
 _OUTCOME_OF[MemberState.FAILED] = Outcome.FAILED
+for _name in EXACT_FAILURES.values():
+    _OUTCOME_OF[MemberState[_name]] = Outcome[_name]
 
 
 class FleetForwarder:
@@ -59,7 +63,7 @@ class FleetForwarder:
         """Passes on the log points of the members that are to be logged."""
         chosen = np.flatnonzero(self._part.logged[batch.members])
         if len(chosen):
-            columns = log_columns(batch, self._part.fit, chosen)
+            columns = log_columns(batch, self._part.fit, self._part.task.metrics, chosen)
             self._outbox.put(columns, LOG_SECONDS, columns.nbytes)
 
     def ended(self, batch: EndBatch) -> None:
@@ -73,7 +77,9 @@ class FleetForwarder:
             epochs=batch.epochs_done,
             final_losses=batch.final_losses,
             parameters=batch.parameters,
+            statistics=batch.statistics,
             seconds=time.monotonic() - self._began,
+            held_out=held_out_ends(self._part.task, batch, np.arange(len(batch.members))),
         )
         self._outbox.put(columns, LOG_SECONDS, columns.nbytes)
 
@@ -126,12 +132,12 @@ class FleetWorker:
 
     def _train(self, work: TrainFleet) -> None:
         rows = self._rows(work)
-        part = fleet_task(work, rows)
-        self.outbox.put(FleetBegan(device="cpu", rows=rows.rows), LOG_SECONDS)
+        parts = fleet_tasks(work, rows)
+        self.outbox.put(FleetBegan(device="cpu", rows=rows_of_members(work, rows)), LOG_SECONDS)
         del rows  # where members are unfit, the task has a copy of those of the others
-        if len(part.fit):
+        for part in parts:
             observer = FleetForwarder(work.run_id, part, self.outbox, self.stops)
-            train_cohort(part.task, observer, modules=self.modules)
+            fit_members(part.task, observer, modules=self.modules)
 
     def _rows(self, work: TrainFleet) -> TrainingArrays:
         """The part's rows; those that all members of a sweep share are kept for its other parts."""

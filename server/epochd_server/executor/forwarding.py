@@ -8,10 +8,22 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from epochd_server.engine.cohort import EndBatch, LogBatch, MemberState
+from epochd_server.domain.validation import Evaluation, Metric
+from epochd_server.engine.cohort import CohortTask, EndBatch, LogBatch, MemberState
+from epochd_server.engine.evaluating import reports
+from epochd_server.engine.fitting import Task
+from epochd_server.engine.modules import ModuleRegistry
 from epochd_server.executor.outbox import Outbox
 from epochd_server.executor.stops import StopRequests
-from epochd_server.executor.wire import EndColumns, LogColumns, Outcome, Problem, Stacked
+from epochd_server.executor.wire import (
+    EXACT_FAILURES,
+    EndColumns,
+    HeldOutColumns,
+    LogColumns,
+    Outcome,
+    Problem,
+    Stacked,
+)
 
 LOG_SECONDS = 0.02
 END_SECONDS = 0.005
@@ -19,6 +31,7 @@ _OUTCOMES = {
     MemberState.FINISHED: Outcome.FINISHED,
     MemberState.DIVERGED: Outcome.DIVERGED,
     MemberState.STOPPED: Outcome.STOPPED,
+    **{MemberState[name]: Outcome[name] for name in EXACT_FAILURES.values()},
 }
 
 
@@ -45,10 +58,22 @@ class Forwarder:
         self._place = {run_ids[member]: place for place, member in enumerate(members.tolist())}
         self.unfinished: dict[int, None] = dict.fromkeys(members.tolist())
         self.failed: list[int] = []
+        self._task: Task | None = None
+        self._modules: ModuleRegistry | None = None
+
+    def begin(self, task: Task, modules: ModuleRegistry) -> None:
+        """Is told what is trained, before it is.
+
+        Args:
+            task: Over the members that the engine is given.
+            modules: Where a registered module is found.
+        """
+        self._task, self._modules = task, modules
 
     def logs(self, batch: LogBatch) -> None:
         """Passes new log points on."""
-        columns = log_columns(batch, self._members)
+        metrics = () if self._task is None else self._task.metrics
+        columns = log_columns(batch, self._members, metrics)
         self._outbox.put(columns, LOG_SECONDS, columns.nbytes)
 
     def ended(self, batch: EndBatch) -> None:
@@ -69,8 +94,16 @@ class Forwarder:
             final_losses=batch.final_losses[good],
             parameters={name: array[good] for name, array in batch.parameters.items()},
             seconds=time.monotonic() - self._began,
+            statistics={name: array[good] for name, array in batch.statistics.items()},
+            held_out=self._held_out(batch, good),
         )
         self._outbox.put(columns, END_SECONDS, columns.nbytes)
+
+    def _held_out(self, batch: EndBatch, good: NDArray[np.int64]) -> HeldOutColumns | None:
+        if self._task is None or self._task.validation is None:
+            return None
+        everyone = reports(self._task, batch, self._modules)
+        return held_out_ends(self._task, batch, good, tuple(everyone[position] for position in good.tolist()))
 
     def stopped_members(self) -> Collection[int]:
         """Members that shall stop, as the engine numbers them."""
@@ -85,14 +118,43 @@ class Forwarder:
         self._outbox.put(Problem(event="training failed", run_ids=run_ids, detail=detail), END_SECONDS)
 
 
+def held_out_ends(
+    task: Task, batch: EndBatch, chosen: NDArray[np.int64], reports: tuple[Evaluation, ...] = ()
+) -> HeldOutColumns | None:
+    """What members that ended reach on held-out rows; None where there are none.
+
+    Args:
+        task: What was trained.
+        batch: The ends.
+        chosen: Positions of the members that are reported.
+        reports: One for each of these, or none.
+    """
+    if task.validation is None:
+        return None
+    sizes = np.diff(task.validation.offsets)
+    shared = isinstance(task, CohortTask) and task.shared_data
+    return HeldOutColumns(
+        metrics=task.metrics,
+        losses=batch.validation_losses[chosen],
+        values=batch.metrics[chosen],
+        rows=np.full(len(chosen), sizes[0]) if shared else sizes[batch.members[chosen]],
+        best_epochs=batch.best_epochs[chosen],
+        reports=reports,
+    )
+
+
 def log_columns(
-    batch: LogBatch, members: NDArray[np.int64], chosen: NDArray[np.int64] | None = None
+    batch: LogBatch,
+    members: NDArray[np.int64],
+    metrics: tuple[Metric, ...],
+    chosen: NDArray[np.int64] | None = None,
 ) -> LogColumns:
     """The report on log points.
 
     Args:
         batch: The points.
         members: By what number the server knows each of the engine's members.
+        metrics: What is measured on held-out rows.
         chosen: Positions of the points that are reported; None is all.
     """
     chosen = np.arange(len(batch.members)) if chosen is None else chosen
@@ -108,6 +170,22 @@ def log_columns(
         rows_per_second=batch.rows_per_second[chosen],
         with_parameters=with_parameters,
         parameters=stacked,
+        held_out=_held_out_points(batch, metrics, chosen),
+    )
+
+
+def _held_out_points(
+    batch: LogBatch, metrics: tuple[Metric, ...], chosen: NDArray[np.int64]
+) -> HeldOutColumns | None:
+    if batch.validation_losses is None or batch.metrics is None:
+        return None
+    nobody = np.empty(0, np.int64)
+    return HeldOutColumns(
+        metrics=metrics,
+        losses=batch.validation_losses[chosen],
+        values=batch.metrics[chosen],
+        rows=nobody,
+        best_epochs=nobody,
     )
 
 

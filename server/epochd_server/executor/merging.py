@@ -12,18 +12,20 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from epochd_server.domain.fleets import Key, Members, MemberState
+from epochd_server.domain.fit_failures import FIT_FAILURES
+from epochd_server.domain.fleets import HeldOut, Key, Members, MemberState
 from epochd_server.domain.runs import Failure, FleetProgress, MemberLog
+from epochd_server.domain.validation import Validation
 from epochd_server.domain.work import RunFailed, RunStopped, RunTrained, RunWork
 from epochd_server.executor.packing import epoch_logs
 from epochd_server.executor.shares import FleetPart, keys_of
-from epochd_server.executor.wire import EndColumns, LogColumns, Outcome
+from epochd_server.executor.wire import EXACT_FAILURES, EndColumns, LogColumns, Outcome
 
 _WORST = 5
 _QUARTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _PENDING = -1
 _REASONS: Mapping[int, str] = MappingProxyType(
-    {Outcome.DIVERGED: "LOSS_NOT_FINITE", Outcome.FAILED: "MODULE_FAILED"}
+    {Outcome.DIVERGED: "LOSS_NOT_FINITE", Outcome.FAILED: "MODULE_FAILED", **EXACT_FAILURES}
 )
 _FAILED = tuple(_REASONS)
 _HINTS: Mapping[str, str] = MappingProxyType(
@@ -33,8 +35,11 @@ _HINTS: Mapping[str, str] = MappingProxyType(
         "TARGET_NOT_FINITE": "Leave out the rows with missing, NaN or infinite targets, or fill them in.",
         "WEIGHT_NOT_VALID": "Give every row a finite weight of at least 0.",
         "NO_WEIGHT": "Give at least one row of each member a weight above 0.",
+        "NO_VALIDATION_ROWS": "Give each member two rows at least (by group two groups), or held-out rows of its own.",
+        "ONE_CLASS_LEFT": "Hold out fewer rows, or split them stratified.",
         "ONE_CLASS_ONLY": "A classifier needs rows of two classes at least, in each member.",
         "MODULE_FAILED": "The server's log has the details under this run's id.",
+        **{reason: hint for reason, (_, hint) in FIT_FAILURES.items()},
     }
 )
 
@@ -57,18 +62,23 @@ class FleetResult:
         self._epochs = np.zeros(members, np.int64)
         self._losses = np.full(members, np.nan)
         self._parameters: dict[str, NDArray[np.floating]] = {}
+        self._statistics: dict[str, NDArray[np.floating]] = {}
+        self._held_out = None if run.spec.validation is None else _nothing_held(members, run.spec.validation)
 
-    def begin(self, part: FleetPart, rows: int) -> None:
+    def begin(self, part: FleetPart, rows: NDArray[np.int64] | int) -> None:
         """A part begins, or begins anew: what was known of it is forgotten.
 
         Args:
             part: The part.
-            rows: How many it has; of a sweep each member has them all.
+            rows: How many each of its members has, or all of them.
         """
         mine = slice(part.first, part.last)
         self._outcomes[mine] = _PENDING
         self._epochs[mine] = 0
         self._losses[mine] = np.nan
+        if self._held_out is not None:
+            self._held_out.losses[mine] = self._held_out.values[mine] = np.nan
+            self._held_out.best_epochs[mine] = -1
         groups = part.work.data.groups
         if groups is None:
             self._rows[mine] = rows
@@ -83,10 +93,26 @@ class FleetResult:
         good = ends.outcomes == Outcome.FINISHED
         members = members[good]
         self._losses[members] = ends.final_losses[good]
+        if self._held_out is not None and ends.held_out is not None:
+            self._held_out.rows[members] = ends.held_out.rows[good]
+            self._held_out.losses[members] = ends.held_out.losses[good]
+            self._held_out.values[members] = ends.held_out.values[good]
+            self._held_out.best_epochs[members] = ends.held_out.best_epochs[good]
         for name, array in ends.parameters.items():
-            if name not in self._parameters:
-                self._parameters[name] = np.full((len(self._keys), *array.shape[1:]), np.nan, array.dtype)
-            self._parameters[name][members] = array[good]
+            self._put(self._parameters, name, array[good], members)
+        for name, array in ends.statistics.items():
+            self._put(self._statistics, name, array[good], members)
+
+    def _put(
+        self,
+        columns: dict[str, NDArray[np.floating]],
+        name: str,
+        values: NDArray[np.floating],
+        members: NDArray[np.int64],
+    ) -> None:
+        if name not in columns:
+            columns[name] = np.full((len(self._keys), *values.shape[1:]), np.nan, values.dtype)
+        columns[name][members] = values
 
     def logs(self, part: FleetPart, columns: LogColumns) -> list[MemberLog]:
         """Epochs of members whose logs were asked for."""
@@ -110,6 +136,9 @@ class FleetResult:
             members_failed=int(np.count_nonzero(self._failed())),
             members_total=total,
             loss_quantiles=_quantiles(losses),
+            validation_quantiles=None
+            if self._held_out is None
+            else _quantiles(self._held_out.losses[trained]),
             worst=self._worst(trained, losses),
             eta_seconds=elapsed * (total - done) / done if done else max(estimated - elapsed, 0.0),
             elapsed_seconds=elapsed,
@@ -136,6 +165,8 @@ class FleetResult:
                 epochs=self._epochs,
                 final_losses=self._losses,
                 reasons=reasons,
+                statistics=self._statistics,
+                held_out=self._held_out,
             ),
         )
 
@@ -166,6 +197,18 @@ class FleetResult:
         largest = largest[np.argsort(-losses[largest], kind="stable")]
         members = trained[largest].tolist()
         return tuple((self._keys.key(member), float(self._losses[member])) for member in members)
+
+
+def _nothing_held(members: int, validation: Validation) -> HeldOut:
+    """What members reach on held-out rows before anything is known of them."""
+    metrics = validation.metrics
+    return HeldOut(
+        metrics=metrics,
+        rows=np.zeros(members, np.int64),
+        losses=np.full(members, np.nan),
+        values=np.full((members, len(metrics)), np.nan),
+        best_epochs=np.full(members, -1, np.int64),
+    )
 
 
 def _quantiles(losses: NDArray[np.float64]) -> tuple[float, float, float, float, float] | None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from epochd_server.domain.errors import EpochdError
 from epochd_server.domain.specs import Model, ModuleModel
-from epochd_server.engine.cohort import train_cohort
+from epochd_server.engine.fitting import fit_members
 from epochd_server.engine.modules import ModuleRegistry
 from epochd_server.executor.forwarding import END_SECONDS, LOG_SECONDS, Forwarder
 from epochd_server.executor.log_records import RecordForwarder
@@ -58,7 +58,9 @@ class CohortWorker:
         forwarder = Forwarder(work.run_ids, members, self.outbox, self.stops)
         left: list[int] = []
         try:
-            train_cohort(cohort_task(work, members), forwarder, modules=self.modules)
+            task = cohort_task(work, members)
+            forwarder.begin(task, self.modules)
+            fit_members(task, forwarder, modules=self.modules)
         except BaseException as error:  # a module may raise anything, SystemExit too; none may end the worker
             left = list(forwarder.unfinished)
             self._note(work, left, error)

@@ -5,13 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable
 
+from epochd_server.domain.exact_fits import ExactFit
 from epochd_server.domain.runs import Started
-from epochd_server.domain.specs import ActivationLayer, Layer, Model, ModuleModel, Precision, SequentialModel
+from epochd_server.domain.specs import (
+    ActivationLayer,
+    Fit,
+    GradientFit,
+    Layer,
+    Model,
+    ModuleModel,
+    Precision,
+    SequentialModel,
+)
 
 _SECONDS_PER_STEP = 1e-6
 _SECONDS_PER_FLEET_STEP = 1e-7
 _SECONDS_PER_PARAMETER_AND_ROW = 1e-9
 _EFFORT_STEP = 4.0
+_USUAL_ITERATIONS = 20
+"""What an exact fit that iterates takes as a rule, however many it may."""
 _ITEM_BYTES = {Precision.FLOAT32: 4, Precision.FLOAT64: 8}
 
 
@@ -21,6 +33,8 @@ def estimated_seconds(started: Started) -> float:
     Right within a factor of ten or so.
     """
     fit, members = started.spec.fit, max(started.members, 1)
+    if not isinstance(fit, GradientFit):
+        return _exact_seconds(fit, started, members)
     rows = started.rows if started.spec.sweep is None else started.rows * members
     batches = members if fit.batch_size is None else max(members, math.ceil(rows / fit.batch_size))
     arithmetic = float(fit.epochs) * rows * max(started.parameters, 1)
@@ -28,10 +42,17 @@ def estimated_seconds(started: Started) -> float:
     return fit.epochs * batches * step + arithmetic * _SECONDS_PER_PARAMETER_AND_ROW
 
 
+def _exact_seconds(fit: ExactFit, started: Started, members: int) -> float:
+    """Of an exact fit: products of all pairs of coefficients a row, as many times as it may take."""
+    iterations = min(fit.epochs, _USUAL_ITERATIONS)
+    products = float(started.rows) * started.parameters * max(len(started.feature_columns) + 1, 1)
+    return iterations * (products * _SECONDS_PER_PARAMETER_AND_ROW + members * _SECONDS_PER_STEP)
+
+
 def rows_bytes(started: Started) -> int:
     """Bytes that a run's rows take in a worker."""
     columns = len(started.feature_columns) + len(started.target_columns)
-    return started.rows * columns * _ITEM_BYTES[started.spec.precision]
+    return started.rows * columns * _ITEM_BYTES[started.spec.data_precision]
 
 
 def signature(started: Started) -> Hashable:
@@ -44,14 +65,20 @@ def signature(started: Started) -> Hashable:
     return (
         _frozen_model(spec.model),
         spec.loss,
-        (fit.optimizer.kind, fit.optimizer.nesterov),
-        (fit.batch_size, fit.shuffle, fit.accumulation_steps),
+        _fit_signature(fit),
+        None if spec.validation is None else (spec.validation.metrics, spec.validation.early_stopping),
         (spec.init, spec.precision),
         (len(started.feature_columns), len(started.target_columns)),
         None if started.classes is None else len(started.classes),
         max(started.rows - 1, 0).bit_length(),
         math.floor(math.log(estimated_seconds(started), _EFFORT_STEP)),
     )
+
+
+def _fit_signature(fit: Fit) -> Hashable:
+    if not isinstance(fit, GradientFit):
+        return fit
+    return (fit.optimizer.kind, fit.optimizer.nesterov, fit.batch_size, fit.shuffle, fit.accumulation_steps)
 
 
 def _frozen_model(model: Model) -> Hashable:

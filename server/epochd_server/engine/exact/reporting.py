@@ -1,0 +1,134 @@
+"""Between the exact fits and the observer who listens: collects, paces, stops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochd_server.engine.chain import Chain, unpack
+from epochd_server.engine.exact.task import Doubles, ExactTask, Statistics
+from epochd_server.engine.reporting import LOG_INTERVAL, POLL_INTERVAL
+from epochd_server.engine.task import EndBatch, Integers, LogBatch, MemberState, Observer
+
+
+class ExactReporter:
+    """Collects what the fits report and hands it to the observer in batches.
+
+    Args:
+        task: What is fitted.
+        chain: Where the parameters lie in flat vectors.
+        observer: Who is told.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(self, task: ExactTask, chain: Chain, observer: Observer, clock: Callable[[], float]) -> None:
+        self._task = task
+        self._chain = chain
+        self._observer = observer
+        self._clock = clock
+        self._points: list[tuple[Integers, Integers, Doubles, Doubles]] = []
+        self._snapshots: list[Doubles | None] = []
+        self._stopped: frozenset[int] = frozenset()
+        self._polled_at = -np.inf
+        self._flushed_at = clock()
+
+    def log(
+        self,
+        members: Integers,
+        epochs: Integers,
+        losses: Doubles,
+        steps: Doubles,
+        flat: Doubles | None = None,
+    ) -> None:
+        """Takes an iteration of members, [M] each, and their parameters [M, P] after it where some log them.
+
+        Args:
+            members: Who they are.
+            epochs: Their iterations, from 0.
+            losses: Mean losses before the iterations' updates.
+            steps: Lengths of the updates, in parts of a full one.
+            flat: Parameters after the updates.
+        """
+        asked = epochs % self._task.log_every[members] == 0
+        if asked.any():
+            self._points.append((members[asked], epochs[asked], losses[asked], steps[asked]))
+            self._snapshots.append(None if flat is None else flat[asked])
+        if self._clock() - self._flushed_at >= LOG_INTERVAL:
+            self.flush()
+
+    @property
+    def logs_parameters(self) -> bool:
+        """Whether any member's logs hold parameters."""
+        return bool(self._task.log_parameters.any())
+
+    def end(
+        self,
+        members: Integers,
+        states: Integers,
+        epochs: Integers,
+        losses: Doubles,
+        flat: Doubles,
+        statistics: Statistics,
+    ) -> None:
+        """Takes members that ended, [M] each, with their parameters [M, P]; tells the observer at once."""
+        if not len(members):
+            return
+        self.flush()
+        self._observer.ended(
+            EndBatch(
+                members=members,
+                states=states,
+                epochs_done=epochs,
+                final_losses=losses,
+                parameters=unpack(flat.astype(self._task.dtype), self._chain.slots),
+                messages=[None] * len(members),
+                validation_losses=np.full(len(members), np.nan),
+                metrics=np.empty((len(members), 0)),
+                best_epochs=np.full(len(members), -1),
+                statistics=dict(statistics),
+            )
+        )
+
+    def stopped(self) -> frozenset[int]:
+        """The members that the observer wants stopped, at most :data:`POLL_INTERVAL` old."""
+        now = self._clock()
+        if now - self._polled_at >= POLL_INTERVAL:
+            self._stopped = frozenset(self._observer.stopped_members())
+            self._polled_at = now
+        return self._stopped
+
+    def stop(self, members: Integers, epochs: Integers, flat: Doubles) -> None:
+        """Ends members as stopped, [M] each, with their parameters [M, P]."""
+        states = np.full(len(members), MemberState.STOPPED, np.int64)
+        self.end(members, states, epochs, np.full(len(members), np.nan), flat, {})
+
+    def flush(self) -> None:
+        """Tells the observer of the iterations that were collected."""
+        self._flushed_at = self._clock()
+        if not self._points:
+            return
+        members, epochs, losses, steps = (
+            np.concatenate(column) for column in zip(*self._points, strict=True)
+        )
+        batch = LogBatch(
+            members=members,
+            epochs=epochs,
+            losses=losses,
+            lrs=steps,
+            rows_per_second=np.zeros(len(members)),
+            parameters=self._named(members),
+        )
+        self._points, self._snapshots = [], []
+        self._observer.logs(batch)
+
+    def _named(self, members: Integers) -> list[dict[str, NDArray[np.floating]] | None] | None:
+        if all(snapshot is None for snapshot in self._snapshots):
+            return None
+        wanted = self._task.log_parameters[members].tolist()
+        rows = [row for snapshot in self._snapshots if snapshot is not None for row in snapshot]
+        return [
+            unpack(row.astype(self._task.dtype), self._chain.slots) if logs else None
+            for row, logs in zip(rows, wanted, strict=True)
+        ]
