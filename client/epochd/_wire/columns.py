@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,15 @@ from epochd._wire.tensors import as_array, data_type, wire_array
 from epochd.errors import invalid
 from epochd.v1 import tensor_pb2
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A named column; ``values`` has one dimension and is numeric, boolean, or an object array of str."""
+    """A named column.
+
+    ``values`` has one dimension and is numeric, boolean, datetime64[us], or an object array of str and None.
+    """
 
     name: str
     values: NDArray[Any]
@@ -31,13 +37,17 @@ class Column:
         """About how many bytes the column has as a message."""
         if not self.is_text:
             return self.values.nbytes
-        return sum(map(len, self.values)) + 3 * len(self.values)
+        return sum(len(text) for text in self.values if text is not None) + 3 * len(self.values)
 
     def encode(self, start: int = 0, stop: int | None = None) -> tensor_pb2.Column:
         """The message of the rows from ``start`` to ``stop``."""
         values = self.values[start:stop]
         if self.is_text:
-            return tensor_pb2.Column(name=self.name, strings=tensor_pb2.Strings(values=values))
+            return self._encode_texts(values)
+        if values.dtype.kind == "M":
+            micros = tensor_pb2.Timestamps(microseconds=values.view(np.int64))
+            missing = np.flatnonzero(np.isnat(values))
+            return tensor_pb2.Column(name=self.name, timestamps=micros, missing_rows=missing)
         tensor = tensor_pb2.Tensor(
             dtype=data_type(values.dtype.name),
             shape=values.shape,
@@ -45,14 +55,23 @@ class Column:
         )
         return tensor_pb2.Column(name=self.name, tensor=tensor)
 
+    def _encode_texts(self, values: NDArray[Any]) -> tensor_pb2.Column:
+        try:
+            return tensor_pb2.Column(name=self.name, strings=tensor_pb2.Strings(values=values))
+        except TypeError:  # None among them, which is seldom
+            missing = [row for row, text in enumerate(values) if text is None]
+            texts = tensor_pb2.Strings(values=["" if text is None else text for text in values])
+            return tensor_pb2.Column(name=self.name, strings=texts, missing_rows=missing)
+
 
 def make_column(name: str, values: Any) -> Column:
     """A column of a list, array, Series or Arrow array.
 
-    Missing numbers become NaN, booleans with missing values floats. A single value is a column of one row.
+    Missing numbers become NaN, booleans with missing values floats, missing texts None. Times are converted to UTC.
+    A single value is a column of one row.
 
     Raises:
-        InvalidArgument: When the values are no column, mix text and numbers, lack a text, or are dates or objects.
+        InvalidArgument: When the values are no column, mix text and numbers, or are durations or objects.
     """
     if isinstance(values, list | tuple) and any(isinstance(value, str) for value in values):
         values = np.asarray(values, dtype=object)  # NumPy would turn numbers among texts into texts
@@ -65,8 +84,10 @@ def make_column(name: str, values: Any) -> Column:
         array = _from_objects(name, array)
     if array.dtype.kind == "O":
         return Column(name, array)
-    if array.dtype.kind in "mM":
-        raise invalid(name, "holds dates or times; turn them into numbers, such as days since a date")
+    if array.dtype.kind == "M":
+        return Column(name, array.astype("M8[us]"))
+    if array.dtype.kind == "m":
+        raise invalid(name, "holds durations; turn them into numbers, such as seconds")
     try:
         return Column(name, wire_array(array))
     except TypeError as error:
@@ -80,10 +101,11 @@ def _from_objects(name: str, array: NDArray[Any]) -> NDArray[Any]:
     missing = np.fromiter((_is_missing(value) for value in array), dtype=bool, count=len(array))
     texts = [isinstance(value, str) for value in array[~missing]]
     if texts and all(texts):
-        if missing.any():
-            row = int(missing.argmax())
-            raise invalid(name, f"lacks a text in row {row}; fill it (such as with '') or drop the row")
-        return np.asarray([str(value) for value in array], dtype=object)
+        filled = np.empty(len(array), dtype=object)
+        filled[:] = [None if gone else str(value) for value, gone in zip(array, missing, strict=True)]
+        return filled
+    if not missing.all() and all(isinstance(value, date) for value in array[~missing]):
+        return _times(array, missing)
     if any(texts):
         raise invalid(name, "mixes text and numbers; make it one of them")
     if not missing.any() and all(isinstance(value, bool | np.bool_) for value in array):
@@ -92,6 +114,21 @@ def _from_objects(name: str, array: NDArray[Any]) -> NDArray[Any]:
         return np.fromiter(_numbers(array, missing), dtype=np.float64, count=len(array))
     except (TypeError, ValueError):
         raise invalid(name, "must hold numbers, booleans or text") from None
+
+
+def _times(array: NDArray[Any], missing: NDArray[np.bool_]) -> NDArray[Any]:
+    """Dates and datetimes in UTC; those without a zone are taken as they are."""
+    times = [
+        np.datetime64("NaT") if gone else np.datetime64(_utc(value), "us")
+        for value, gone in zip(array, missing, strict=True)
+    ]
+    return np.array(times, "M8[us]")
+
+
+def _utc(value: date) -> date:
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return _EPOCH.replace(tzinfo=None) + (value - _EPOCH)
+    return value
 
 
 def _numbers(array: NDArray[Any], missing: NDArray[np.bool_]) -> Iterator[float]:

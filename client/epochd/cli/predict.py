@@ -63,7 +63,7 @@ def predict(
     with session.client() as client:
         found = client.model(model)
         route = _route(found, member, unknown)
-        used = tables.select(table, (*found.key_columns, *found.features), data)
+        used = tables.select(table, (*found.key_columns, *found.inputs), data)
         named = tables.select(table, () if member else found.key_columns, data)
         predicted = _columns(found, used or table, probabilities, route)
     columns = {name: list(values) for name, values in named.items()} | predicted

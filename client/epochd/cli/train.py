@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import epochd
-from epochd.cli import keys, specs, tables
+from epochd.cli import keys, preprocessing, specs, tables
 from epochd.cli.following import follow
 from epochd.cli.session import of
 
@@ -31,6 +31,14 @@ def train(
             metavar="COLUMNS", help="Columns to learn from. Default: all others.", rich_help_panel=_DATA
         ),
     ] = "",
+    preprocess: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="auto|COLUMNS=STEPS",
+            help="How columns become features: auto, or age=impute:fill=median+standardize; may be repeated.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
     group_by: Annotated[
         str,
         typer.Option(
@@ -136,6 +144,7 @@ def train(
         --model 32,relu,out --optimizer adam --batch-size 32 --seed 1
     epochd train data.csv --target y --module Net --arg width=64
     epochd train data.csv --target y --json | jq .loss
+    epochd train people.csv --target income --preprocess auto --preprocess city=one_hot:unseen=other
     epochd train sales.csv --target sales --group-by store --name sales
     epochd train data.csv --target y --sweep lr=0.1,0.01 --sweep seed=1,2,3
     ```
@@ -147,6 +156,7 @@ def train(
         "weight": weight or None,
         **_many(table, _names(group_by), keys.sweep(sweep or ()), log_member or ()),
         "features": _names(features) or None,
+        "preprocess": preprocessing.preprocess(preprocess or ()),
         "model": specs.module(module, arg or [], init) if module else specs.model(model, init),
         "loss": specs.loss(loss),
         "optimizer": specs.optimizer(optimizer, lr),

@@ -22,45 +22,46 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from epochd.v1 import preprocessing_pb2 as epochd_dot_v1_dot_preprocessing__pb2
 from epochd.v1 import tensor_pb2 as epochd_dot_v1_dot_tensor__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65pochd/v1/datasets.proto\x12\tepochd.v1\x1a\x16\x65pochd/v1/tensor.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x01\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x03\x12)\n\x07\x63olumns\x18\x03 \x03(\x0b\x32\x18.epochd.v1.DatasetColumn\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"A\n\rDatasetColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x05\x64type\x18\x02 \x01(\x0e\x32\x13.epochd.v1.DataType\"b\n\x12\x42\x65ginUploadRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12(\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x18.epochd.v1.DatasetFormat\"S\n\x13\x42\x65ginUploadResponse\x12#\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.epochd.v1.Dataset\x12\x17\n\x0f\x63ommitted_bytes\x18\x02 \x01(\x03\"Y\n\x14UploadDatasetRequest\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.epochd.v1.UploadHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"l\n\x0cUploadHeader\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12(\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x18.epochd.v1.DatasetFormat\x12\x0e\n\x06offset\x18\x04 \x01(\x03\"<\n\x15UploadDatasetResponse\x12#\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.epochd.v1.Dataset\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x12GetDatasetResponse\x12#\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.epochd.v1.Dataset\"<\n\x13ListDatasetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"U\n\x14ListDatasetsResponse\x12$\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x12.epochd.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteDatasetResponse*\x98\x01\n\rDatasetFormat\x12\x1e\n\x1a\x44\x41TASET_FORMAT_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44\x41TASET_FORMAT_TABLES\x10\x01\x12\x16\n\x12\x44\x41TASET_FORMAT_CSV\x10\x02\x12\x1a\n\x16\x44\x41TASET_FORMAT_PARQUET\x10\x03\x12\x18\n\x14\x44\x41TASET_FORMAT_ARROW\x10\x04\x32\x9e\x03\n\x08\x44\x61tasets\x12L\n\x0b\x42\x65ginUpload\x12\x1d.epochd.v1.BeginUploadRequest\x1a\x1e.epochd.v1.BeginUploadResponse\x12T\n\rUploadDataset\x12\x1f.epochd.v1.UploadDatasetRequest\x1a .epochd.v1.UploadDatasetResponse(\x01\x12I\n\nGetDataset\x12\x1c.epochd.v1.GetDatasetRequest\x1a\x1d.epochd.v1.GetDatasetResponse\x12O\n\x0cListDatasets\x12\x1e.epochd.v1.ListDatasetsRequest\x1a\x1f.epochd.v1.ListDatasetsResponse\x12R\n\rDeleteDataset\x12\x1f.epochd.v1.DeleteDatasetRequest\x1a .epochd.v1.DeleteDatasetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65pochd/v1/datasets.proto\x12\tepochd.v1\x1a\x1d\x65pochd/v1/preprocessing.proto\x1a\x16\x65pochd/v1/tensor.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x01\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x03\x12)\n\x07\x63olumns\x18\x03 \x03(\x0b\x32\x18.epochd.v1.DatasetColumn\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"f\n\rDatasetColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x05\x64type\x18\x02 \x01(\x0e\x32\x13.epochd.v1.DataType\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.epochd.v1.ColumnKind\"b\n\x12\x42\x65ginUploadRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12(\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x18.epochd.v1.DatasetFormat\"S\n\x13\x42\x65ginUploadResponse\x12#\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.epochd.v1.Dataset\x12\x17\n\x0f\x63ommitted_bytes\x18\x02 \x01(\x03\"Y\n\x14UploadDatasetRequest\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.epochd.v1.UploadHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"l\n\x0cUploadHeader\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12(\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x18.epochd.v1.DatasetFormat\x12\x0e\n\x06offset\x18\x04 \x01(\x03\"<\n\x15UploadDatasetResponse\x12#\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.epochd.v1.Dataset\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x12GetDatasetResponse\x12#\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.epochd.v1.Dataset\"<\n\x13ListDatasetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"U\n\x14ListDatasetsResponse\x12$\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x12.epochd.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteDatasetResponse*\x98\x01\n\rDatasetFormat\x12\x1e\n\x1a\x44\x41TASET_FORMAT_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44\x41TASET_FORMAT_TABLES\x10\x01\x12\x16\n\x12\x44\x41TASET_FORMAT_CSV\x10\x02\x12\x1a\n\x16\x44\x41TASET_FORMAT_PARQUET\x10\x03\x12\x18\n\x14\x44\x41TASET_FORMAT_ARROW\x10\x04\x32\x9e\x03\n\x08\x44\x61tasets\x12L\n\x0b\x42\x65ginUpload\x12\x1d.epochd.v1.BeginUploadRequest\x1a\x1e.epochd.v1.BeginUploadResponse\x12T\n\rUploadDataset\x12\x1f.epochd.v1.UploadDatasetRequest\x1a .epochd.v1.UploadDatasetResponse(\x01\x12I\n\nGetDataset\x12\x1c.epochd.v1.GetDatasetRequest\x1a\x1d.epochd.v1.GetDatasetResponse\x12O\n\x0cListDatasets\x12\x1e.epochd.v1.ListDatasetsRequest\x1a\x1f.epochd.v1.ListDatasetsResponse\x12R\n\rDeleteDataset\x12\x1f.epochd.v1.DeleteDatasetRequest\x1a .epochd.v1.DeleteDatasetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'epochd.v1.datasets_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATASETFORMAT']._serialized_start=1070
-  _globals['_DATASETFORMAT']._serialized_end=1222
-  _globals['_DATASET']._serialized_start=97
-  _globals['_DATASET']._serialized_end=246
-  _globals['_DATASETCOLUMN']._serialized_start=248
-  _globals['_DATASETCOLUMN']._serialized_end=313
-  _globals['_BEGINUPLOADREQUEST']._serialized_start=315
-  _globals['_BEGINUPLOADREQUEST']._serialized_end=413
-  _globals['_BEGINUPLOADRESPONSE']._serialized_start=415
-  _globals['_BEGINUPLOADRESPONSE']._serialized_end=498
-  _globals['_UPLOADDATASETREQUEST']._serialized_start=500
-  _globals['_UPLOADDATASETREQUEST']._serialized_end=589
-  _globals['_UPLOADHEADER']._serialized_start=591
-  _globals['_UPLOADHEADER']._serialized_end=699
-  _globals['_UPLOADDATASETRESPONSE']._serialized_start=701
-  _globals['_UPLOADDATASETRESPONSE']._serialized_end=761
-  _globals['_GETDATASETREQUEST']._serialized_start=763
-  _globals['_GETDATASETREQUEST']._serialized_end=796
-  _globals['_GETDATASETRESPONSE']._serialized_start=798
-  _globals['_GETDATASETRESPONSE']._serialized_end=855
-  _globals['_LISTDATASETSREQUEST']._serialized_start=857
-  _globals['_LISTDATASETSREQUEST']._serialized_end=917
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=919
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=1004
-  _globals['_DELETEDATASETREQUEST']._serialized_start=1006
-  _globals['_DELETEDATASETREQUEST']._serialized_end=1042
-  _globals['_DELETEDATASETRESPONSE']._serialized_start=1044
-  _globals['_DELETEDATASETRESPONSE']._serialized_end=1067
-  _globals['_DATASETS']._serialized_start=1225
-  _globals['_DATASETS']._serialized_end=1639
+  _globals['_DATASETFORMAT']._serialized_start=1138
+  _globals['_DATASETFORMAT']._serialized_end=1290
+  _globals['_DATASET']._serialized_start=128
+  _globals['_DATASET']._serialized_end=277
+  _globals['_DATASETCOLUMN']._serialized_start=279
+  _globals['_DATASETCOLUMN']._serialized_end=381
+  _globals['_BEGINUPLOADREQUEST']._serialized_start=383
+  _globals['_BEGINUPLOADREQUEST']._serialized_end=481
+  _globals['_BEGINUPLOADRESPONSE']._serialized_start=483
+  _globals['_BEGINUPLOADRESPONSE']._serialized_end=566
+  _globals['_UPLOADDATASETREQUEST']._serialized_start=568
+  _globals['_UPLOADDATASETREQUEST']._serialized_end=657
+  _globals['_UPLOADHEADER']._serialized_start=659
+  _globals['_UPLOADHEADER']._serialized_end=767
+  _globals['_UPLOADDATASETRESPONSE']._serialized_start=769
+  _globals['_UPLOADDATASETRESPONSE']._serialized_end=829
+  _globals['_GETDATASETREQUEST']._serialized_start=831
+  _globals['_GETDATASETREQUEST']._serialized_end=864
+  _globals['_GETDATASETRESPONSE']._serialized_start=866
+  _globals['_GETDATASETRESPONSE']._serialized_end=923
+  _globals['_LISTDATASETSREQUEST']._serialized_start=925
+  _globals['_LISTDATASETSREQUEST']._serialized_end=985
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=987
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=1072
+  _globals['_DELETEDATASETREQUEST']._serialized_start=1074
+  _globals['_DELETEDATASETREQUEST']._serialized_end=1110
+  _globals['_DELETEDATASETRESPONSE']._serialized_start=1112
+  _globals['_DELETEDATASETRESPONSE']._serialized_end=1135
+  _globals['_DATASETS']._serialized_start=1293
+  _globals['_DATASETS']._serialized_end=1707
 # @@protoc_insertion_point(module_scope)

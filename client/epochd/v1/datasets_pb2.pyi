@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from epochd.v1 import preprocessing_pb2 as _preprocessing_pb2
 from epochd.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -103,19 +104,23 @@ class DatasetColumn(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     DTYPE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The column's name."""
     dtype: _tensor_pb2.DataType.ValueType
-    """Element type of a numeric column; unset for text."""
+    """Element type of a numeric column; unset for text and timestamps."""
+    kind: _preprocessing_pb2.ColumnKind.ValueType
+    """What the column holds."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         dtype: _tensor_pb2.DataType.ValueType = ...,
+        kind: _preprocessing_pb2.ColumnKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtype", b"dtype", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtype", b"dtype", "kind", b"kind", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

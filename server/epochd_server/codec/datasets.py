@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from epochd.v1 import datasets_pb2 as pb
 from epochd.v1 import tensor_pb2 as pb_tensor
+from epochd_server.codec.preprocessing import encode_kind
 from epochd_server.codec.tensors import NUMBERS
 from epochd_server.codec.times import encode_time
 from epochd_server.domain.datasets import Dataset, DatasetColumn, DatasetFormat
@@ -46,5 +47,5 @@ def encode_dataset(dataset: Dataset) -> pb.Dataset:
 
 
 def _encode_column(column: DatasetColumn) -> pb.DatasetColumn:
-    dtype = pb_tensor.DATA_TYPE_UNSPECIFIED if column.dtype is None else NUMBERS[column.dtype]
-    return pb.DatasetColumn(name=column.name, dtype=dtype)
+    dtype = NUMBERS.get(column.dtype or "", pb_tensor.DATA_TYPE_UNSPECIFIED)
+    return pb.DatasetColumn(name=column.name, dtype=dtype, kind=encode_kind(column.kind))

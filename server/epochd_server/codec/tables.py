@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +74,26 @@ def wrong_name(name: str) -> str | None:
 
 
 def _decode_column(index: int, message: pb.Column, violations: Violations) -> Column:
-    return Column(message.name, _decode_values(index, message, violations))
+    values = _decode_values(index, message, violations)
+    if message.missing_rows:
+        values = _without(index, values, message.missing_rows, violations)
+    return Column(message.name, values)
+
+
+def _without(
+    index: int, values: NDArray[np.generic], missing: Sequence[int], violations: Violations
+) -> NDArray[np.generic]:
+    """The values with None, NaT or NaN in some rows; integers and truth values become float64 for it."""
+    rows = np.array(missing, np.int64)
+    if values.ndim != 1:  # which is told already
+        return values
+    if rows.min() < 0 or rows.max() >= len(values) or (np.diff(rows) <= 0).any():
+        rule = f"must be ascending rows, counted from 0, of the {len(values)} there are"
+        violations.add(f"columns[{index}].missing_rows", rule)
+        return values
+    filled = values.astype(np.float64) if values.dtype.kind in "iub" else values.copy()
+    filled[rows] = _MISSING[filled.dtype.kind]
+    return filled
 
 
 def _decode_values(index: int, message: pb.Column, violations: Violations) -> NDArray[np.generic]:
@@ -87,8 +108,11 @@ def _decode_values(index: int, message: pb.Column, violations: Violations) -> ND
         case "tensor":
             with violations.within(f"columns[{index}].tensor"):
                 return _decode_vector(message.tensor, violations)
+        case "timestamps":
+            return np.array(message.timestamps.microseconds, np.int64).view("M8[us]")
         case None:
-            violations.add(f"columns[{index}].values", "must be set: numbers, strings or tensor")
+            rule = "must be set: numbers, strings, tensor or timestamps"
+            violations.add(f"columns[{index}].values", rule)
             return _NOTHING
 
 
@@ -112,3 +136,4 @@ def _check_lengths(columns: Sequence[Column], violations: Violations) -> None:
 
 
 _NOTHING: NDArray[np.generic] = np.empty(0)
+_MISSING: Mapping[str, Any] = MappingProxyType({"O": None, "f": np.nan, "M": np.datetime64("NaT")})

@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from epochd_server.domain.data import ColumnKind, kind_of_dtype
+
 _NUMPY_NAMES = {
     pa.bool_(): "bool",
     pa.int8(): "int8",
@@ -18,10 +20,13 @@ _NUMPY_NAMES = {
     pa.float16(): "float16",
     pa.float32(): "float32",
     pa.float64(): "float64",
+    pa.timestamp("us"): "datetime64[us]",
 }
-"""The numeric types that are stored; text is stored as ``string``."""
-ARROW_TYPES = {name: arrow_type for arrow_type, name in _NUMPY_NAMES.items()}
-"""numpy's name → Arrow type."""
+"""The types that are stored besides text, which is ``string``; timestamps are in UTC."""
+_NO_TIME = np.iinfo(np.int64).min
+"""NaT."""
+ARROW_TYPES = {name: type_ for type_, name in _NUMPY_NAMES.items() if not pa.types.is_timestamp(type_)}
+"""Of numbers: numpy's name → Arrow type."""
 
 
 def numpy_name(stored: pa.DataType) -> str | None:
@@ -29,11 +34,24 @@ def numpy_name(stored: pa.DataType) -> str | None:
     return _NUMPY_NAMES.get(stored)
 
 
+def kind_of(stored: pa.DataType) -> ColumnKind:
+    """What a stored column holds."""
+    name = numpy_name(stored)
+    return ColumnKind.TEXT if name is None else kind_of_dtype(np.dtype(name))
+
+
+def is_text(stored: pa.DataType) -> bool:
+    """Whether a stored column holds text."""
+    return numpy_name(stored) is None
+
+
 def to_numpy(array: pa.Array) -> NDArray[Any]:
     """A column of numbers as NumPy has it, without a copy where that is possible; missing ones are NaN.
 
     pyarrow's own conversion imports pandas where that is installed, which takes a worker a second.
     """
+    if pa.types.is_timestamp(array.type):
+        return np.from_dlpack(array.cast(pa.int64()).fill_null(_NO_TIME)).view("M8[us]")
     if pa.types.is_boolean(array.type) and not array.null_count:
         return np.from_dlpack(array.cast(pa.uint8())).view(np.bool_)
     if array.null_count:
@@ -46,6 +64,9 @@ def from_numpy(values: NDArray[np.generic]) -> pa.Array:
     """Numbers as an Arrow array, without a copy where that is possible; see :func:`to_numpy`."""
     if values.dtype == np.bool_:
         return from_numpy(values.view(np.uint8)).cast(pa.bool_())
+    if values.dtype.kind == "M":
+        micros = values.astype("M8[us]", copy=False).view(np.int64)
+        return pa.array(micros, pa.timestamp("us"), mask=micros == _NO_TIME)
     buffer = pa.py_buffer(np.ascontiguousarray(values))
     return pa.Array.from_buffers(ARROW_TYPES[values.dtype.name], len(values), [None, buffer])
 
@@ -64,6 +85,8 @@ def storable(given: pa.DataType) -> pa.DataType | None:
         return pa.int64()
     if pa.types.is_decimal(given) or pa.types.is_null(given):
         return pa.float64()
+    if pa.types.is_timestamp(given) or pa.types.is_date(given):
+        return pa.timestamp("us")
     return given if given in _NUMPY_NAMES else None
 
 

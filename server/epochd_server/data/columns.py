@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.data.texts import encode_texts
-from epochd_server.domain.data import ColumnRoles, Table, TensorPair, default_names
+from epochd_server.domain.data import Column, ColumnKind, ColumnRoles, Table, TensorPair, default_names
 
 TABLE = "data.table"
 FEATURES = "data.tensors.features"
@@ -38,6 +38,9 @@ class Columns(Protocol):
     def column_field(self, index: int) -> str:
         """Path of a column in a TrainRequest, such as ``data.table.columns[3]``."""
 
+    def kind(self, index: int) -> ColumnKind:
+        """What a column holds."""
+
     def is_text(self, index: int) -> bool:
         """Whether a column holds text."""
 
@@ -45,7 +48,7 @@ class Columns(Protocol):
         """Whether a column holds integers or truth values; some may be missing."""
 
     def values(self, index: int) -> NDArray[np.generic]:
-        """[N]; text as dtype object, None where it is missing; missing numbers as NaN."""
+        """[N]; text as dtype object, None where it is missing; missing numbers as NaN; times as datetime64[us]."""
 
     def codes(self, index: int) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
         """A text column as numbers, as :func:`~epochd_server.data.texts.encode_texts` has it.
@@ -72,6 +75,10 @@ class TableColumns:
     def column_field(self, index: int) -> str:
         """Path of a column in a TrainRequest."""
         return f"{TABLE}.columns[{index}]"
+
+    def kind(self, index: int) -> ColumnKind:
+        """What a column holds."""
+        return self._columns[index].kind
 
     def is_text(self, index: int) -> bool:
         """Whether a column holds text."""
@@ -112,6 +119,10 @@ class TensorColumns:
     def column_field(self, index: int) -> str:
         """Path of the tensor that a column is in."""
         return FEATURES if index < self._split else TARGETS
+
+    def kind(self, index: int) -> ColumnKind:
+        """Numbers, integers or truth values."""
+        return Column("", self.values(index)).kind
 
     def is_text(self, index: int) -> bool:
         """False: tensors hold numbers."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from epochd_server.data.columns import Columns
 from epochd_server.data.fitness import FEATURE_NOT_FINITE, UnusableRows
+from epochd_server.domain.data import ColumnKind
 from epochd_server.domain.errors import Violations
 from epochd_server.domain.specs import Precision
 
@@ -42,11 +43,8 @@ def prepare_features(
     Returns:
         None where there are violations.
     """
-    texts = [index for index in indices if columns.is_text(index)]
-    if texts:
-        numeric = [index for index in indices if index not in set(texts)]
-        _report_texts(columns, texts, violations)
-        check_features(columns, numeric, precision, violations, unusable)
+    if not all(_is_numeric(columns, index) for index in indices):
+        check_features(columns, indices, precision, violations, unusable)
         return None
     matrix = np.empty((columns.rows, len(indices)), dtype=float_type(precision))
     with np.errstate(over="ignore"):
@@ -70,15 +68,15 @@ def check_features(
     unusable: UnusableRows | None = None,
 ) -> None:
     """Reports what :func:`prepare_features` would, in the memory of one column."""
-    _report_texts(columns, [index for index in indices if columns.is_text(index)], violations)
+    numeric = [index for index in indices if _is_numeric(columns, index)]
+    _report_others(columns, [index for index in indices if not _is_numeric(columns, index)], violations)
     if unusable is not None:
-        for index in indices:
-            if not columns.is_text(index):
-                unusable.add(FEATURE_NOT_FINITE, not_finite(columns.values(index), precision))
+        for index in numeric:
+            unusable.add(FEATURE_NOT_FINITE, not_finite(columns.values(index), precision))
         return
     reported = 0
-    for index in indices:
-        problem = None if columns.is_text(index) else wrong_value(columns.values(index), precision)
+    for index in numeric:
+        problem = wrong_value(columns.values(index), precision)
         if problem is None:
             continue
         reported += 1
@@ -109,11 +107,19 @@ def wrong_value(values: NDArray[np.generic], precision: Precision) -> str | None
     return f"is {shown} in row {row}{more}, counting from 0; every value must be finite"
 
 
-def _report_texts(columns: Columns, texts: Sequence[int], violations: Violations) -> None:
-    for index in texts[:_MAX_REPORTED]:
+def _is_numeric(columns: Columns, index: int) -> bool:
+    return columns.kind(index) not in _OTHERS
+
+
+def _report_others(columns: Columns, others: Sequence[int], violations: Violations) -> None:
+    for index in others[:_MAX_REPORTED]:
         violations.add(
             columns.column_field(index),
-            f"feature {columns.names[index]!r} is text; features must be numbers: encode it or leave it out",
+            f"feature {columns.names[index]!r} {_OTHERS[columns.kind(index)]}; features must be numbers: "
+            'preprocess "auto" would make some of it; else encode it or leave it out',
         )
-    if len(texts) > _MAX_REPORTED:
-        violations.add(columns.field, f"{len(texts) - _MAX_REPORTED} more features are text")
+    if len(others) > _MAX_REPORTED:
+        violations.add(columns.field, f"{len(others) - _MAX_REPORTED} more features are text or timestamps")
+
+
+_OTHERS = {ColumnKind.TEXT: "is text", ColumnKind.TIMESTAMP: "is a timestamp"}

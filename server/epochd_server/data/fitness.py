@@ -64,7 +64,7 @@ def unfit_members(
     if counted is not None:
         found.append((NO_WEIGHT, ~assignment.where(counted)))
     if labels is not None:
-        found.append((ONE_CLASS_ONLY, ~_has_two_classes(assignment, labels.reshape(-1), counted)))
+        found.append((ONE_CLASS_ONLY, ~members_with_two_classes(assignment, labels.reshape(-1), counted)))
     reasons: dict[int, str] = {}
     for reason, members in found:
         for member in np.flatnonzero(members).tolist():
@@ -78,10 +78,16 @@ def described(reasons: Mapping[int, str]) -> str:
     return ", ".join(f"{reason} ({count:,} member{'s' * (count > 1)})" for reason, count in counts)
 
 
-def _has_two_classes(
+def members_with_two_classes(
     assignment: Assignment, labels: NDArray[np.generic], counted: NDArray[np.bool_] | None
 ) -> NDArray[np.bool_]:
-    """Bool [K]: members with two classes among their rows, of those that count."""
+    """Bool [K]: members with two classes among their rows, of those that count.
+
+    Args:
+        assignment: The member of each row.
+        labels: [N]
+        counted: Bool [N]; None is all.
+    """
     rows = slice(None) if counted is None else counted
     members, seen = assignment.members[rows], labels[rows]
     # One class of each member, whichever was written last; a row that has another makes two.

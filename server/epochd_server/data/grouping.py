@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.data.columns import Columns
-from epochd_server.domain.data import quoted
+from epochd_server.domain.data import ColumnKind, quoted
 from epochd_server.domain.errors import Violations
 from epochd_server.domain.fleets import Key, Keys
 
@@ -126,7 +126,8 @@ def _rank(columns: Columns, index: int, violations: Violations) -> _Ranked | Non
     if columns.is_text(index):
         return _rank_texts(columns, index, violations)
     if not columns.is_integer(index):
-        problem = f"key {name!r} holds floating-point numbers; keys are text or integers"
+        held = "timestamps" if columns.kind(index) is ColumnKind.TIMESTAMP else "floating-point numbers"
+        problem = f"key {name!r} holds {held}; keys are text or integers"
         violations.add(field, problem)
         return None
     values = columns.values(index)

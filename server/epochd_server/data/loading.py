@@ -17,17 +17,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import ipc
 
-from epochd_server.data.arrow_types import from_numpy, numpy_name, to_numpy
+from epochd_server.data.arrow_types import from_numpy, is_text, kind_of, numpy_name, to_numpy
 from epochd_server.data.features import prepare_features
 from epochd_server.data.fitness import UnusableRows
+from epochd_server.data.preprocessing.features import prepare_transformed
 from epochd_server.data.selection import select
 from epochd_server.data.targets import load_targets
 from epochd_server.data.texts import encode_arrow
 from epochd_server.data.weights import prepare_weights
-from epochd_server.domain.data import TrainingArrays
+from epochd_server.domain.data import ColumnKind, TrainingArrays
 from epochd_server.domain.datasets import DatasetColumn, DatasetSummary
 from epochd_server.domain.errors import EpochdError, Reason, Violations
-from epochd_server.domain.specs import TrainingSpec
+from epochd_server.domain.specs import Precision, TrainingSpec
 from epochd_server.domain.work import DatasetFile, RowChoice
 
 DATASET = "data.dataset"
@@ -100,9 +101,13 @@ class ArrowColumns:
         """Path of the dataset: it has no columns in the request."""
         return DATASET
 
+    def kind(self, index: int) -> ColumnKind:
+        """What a column holds."""
+        return kind_of(self._schema.field(index).type)
+
     def is_text(self, index: int) -> bool:
         """Whether a column holds text."""
-        return numpy_name(self._schema.field(index).type) is None
+        return is_text(self._schema.field(index).type)
 
     def is_integer(self, index: int) -> bool:
         """Whether a column holds integers or truth values; some may be missing."""
@@ -171,10 +176,10 @@ def load_training_arrays(file: DatasetFile, spec: TrainingSpec) -> TrainingArray
     violations.raise_if_any()
     # What is unusable in a fleet's rows is known already.
     unusable = None if file.groups is None else UnusableRows()
-    features = prepare_features(columns, selection.features, spec.precision, violations, unusable)
-    weights = prepare_weights(columns, selection.weight, spec.precision, violations, unusable)
+    features = _features(file, columns, selection.features, spec.data_precision, violations, unusable)
+    weights = prepare_weights(columns, selection.weight, spec.data_precision, violations, unusable)
     targets = load_targets(
-        columns, selection.targets, spec.loss, spec.precision, file.classes, is_fleet=file.groups is not None
+        columns, selection.targets, spec.loss, spec.data_precision, file.classes, is_fleet=file.groups is not None
     )
     violations.raise_if_any()
     if features is None:
@@ -183,12 +188,36 @@ def load_training_arrays(file: DatasetFile, spec: TrainingSpec) -> TrainingArray
     return TrainingArrays(
         features=features,
         targets=targets,
-        feature_columns=roles.features,
+        feature_columns=roles.features if file.preprocess is None else file.preprocess.outputs,
         target_columns=roles.targets,
         classes=file.classes,
         groups=file.groups,
         weights=weights,
+        validation=_load_validation(file, spec),
+        folds=file.folds,
     )
+
+
+def _load_validation(file: DatasetFile, spec: TrainingSpec) -> TrainingArrays | None:
+    if isinstance(file.validation, DatasetFile):
+        return load_training_arrays(file.validation, spec)
+    return file.validation
+
+
+def _features(
+    file: DatasetFile,
+    columns: ArrowColumns,
+    indices: Sequence[int],
+    precision: Precision,
+    violations: Violations,
+    unusable: UnusableRows | None,
+) -> NDArray[np.floating] | None:
+    if file.preprocess is None:
+        return prepare_features(columns, indices, precision, violations, unusable)
+    members = None
+    if file.groups is not None:
+        members = np.repeat(np.arange(len(file.groups.offsets) - 1), np.diff(file.groups.offsets))
+    return prepare_transformed(file.preprocess, columns, precision, violations, unusable, members)
 
 
 def _pieces(batches: Sequence[pa.RecordBatch], rows: RowChoice) -> Iterator[_Piece]:

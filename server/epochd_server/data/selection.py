@@ -23,6 +23,7 @@ class Selection:
         targets: Indices of the columns to predict, in order.
         groups: Indices of the key columns, in order; empty where one model is trained.
         weight: Index of the column of row weights, or None.
+        split: Index of the column that decides which rows are held out, or None.
         complete: Whether the roles were free of faults, so that the number of features is what was meant.
     """
 
@@ -30,6 +31,7 @@ class Selection:
     targets: tuple[int, ...]
     groups: tuple[int, ...] = ()
     weight: int | None = None
+    split: int | None = None
     complete: bool
 
     def roles(self, names: Sequence[str]) -> ColumnRoles:
@@ -56,11 +58,12 @@ def select(names: Sequence[str], roles: ColumnRoles, violations: Violations) -> 
     if not roles.targets:
         violations.add("data.target_columns", f"must name one column or more of {quoted(names)}")
     groups = _find(roles.groups, index, "data.group_columns", violations)
-    weight = _find_weight(roles.weight, index, violations)
+    weight = _find_one(roles.weight, index, "data.weight_column", violations)
+    split = _find_one(roles.split, index, "validation.split", violations)
     if roles.features:
         features = _find(roles.features, index, "data.feature_columns", violations)
     else:
-        chosen = {*targets, *groups, weight}
+        chosen = {*targets, *groups, weight, split}
         features = tuple(position for position in range(len(names)) if position not in chosen)
         if not features:
             violations.add("data.feature_columns", "there is no column to learn from besides the targets")
@@ -71,16 +74,19 @@ def select(names: Sequence[str], roles: ColumnRoles, violations: Violations) -> 
         targets=targets,
         groups=groups,
         weight=weight,
+        split=split,
         complete=len(violations.found) == before,
     )
 
 
-def _find_weight(name: str | None, index: Mapping[str, int], violations: Violations) -> int | None:
+def _find_one(
+    name: str | None, index: Mapping[str, int], field: str, violations: Violations
+) -> int | None:
     if name is None:
         return None
     column = index.get(name)
     if column is None:
-        violations.add("data.weight_column", f"{name[:_SHOWN]!r} {_unknown(name, tuple(index))}")
+        violations.add(field, f"{name[:_SHOWN]!r} {_unknown(name, tuple(index))}")
     return column
 
 

@@ -16,6 +16,7 @@ from epochd_server.domain.errors import EpochdError, FieldViolation, InvalidInpu
 FIELD = "data"
 _MAX_REPORTED = 20
 _SHOWN = 64
+_ALLOWED = "numeric, boolean, text or a timestamp"
 
 
 def malformed(*problems: str) -> InvalidInput:
@@ -56,7 +57,7 @@ def stored_schema(given: pa.Schema) -> pa.Schema:
     """
     types = [storable(field.type) for field in given]
     problems = [
-        f"column {field.name[:_SHOWN]!r} is of type {str(field.type)[:_SHOWN]}; it must be numeric, boolean or text"
+        f"column {field.name[:_SHOWN]!r} is of type {str(field.type)[:_SHOWN]}; it must be {_ALLOWED}"
         for field, type_ in zip(given, types, strict=True)
         if type_ is None
     ]
@@ -82,8 +83,10 @@ def to_stored(batch: pa.RecordBatch, schema: pa.Schema, max_bytes: int) -> pa.Re
 def _cast(column: pa.Array, field: pa.Field) -> pa.Array:
     if column.type == field.type:
         return column
+    # Only nanoseconds have more digits than are kept; a longer unit may overflow, and then says so.
+    is_finer = pa.types.is_timestamp(column.type) and column.type.unit == "ns"
     try:
-        return column.cast(field.type)
+        return column.cast(field.type, safe=not is_finer)
     except pa.ArrowInvalid:
         problem = f"column {field.name[:_SHOWN]!r} has a value that {field.type} cannot hold"
         raise malformed(problem) from None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from epochd_server.data.columns import Columns
 from epochd_server.data.features import float_type, not_finite, wrong_value
 from epochd_server.data.fitness import TARGET_NOT_FINITE, UnusableRows
-from epochd_server.domain.data import Classes, quoted
+from epochd_server.domain.data import Classes, ColumnKind, quoted
 from epochd_server.domain.errors import Violations
 from epochd_server.domain.specs import CLASSIFICATION_LOSSES, Loss, LossKind, Precision
 
@@ -51,6 +51,8 @@ def prepare_targets(
         unusable: Fleets: takes the rows whose targets are missing or infinite instead; labels that are missing
             become one of the others.
     """
+    if _report_times(columns, indices, violations):
+        return None
     if loss.kind not in CLASSIFICATION_LOSSES:
         return _regression(columns, indices, precision, violations, unusable)
     if len(indices) > 1:
@@ -232,6 +234,15 @@ def _given_classes(labels: NDArray[np.int64], outputs: int) -> Classes | str:
         f"is {labels[row]} in row {row}, counting from 0; with {outputs} outputs labels are 0 to "
         f"{outputs - 1}; leave out_features unset to have the classes taken from the labels"
     )
+
+
+def _report_times(columns: Columns, indices: Sequence[int], violations: Violations) -> bool:
+    """Reports targets that are timestamps, and whether there are any."""
+    times = [index for index in indices if columns.kind(index) is ColumnKind.TIMESTAMP]
+    for index in times:
+        problem = f"target {columns.names[index]!r} is a timestamp; targets are numbers or class labels"
+        violations.add(columns.column_field(index), problem)
+    return bool(times)
 
 
 def _role_field(columns: Columns) -> str:

@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_FEW = 4_096
+"""Up to so many texts Python is about as fast as Arrow, which takes a while to be imported."""
+
 
 def encode_texts(values: NDArray[np.generic]) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
     """The distinct texts of an array [N] of Python strings (dtype object), and each row's position among them.
@@ -14,10 +17,21 @@ def encode_texts(values: NDArray[np.generic]) -> tuple[NDArray[np.generic], NDAr
     Returns:
         Texts in ascending order of their code points (dtype object), and int64 [N]; -1 where a text is None.
     """
+    if len(values) <= _FEW:
+        return _encode_few(values)
     # Imported here: most servers start without ever needing pyarrow.
     import pyarrow as pa
 
     return encode_arrow(pa.chunked_array([pa.array(values, pa.string())]))
+
+
+def _encode_few(values: NDArray[np.generic]) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
+    given = values.tolist()
+    distinct = sorted({text for text in given if text is not None})
+    numbers = {None: -1, **{text: number for number, text in enumerate(distinct)}}
+    texts: NDArray[np.generic] = np.empty(len(distinct), dtype=object)
+    texts[:] = distinct
+    return texts, np.fromiter(map(numbers.__getitem__, given), np.int64, len(given))
 
 
 def encode_arrow(column: Any) -> tuple[NDArray[np.generic], NDArray[np.int64]]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from epochd_server.data.columns import Columns
 from epochd_server.data.features import float_type
 from epochd_server.data.fitness import WEIGHT_NOT_VALID, UnusableRows
+from epochd_server.domain.data import ColumnKind
 from epochd_server.domain.errors import Violations
 from epochd_server.domain.specs import Precision
 
@@ -39,6 +40,9 @@ def prepare_weights(
     field, name = columns.column_field(index), columns.names[index]
     if columns.is_text(index):
         violations.add(field, f"weight {name!r} is text; weights must be numbers")
+        return None
+    if columns.kind(index) is ColumnKind.TIMESTAMP:
+        violations.add(field, f"weight {name!r} is a timestamp; weights must be numbers")
         return None
     values = columns.values(index)
     with np.errstate(over="ignore"):

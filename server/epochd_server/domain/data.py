@@ -5,8 +5,10 @@ Legend: N rows, d features, t targets.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +16,23 @@ from numpy.typing import NDArray
 from epochd_server.domain.fleets import Groups
 
 
+class ColumnKind(enum.Enum):
+    """What a column holds."""
+
+    NUMBER = "number"
+    INTEGER = "integer"
+    BOOLEAN = "boolean"
+    TEXT = "text"
+    TIMESTAMP = "timestamp"
+
+
 @dataclass(slots=True, eq=False)  # not frozen: a small Predict makes one for each feature
 class Column:
-    """A named column: a one-dimensional numeric or boolean array, or an array of Python strings (dtype object)."""
+    """A named column of one dimension.
+
+    Numbers and truth values have a dtype of their own, missing numbers being NaN. Text is an array of Python strings
+    (dtype object), None where it is missing; times are datetime64[us] in UTC, NaT where they are missing.
+    """
 
     name: str
     values: NDArray[np.generic]
@@ -25,6 +41,26 @@ class Column:
     def is_text(self) -> bool:
         """Whether the column holds strings."""
         return self.values.dtype == object
+
+    @property
+    def kind(self) -> ColumnKind:
+        """What the column holds."""
+        return kind_of_dtype(self.values.dtype)
+
+
+def kind_of_dtype(dtype: np.dtype[Any]) -> ColumnKind:
+    """What a column of a dtype holds."""
+    return _KINDS[dtype.kind]
+
+
+_KINDS = {
+    "f": ColumnKind.NUMBER,
+    "i": ColumnKind.INTEGER,
+    "u": ColumnKind.INTEGER,
+    "b": ColumnKind.BOOLEAN,
+    "O": ColumnKind.TEXT,
+    "M": ColumnKind.TIMESTAMP,
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,12 +102,14 @@ class ColumnRoles:
     Attributes:
         groups: Columns that name the member a row belongs to; empty where one model is trained.
         weight: Column of row weights, or None.
+        split: Column that decides which rows are held out, or None; no feature unless listed.
     """
 
     features: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     weight: str | None = None
+    split: str | None = None
 
 
 DataSource = Table | TensorPair | DatasetReference
@@ -93,6 +131,8 @@ class TrainingArrays:
         classes: None for regression.
         groups: How the rows, then sorted by member, belong to the members of a fleet; None for one model.
         weights: [N] of the training's precision, ≥ 0; None where all rows count alike.
+        validation: Held-out rows, of the same columns, classes and members; None where there are none.
+        folds: Cross-validation: int16 [N], the fold that holds out each row (−1: none does); None otherwise.
     """
 
     features: NDArray[np.floating]
@@ -102,6 +142,8 @@ class TrainingArrays:
     classes: Classes | None = None
     groups: Groups | None = None
     weights: NDArray[np.floating] | None = None
+    validation: TrainingArrays | None = None
+    folds: NDArray[np.int16] | None = None
 
     @property
     def rows(self) -> int:
@@ -110,8 +152,9 @@ class TrainingArrays:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that features and targets take."""
-        return self.features.nbytes + self.targets.nbytes
+        """Bytes that features and targets take, held-out rows included."""
+        held_out = 0 if self.validation is None else self.validation.nbytes
+        return self.features.nbytes + self.targets.nbytes + held_out
 
 
 def default_names(prefix: str, count: int) -> tuple[str, ...]:

@@ -6,6 +6,10 @@ import enum
 from dataclasses import dataclass
 from datetime import datetime
 
+import numpy as np
+
+from epochd_server.domain.data import ColumnKind, kind_of_dtype
+
 
 class DatasetFormat(enum.Enum):
     """How uploaded bytes hold a table; see the proto for the meaning of each."""
@@ -22,11 +26,16 @@ class DatasetColumn:
 
     Attributes:
         name: The column's name.
-        dtype: numpy's name of the element type, such as ``float64`` or ``bool``; None for text.
+        dtype: numpy's name of the element type, such as ``float64`` or ``datetime64[us]``; None for text.
     """
 
     name: str
     dtype: str | None
+
+    @property
+    def kind(self) -> ColumnKind:
+        """What the column holds."""
+        return ColumnKind.TEXT if self.dtype is None else kind_of_dtype(np.dtype(self.dtype))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,23 +5,30 @@ Legend: N rows, K members.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.data.assembly import Fleet
 from epochd_server.data.columns import Columns
-from epochd_server.data.features import check_features, prepare_features
 from epochd_server.data.fitness import UnusableRows, described, unfit_members
 from epochd_server.data.grouping import Assignment, assign_members
 from epochd_server.data.selection import Selection
 from epochd_server.data.targets import Targets, prepare_targets
 from epochd_server.data.weights import prepare_weights
 from epochd_server.domain.commands import TrainCommand
-from epochd_server.domain.data import DatasetReference
+from epochd_server.domain.data import DatasetReference, TrainingArrays
 from epochd_server.domain.errors import Violations
+from epochd_server.domain.preprocessing import FittedPreprocessing
 from epochd_server.domain.specs import CLASSIFICATION_LOSSES
+from epochd_server.domain.validation import GivenRows
+from epochd_server.domain.work import DatasetFile
+from epochd_server.planning.given_rows import GivenReader
+from epochd_server.planning.holding_out import NO_VALIDATION_ROWS, HeldRows, Splitter
+from epochd_server.planning.preparing import FeatureReader, Fitting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -33,12 +40,18 @@ class Values:
         targets: As the loss takes them.
         weights: [N]; None too where all rows count alike.
         fleet: The members; None too where one model is trained.
+        held: Which of the rows are held out.
+        given: Held-out rows of their own, or where the worker finds them.
+        preprocess: What columns go through to become features; None where they are that already.
     """
 
     features: NDArray[np.floating] | None
     targets: Targets | None
     weights: NDArray[np.floating] | None
     fleet: Fleet | None
+    held: HeldRows = field(default_factory=HeldRows)
+    given: TrainingArrays | DatasetFile | None = None
+    preprocess: FittedPreprocessing | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -51,6 +64,9 @@ class Reader:
         selection: Which columns play which role.
         outputs: Number of outputs that the model was given, or None where the targets are to decide it.
         max_members: How many members a fleet may have.
+        seed: The training's: it decides which rows are held out.
+        validation_dataset: The file of the stored dataset with held-out rows, if there is one.
+        max_data_bytes: What the features may take.
     """
 
     command: TrainCommand
@@ -58,6 +74,9 @@ class Reader:
     selection: Selection
     outputs: int | None
     max_members: int
+    seed: int
+    validation_dataset: Path | None
+    max_data_bytes: int
 
     def read(self, violations: Violations) -> Values:
         """Reads everything; what is wrong goes to ``violations``, or of a fleet takes out the members it is in."""
@@ -68,17 +87,99 @@ class Reader:
         if is_fleet:
             assignment = assign_members(self.columns, self.selection.groups, self.max_members, violations)
         values = self._read(violations, unusable)
-        if assignment is None or unusable is None or len(violations.found) > before:
+        targets = values.targets
+        if len(violations.found) > before or targets is None:
+            self._check_preprocessing(assignment, violations)
             return values
-        return self._with_fleet(values, assignment, unusable, violations)
+        if assignment is not None and unusable is not None:
+            values = self._with_fleet(values, assignment, unusable, violations)
+        values = self._preprocessed(self._hold_out(values, targets, violations), violations)
+        return self._with_given(values, targets, violations)
+
+    def _hold_out(self, values: Values, targets: Targets, violations: Violations) -> Values:
+        """The values with the rows that are held out, if any are."""
+        validation, fleet = self.command.validation, values.fleet
+        if validation is None or violations or isinstance(validation.rows, GivenRows):
+            return values
+        splitter = Splitter(
+            columns=self.columns,
+            selection=self.selection,
+            labels=None if targets.classes is None else targets.values,
+            weights=values.weights,
+            assignment=None if fleet is None else fleet.assignment,
+            seed=self.seed,
+        )
+        held = splitter.split(validation.rows, violations)
+        return replace(values, held=held, fleet=_without(fleet, held.unfit, violations))
+
+    def _preprocessed(self, values: Values, violations: Violations) -> Values:
+        """The values with the features that preprocessing makes, where it is asked for."""
+        fitting, fleet = self._fitting(), values.fleet
+        if fitting is None or violations:
+            return values
+        assignment = None if fleet is None else fleet.assignment
+        fitted = fitting.fit(assignment, values.held.held, violations)
+        if fitted is None:
+            return values
+        unusable = None if assignment is None else UnusableRows()
+        features = self._features(fitted).read(
+            self.columns,
+            self.selection.features,
+            violations,
+            unusable,
+            None if assignment is None else assignment.members,
+        )
+        if assignment is not None and unusable is not None:
+            unfit = unfit_members(assignment, unusable, None, None)
+            fleet = _without(fleet, unfit, violations)
+        return replace(values, features=features, fleet=fleet, preprocess=fitted)
+
+    def _check_preprocessing(self, assignment: Assignment | None, violations: Violations) -> None:
+        """Reports what is wrong with preprocessing, where something else is wrong already."""
+        fitting = self._fitting()
+        if fitting is not None and not (self.command.roles.groups and assignment is None):
+            fitting.fit(assignment, None, violations)
+
+    def _fitting(self) -> Fitting | None:
+        if self.command.preprocess is None:
+            return None
+        return Fitting(
+            asked=self.command.preprocess,
+            columns=self.columns,
+            indices=self.selection.features,
+            precision=self.command.data_precision,
+            max_data_bytes=self.max_data_bytes,
+        )
+
+    def _features(self, fitted: FittedPreprocessing | None = None) -> FeatureReader:
+        keep = not isinstance(self.command.source, DatasetReference)
+        return FeatureReader(precision=self.command.data_precision, keep=keep, fitted=fitted)
+
+    def _with_given(self, values: Values, targets: Targets, violations: Violations) -> Values:
+        """The values with held-out rows of their own, where there are any."""
+        validation = self.command.validation
+        if validation is None or violations or not isinstance(validation.rows, GivenRows):
+            return values
+        reader = GivenReader(
+            command=self.command,
+            dataset=self.validation_dataset,
+            roles=self.selection.roles(self.columns.names),
+            classes=targets.classes,
+            fleet=values.fleet,
+            preprocess=values.preprocess,
+        )
+        given = reader.read(violations)
+        if given is None or given.groups is None:
+            return replace(values, given=given)
+        empty = np.flatnonzero(np.diff(given.groups.offsets) == 0).tolist()
+        fleet = _without(values.fleet, dict.fromkeys(empty, NO_VALIDATION_ROWS), violations)
+        return replace(values, given=given, fleet=fleet)
 
     def _read(self, violations: Violations, unusable: UnusableRows | None) -> Values:
-        columns, selection, precision = self.columns, self.selection, self.command.precision
+        columns, selection, precision = self.columns, self.selection, self.command.data_precision
         features = None
-        if isinstance(self.command.source, DatasetReference):
-            check_features(columns, selection.features, precision, violations, unusable)
-        else:
-            features = prepare_features(columns, selection.features, precision, violations, unusable)
+        if self.command.preprocess is None:
+            features = self._features().read(columns, selection.features, violations, unusable)
         return Values(
             features=features,
             targets=self._targets(violations, unusable),
@@ -90,7 +191,7 @@ class Reader:
         loss, indices = self.command.loss, self.selection.targets
         if loss is None or not indices:
             return None
-        precision = self.command.precision
+        precision = self.command.data_precision
         return prepare_targets(self.columns, indices, loss, precision, self.outputs, violations, unusable)
 
     def _with_fleet(
@@ -111,3 +212,13 @@ class Reader:
             weights=values.weights,
             fleet=Fleet(assignment, unfit),
         )
+
+
+def _without(fleet: Fleet | None, unfit: Mapping[int, str], violations: Violations) -> Fleet | None:
+    """A fleet of which further members cannot be trained; a violation where that takes out the last."""
+    if fleet is None or not unfit:
+        return fleet
+    reasons = dict(sorted({**unfit, **fleet.unfit}.items()))
+    if len(reasons) == len(fleet.assignment.keys):
+        violations.add("validation.rows", f"no member can be trained: {described(reasons)}")
+    return Fleet(fleet.assignment, reasons)

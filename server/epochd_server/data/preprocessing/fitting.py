@@ -1,0 +1,194 @@
+"""Fitting: from what was asked for and the training rows to what every row goes through.
+
+Legend: N rows, n training rows, K members of a fleet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochd_server.data.columns import Columns
+from epochd_server.data.preprocessing.automatic import choose_steps
+from epochd_server.data.preprocessing.blocks import StepProblem
+from epochd_server.data.preprocessing.grouped import Learner
+from epochd_server.data.preprocessing.reading import read_block
+from epochd_server.data.preprocessing.steps import Walk, learn
+from epochd_server.domain.data import quoted
+from epochd_server.domain.errors import Violations
+from epochd_server.domain.preprocessing import (
+    Auto,
+    Categories,
+    Drop,
+    FittedColumn,
+    FittedPreprocessing,
+    FittedStep,
+    Passthrough,
+    Preprocessing,
+    Remainder,
+    Step,
+)
+
+MAX_FEATURES = 100_000
+MAX_LABEL_BYTES = 1_000_000
+_MAX_REPORTED = 20
+_SHOWN = 64
+_REMAINDERS: dict[Remainder, Step] = {
+    Remainder.AUTO: Auto(),
+    Remainder.PASSTHROUGH: Passthrough(),
+    Remainder.DROP: Drop(),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainingRows:
+    """The rows that steps learn from.
+
+    Attributes:
+        rows: Their numbers, int64 [n]; None: all.
+        members: Fleets: the member of every row of the table, int64 [N].
+        count: Fleets: K.
+    """
+
+    rows: NDArray[np.int64] | None = None
+    members: NDArray[np.int64] | None = None
+    count: int = 1
+
+    def learner(self) -> Learner:
+        """Learns from these rows."""
+        members = self.members
+        if members is not None and self.rows is not None:
+            members = members[self.rows]
+        return Learner(members, self.count)
+
+
+def fit_preprocessing(
+    asked: Preprocessing,
+    columns: Columns,
+    indices: Sequence[int],
+    training: TrainingRows,
+    violations: Violations,
+) -> FittedPreprocessing | None:
+    """What every row goes through.
+
+    Args:
+        asked: What is asked for.
+        columns: Where the columns are; at least one row.
+        indices: The feature columns, in order.
+        training: The rows to learn from.
+        violations: Takes everything that is wrong; paths are those of a TrainRequest.
+
+    Returns:
+        None where anything is wrong.
+    """
+    before = len(violations.found)
+    plan = _planned(asked, columns, indices, violations)
+    if asked.is_per_member and training.members is None:
+        violations.add("preprocess", "per_member is for fleets by data.group_columns")
+    if len(violations.found) > before:
+        return None
+    learner = training.learner()
+    fitted = [
+        column
+        for index in indices
+        if (column := _Fit(columns, index, training, learner).fit(*plan[index], violations)) is not None
+    ]
+    if len(violations.found) > before:
+        return None
+    result = FittedPreprocessing(columns=_distinct(fitted), statistics=learner.statistics())
+    _check_size(result, violations)
+    return result if len(violations.found) == before else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fit:
+    columns: Columns
+    index: int
+    training: TrainingRows
+    learner: Learner
+
+    def fit(self, steps: tuple[Step, ...], path: str, violations: Violations) -> FittedColumn | None:
+        name, kind = self.columns.names[self.index], self.columns.kind(self.index)
+        if steps == (Drop(),):
+            return FittedColumn(name=name, kind=kind, steps=(FittedStep(Drop()),), outputs=())
+        block = read_block(self.columns, self.index)
+        if self.training.rows is not None:
+            block = block.take(self.training.rows)
+        note = ""
+        if steps == (Auto(),):
+            steps, note = choose_steps(block, kind)
+        if steps == (Drop(),):
+            return FittedColumn(name=name, kind=kind, steps=(FittedStep(Drop()),), outputs=(), note=note)
+        learned: list[FittedStep] = []
+        walk = Walk(name, block, self.learner.members)
+        try:
+            for step in steps:
+                learned.append(learn(step, walk.block, self.learner))
+                walk.statistics = self.learner.statistics()
+                walk.go(learned[-1])
+            outputs = walk.arrive().names
+        except StepProblem as problem:
+            at = f"{path}.steps[{len(learned)}]" if path and len(learned) < len(steps) else path
+            violations.add(at or self.columns.column_field(self.index), f"feature {name!r} {problem.told()}")
+            return None
+        return FittedColumn(name=name, kind=kind, steps=tuple(learned), outputs=outputs, note=note)
+
+
+def _planned(
+    asked: Preprocessing, columns: Columns, indices: Sequence[int], violations: Violations
+) -> dict[int, tuple[tuple[Step, ...], str]]:
+    """The steps of each feature column, and where they were asked for ("": nowhere)."""
+    by_name = {columns.names[index]: index for index in indices}
+    rest: tuple[Step, ...] = (_REMAINDERS[asked.remainder],)
+    plan = dict.fromkeys(indices, (rest, ""))
+    for number, entry in enumerate(asked.columns):
+        path = f"preprocess.columns[{number}]"
+        for position, name in enumerate(entry.columns):
+            index = by_name.get(name)
+            if index is None:
+                problem = f"{name[:_SHOWN]!r} is no feature column; there are {quoted(tuple(by_name))}"
+                violations.add(f"{path}.columns[{position}]", problem)
+            elif entry.steps:
+                plan[index] = (entry.steps, path)
+    return plan
+
+
+def _distinct(columns: Sequence[FittedColumn]) -> tuple[FittedColumn, ...]:
+    """The columns with distinct names of features: the second ``a`` becomes ``a#2``."""
+    seen: dict[str, int] = {}
+    renamed = []
+    for column in columns:
+        outputs = []
+        for name in column.outputs:
+            unique = name
+            while unique in seen:
+                seen[name] += 1
+                unique = f"{name}#{seen[name]}"
+            seen[unique] = 1
+            outputs.append(unique)
+        renamed.append(replace(column, outputs=tuple(outputs)))
+    return tuple(renamed)
+
+
+def _check_size(fitted: FittedPreprocessing, violations: Violations) -> None:
+    outputs = fitted.outputs
+    if not outputs:
+        notes = "; ".join(
+            f"{column.name!r} {column.note or 'is dropped'}" for column in fitted.columns[:_MAX_REPORTED]
+        )
+        violations.add("preprocess", f"no feature is left: {notes}")
+    if len(outputs) > MAX_FEATURES:
+        violations.add("preprocess", f"gives {len(outputs):,} features, at most {MAX_FEATURES:,} are allowed")
+    size = sum(
+        len(label.encode())
+        for column in fitted.columns
+        for step in column.steps
+        if isinstance(step.state, Categories)
+        for label in step.state.labels
+    )
+    if size > MAX_LABEL_BYTES:
+        limit = f"at most {MAX_LABEL_BYTES:,} are kept with a model; use hashing or max_categories"
+        violations.add("preprocess", f"the categories have {size:,} bytes in all, {limit}")

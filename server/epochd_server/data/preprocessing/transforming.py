@@ -1,0 +1,141 @@
+"""Applying what was fitted: columns → features.
+
+Legend: n rows, d features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochd_server.data.columns import Columns
+from epochd_server.data.preprocessing.blocks import (
+    Block,
+    Numbers,
+    StepProblem,
+    described,
+    fits_kind,
+    nothing_of,
+)
+from epochd_server.data.preprocessing.reading import read_block
+from epochd_server.data.preprocessing.steps import Walk
+from epochd_server.domain.data import ColumnKind
+from epochd_server.domain.errors import Violations
+from epochd_server.domain.preprocessing import FittedColumn, FittedPreprocessing
+
+CHUNK_ROWS = 65_536
+"""So many rows go through the steps at a time: what is in between stays small."""
+
+
+class Transformer:
+    """Makes features of columns.
+
+    Args:
+        fitted: What was fitted.
+        only: The one column to look at; None: all that have features.
+    """
+
+    def __init__(self, fitted: FittedPreprocessing, only: FittedColumn | None = None) -> None:
+        self._fitted = fitted
+        columns = fitted.columns if only is None else (only,)
+        self._columns = [column for column in columns if column.outputs]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The columns that are read."""
+        return tuple(column.name for column in self._columns)
+
+    @property
+    def width(self) -> int:
+        """Number of features d."""
+        return len(self.outputs)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The features' names."""
+        return tuple(name for column in self._columns for name in column.outputs)
+
+    def transform(
+        self,
+        columns: Columns,
+        indices: Mapping[str, int],
+        out: NDArray[np.floating],
+        violations: Violations,
+        members: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Writes the features of all rows; they may be NaN, or infinite where ``out`` cannot hold them.
+
+        Args:
+            columns: The rows.
+            indices: Where each of :attr:`inputs` is among the columns.
+            out: [n, d] of the model's precision.
+            violations: Takes values that a step can do nothing with, at the columns' fields.
+            members: Fleets: the member of each row, [n].
+        """
+        start = 0
+        for column in self._columns:
+            index = indices[column.name]
+            end = start + len(column.outputs)
+            try:
+                self._transform(column, read_block(columns, index), out[:, start:end], members)
+            except _AtRow as problem:
+                violations.add(columns.column_field(index), f"{column.name!r} {problem}")
+            start = end
+
+    def _transform(
+        self,
+        column: FittedColumn,
+        block: Block,
+        out: NDArray[np.floating],
+        members: NDArray[np.int64] | None,
+    ) -> None:
+        if not fits_kind(block, column.kind):
+            raise _AtRow(f"holds {described(block)}, but in training it held {_KINDS[column.kind]}")
+        if isinstance(block, Numbers) and column.kind in (ColumnKind.TEXT, ColumnKind.TIMESTAMP):
+            block = nothing_of(column.kind, len(block), column.name)
+        for start in range(0, max(len(block), 1), CHUNK_ROWS):
+            rows = slice(start, start + CHUNK_ROWS)
+            walk = Walk(column.name, block.take(rows), _part(members, rows), self._fitted.statistics)
+            with np.errstate(over="ignore"):
+                out[rows] = _walked(walk, column, start)
+
+
+class _AtRow(Exception):
+    """A StepProblem, told with the row's number in the whole table."""
+
+
+def _walked(walk: Walk, column: FittedColumn, first_row: int) -> NDArray[np.float64]:
+    try:
+        for fitted in column.steps:
+            walk.go(fitted)
+        return walk.arrive().values
+    except StepProblem as problem:
+        raise _AtRow(problem.told(first_row)) from None
+
+
+def with_statistics(
+    fitted: FittedPreprocessing, statistics: NDArray[np.float64] | None
+) -> FittedPreprocessing:
+    """What was fitted, with the members' own numbers, which are kept elsewhere."""
+    return replace(fitted, statistics=statistics)
+
+
+def positions(names: Sequence[str]) -> dict[str, int]:
+    """Where each column is."""
+    return {name: index for index, name in enumerate(names)}
+
+
+def _part(members: NDArray[np.int64] | None, rows: slice) -> NDArray[np.int64] | None:
+    return None if members is None else members[rows]
+
+
+_KINDS = {
+    ColumnKind.NUMBER: "numbers",
+    ColumnKind.INTEGER: "numbers",
+    ColumnKind.BOOLEAN: "numbers",
+    ColumnKind.TEXT: "text",
+    ColumnKind.TIMESTAMP: "timestamps",
+}

@@ -1,0 +1,118 @@
+"""The features of a request's rows: columns as they are, or what preprocessing makes of them.
+
+Legend: N rows, d features, K members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochd_server.data.columns import Columns
+from epochd_server.data.features import check_features, prepare_features
+from epochd_server.data.fitness import UnusableRows
+from epochd_server.data.grouping import Assignment
+from epochd_server.data.preprocessing.features import check_transformed, prepare_transformed
+from epochd_server.data.preprocessing.fitting import TrainingRows, fit_preprocessing
+from epochd_server.domain.data import ColumnRoles
+from epochd_server.domain.errors import Violations
+from epochd_server.domain.preprocessing import FittedPreprocessing, Preprocessing
+from epochd_server.domain.specs import Precision
+from epochd_server.planning.cost import ITEM_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FeatureReader:
+    """Reads features.
+
+    Attributes:
+        precision: Their type.
+        keep: Whether they are wanted; otherwise they are only checked, in the memory of one column: a worker reads
+            them by itself.
+        fitted: What columns go through; None where they are features as they are.
+    """
+
+    precision: Precision
+    keep: bool
+    fitted: FittedPreprocessing | None = None
+
+    def read(
+        self,
+        columns: Columns,
+        indices: Sequence[int],
+        violations: Violations,
+        unusable: UnusableRows | None = None,
+        members: NDArray[np.int64] | None = None,
+    ) -> NDArray[np.floating] | None:
+        """The features [N, d]; None where they are not kept, or not sound.
+
+        Args:
+            columns: The rows; at least one.
+            indices: The feature columns.
+            violations: Takes what no training can use.
+            unusable: Fleets: takes rows with features that are not finite instead.
+            members: Fleets: the member of each row, [N].
+        """
+        if self.fitted is not None:
+            if self.keep:
+                return prepare_transformed(
+                    self.fitted, columns, self.precision, violations, unusable, members
+                )
+            check_transformed(self.fitted, columns, self.precision, violations, unusable, members)
+        elif self.keep:
+            return prepare_features(columns, indices, self.precision, violations, unusable)
+        else:
+            check_features(columns, indices, self.precision, violations, unusable)
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Fitting:
+    """Fits what is asked for.
+
+    Attributes:
+        asked: What is asked for.
+        columns: The rows; at least one.
+        indices: The feature columns.
+        precision: Of the features.
+        max_data_bytes: What all features may take.
+    """
+
+    asked: Preprocessing
+    columns: Columns
+    indices: Sequence[int]
+    precision: Precision
+    max_data_bytes: int
+
+    def fit(
+        self, assignment: Assignment | None, held: NDArray[np.bool_] | None, violations: Violations
+    ) -> FittedPreprocessing | None:
+        """What every row goes through; None, and violations, where anything is wrong.
+
+        Args:
+            assignment: Fleets: the member of each row.
+            held: Bool [N], the rows that are held out and thus not learned from; None where none are.
+            violations: Takes everything that is wrong.
+        """
+        training = TrainingRows(
+            rows=None if held is None else np.flatnonzero(~held),
+            members=None if assignment is None else assignment.members,
+            count=1 if assignment is None else len(assignment.keys),
+        )
+        fitted = fit_preprocessing(self.asked, self.columns, self.indices, training, violations)
+        if fitted is None:
+            return None
+        width = len(fitted.outputs)
+        if self.columns.rows * width * ITEM_BYTES[self.precision] > self.max_data_bytes:
+            limit = f"with which the data takes more than {self.max_data_bytes:,} bytes"
+            violations.add("preprocess", f"gives {width:,} features, {limit}")
+            return None
+        return fitted
+
+
+def named_features(roles: ColumnRoles, fitted: FittedPreprocessing | None) -> ColumnRoles:
+    """The roles with the names of the features that columns become."""
+    return roles if fitted is None else replace(roles, features=fitted.outputs)
