@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from epochd.v1 import activation_pb2
 from epochd_server.codec.sweeps import MAX_MEMBERS
+from epochd_server.domain.exact_fits import LbfgsFit, LeastSquaresFit, NewtonFit, RankRule
 from epochd_server.domain.fleets import Sweep
 from epochd_server.domain.layers import ACTIVATION_PARAMETERS
 from epochd_server.domain.models import ModelVersion, Origin, VersionCard
@@ -119,6 +120,13 @@ adams = st.builds(
     eps=not_negative,
     weight_decay=not_negative,
 )
+penalties = {"l2": not_negative, "penalize_bias": st.booleans(), "automatic": st.booleans()}
+iterations = {"max_iterations": st.integers(1, 10_000), "tolerance": st.floats(1e-300, 0.5)}
+exact_fits = (
+    st.builds(LeastSquaresFit, rank=st.sampled_from(RankRule), **penalties)
+    | st.builds(NewtonFit, **penalties, **iterations)
+    | st.builds(LbfgsFit, **penalties, **iterations, history=st.integers(1, 100))
+)
 linears = {"in_features": st.none() | sizes, "out_features": st.none() | sizes, "bias": st.booleans()}
 losses = st.builds(Loss, kind=st.sampled_from([k for k in LossKind if k is not LossKind.HUBER])) | st.builds(
     Loss, kind=st.just(LossKind.HUBER), delta=positive
@@ -168,8 +176,8 @@ def sweeps(draw: st.DrawFn, optimizer: Optimizer) -> Sweep:
 @st.composite
 def specs(draw: st.DrawFn) -> TrainingSpec:
     """Specs of single models and fleets; a sweep's key columns are the swept names."""
-    fit = draw(fits())
-    sweep = draw(st.none() | sweeps(fit.optimizer))
+    fit = draw(fits() | exact_fits)
+    sweep = draw(st.none() | sweeps(fit.optimizer)) if isinstance(fit, GradientFit) else None
     return TrainingSpec(
         model=draw(models),
         loss=draw(losses),

@@ -51,7 +51,7 @@ def test_a_version_says_all_that_its_card_does(version: ModelVersion) -> None:
     spec = join_spec(
         message.model,
         message.loss,
-        message.gradient,
+        message,
         message.dtype,
         message.seed,
         message.logging,
@@ -80,9 +80,7 @@ def test_a_run_says_all_that_is_known_of_it(run: Run) -> None:
     assert message.HasField("latest_log") == (run.latest_log is not None)
     assert message.latest_sequence == run.latest_sequence
     assert message.epochs == run.spec.fit.epochs
-    spec = join_spec(
-        message.spec, message.loss, message.gradient, message.dtype, message.seed, message.logging
-    )
+    spec = join_spec(message.spec, message.loss, message, message.dtype, message.seed, message.logging)
     assert spec == replace(run.spec, key_columns=(), sweep=None)
 
 
