@@ -9,7 +9,12 @@ import pytest
 
 from epochd.v1 import models_pb2 as pb
 from epochd.v1 import spec_pb2
-from epochd_server.codec.fleets import decode_by_loss, decode_member_state, decode_promotion, encode_member
+from epochd_server.codec.fleets import (
+    decode_member_order,
+    decode_member_state,
+    decode_promotion,
+    encode_member,
+)
 from epochd_server.domain.errors import Violations
 from epochd_server.domain.fleets import Keys, Members, MemberState
 from epochd_server.domain.resources import VersionReference
@@ -59,7 +64,7 @@ def test_an_unset_state_is_all_and_an_unknown_one_is_named() -> None:
     assert decode_member_state(0, violations) is None
     assert fields(violations) == set()
     decode_member_state(9, violations)
-    decode_by_loss(9, violations)
+    decode_member_order(9, violations)
     assert fields(violations) == {"state", "order"}
 
 

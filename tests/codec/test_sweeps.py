@@ -42,7 +42,7 @@ def test_no_sweep_is_no_message() -> None:
 
 
 def test_an_empty_sweep_is_a_fault() -> None:
-    assert faults(pb.Sweep()) == {"sweep": "must list values of lr, weight_decay, momentum or seed"}
+    assert faults(pb.Sweep()) == {"sweep": "must list values of lr, weight_decay, momentum or seed, or ask for folds"}
 
 
 @pytest.mark.parametrize(

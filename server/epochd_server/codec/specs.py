@@ -7,17 +7,17 @@ from types import MappingProxyType
 
 from google.protobuf.message import DecodeError
 
-from epochd.v1 import spec_pb2, tensor_pb2, trainer_pb2
+from epochd.v1 import spec_pb2, tensor_pb2, trainer_pb2, validation_pb2
 from epochd_server.codec.architectures import decode_init, decode_model, encode_model
 from epochd_server.codec.checks import positive
+from epochd_server.codec.exact_fits import HasFit, encode_fit, stored_fit
 from epochd_server.codec.fits import (
-    decode_gradient_fit,
     decode_log_every,
     decode_log_members,
-    encode_gradient_fit,
     encode_logging,
 )
 from epochd_server.codec.sweeps import decode_sweep, encode_sweep
+from epochd_server.codec.validation import encode_validation, stored_validation
 from epochd_server.domain.errors import EpochdError, Reason, Violations
 from epochd_server.domain.fleets import Sweep
 from epochd_server.domain.specs import (
@@ -90,11 +90,12 @@ def encode_spec(spec: TrainingSpec) -> bytes:
         data=spec_pb2.TrainingData(group_columns=groups) if groups else None,
         model=encode_model(spec.model, spec.init),
         loss=encode_loss(spec.loss),
-        gradient=encode_gradient_fit(spec.fit),
         dtype=encode_precision(spec.precision),
         seed=spec.seed,
         logging=encode_logging(spec.logging),
         sweep=encode_sweep(spec.sweep),
+        **encode_fit(spec.fit),
+        validation=encode_validation(spec.validation),
     ).SerializeToString(deterministic=True)
 
 
@@ -112,24 +113,26 @@ def decode_spec(data: bytes) -> TrainingSpec:
     return join_spec(
         stored.model,
         stored.loss,
-        stored.gradient,
+        stored,
         stored.dtype,
         stored.seed,
         stored.logging,
         stored.data.group_columns if sweep is None else sweep.names,
         sweep,
+        stored.validation if stored.HasField("validation") else None,
     )
 
 
 def join_spec(
     model: spec_pb2.ModelSpec,
     loss: spec_pb2.Loss,
-    gradient: spec_pb2.GradientFit,
+    fit_holder: HasFit,
     dtype: int,
     seed: int,
     logging: spec_pb2.Logging,
     key_columns: Iterable[str] = (),
     sweep: Sweep | None = None,
+    validation: validation_pb2.Validation | None = None,
 ) -> TrainingSpec:
     """The spec whose parts this server once wrote into a message.
 
@@ -143,7 +146,7 @@ def join_spec(
     members = decode_log_members(logging, violations)
     init = decode_init(model, violations)
     precision = decode_precision(dtype, violations)
-    fit = decode_gradient_fit(gradient, violations)
+    fit = stored_fit(fit_holder, violations)
     if violations or decoded_model is None or decoded_loss is None or every is None:
         raise EpochdError(Reason.ARTIFACT_CORRUPT)
     return TrainingSpec(
@@ -156,6 +159,7 @@ def join_spec(
         logging=Logging(every=every, parameters=logging.parameters, members=members),
         key_columns=tuple(key_columns),
         sweep=sweep,
+        validation=None if validation is None else stored_validation(validation, decoded_loss),
     )
 
 

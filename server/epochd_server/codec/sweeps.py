@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from epochd.v1 import spec_pb2 as pb
+from epochd_server.codec.checks import bounded_integer
 from epochd_server.domain.errors import Violations
 from epochd_server.domain.fleets import Sweep
 
 MAX_MEMBERS = 100_000
+MAX_FOLDS = 100
 _MAX_REPORTED = 20
 _Number = TypeVar("_Number", float, int)
 
@@ -37,11 +39,12 @@ def decode_sweep(message: pb.Sweep, optimizer: pb.Optimizer, violations: Violati
             message.momentum, "momentum", _nesterov if nesterov else _not_negative, violations
         ),
         seed=_distinct(message.seed, "seed", _not_negative, violations),
+        folds=_folds(message, violations),
     )
     listed = [len(values) for values in (message.lr, message.weight_decay, message.momentum, message.seed)]
-    if not any(listed):
-        violations.add("", "must list values of lr, weight_decay, momentum or seed")
-    count = math.prod(max(length, 1) for length in listed)
+    if not any(listed) and not message.HasField("folds"):
+        violations.add("", "must list values of lr, weight_decay, momentum or seed, or ask for folds")
+    count = math.prod(max(length, 1) for length in (*listed, sweep.folds))
     if count > MAX_MEMBERS:
         violations.add("", f"has {count:,} combinations, at most {MAX_MEMBERS:,} are allowed")
     return sweep if sweep.names else None
@@ -51,7 +54,13 @@ def encode_sweep(sweep: Sweep | None) -> pb.Sweep | None:
     """The message of a sweep; None for None."""
     if sweep is None:
         return None
-    return pb.Sweep(lr=sweep.lr, weight_decay=sweep.weight_decay, momentum=sweep.momentum, seed=sweep.seed)
+    return pb.Sweep(
+        lr=sweep.lr,
+        weight_decay=sweep.weight_decay,
+        momentum=sweep.momentum,
+        seed=sweep.seed,
+        folds=sweep.folds or None,
+    )
 
 
 def with_swept(fit: pb.GradientFit, sweep: Sweep | None) -> pb.GradientFit:
@@ -66,6 +75,12 @@ def with_swept(fit: pb.GradientFit, sweep: Sweep | None) -> pb.GradientFit:
         if values and name in optimizer.DESCRIPTOR.fields_by_name:
             setattr(optimizer, name, values[0])
     return filled
+
+
+def _folds(message: pb.Sweep, violations: Violations) -> int:
+    if not message.HasField("folds"):
+        return 0
+    return bounded_integer(message.folds, 2, MAX_FOLDS, "folds", violations)
 
 
 def _distinct(

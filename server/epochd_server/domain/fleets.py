@@ -8,11 +8,13 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
+
+from epochd_server.domain.validation import Metric
 
 Key = tuple[str | int | float, ...]
 """A member's key: one value for each key column."""
@@ -47,6 +49,14 @@ class MemberState(enum.IntEnum):
     FAILED = 2
 
 
+class MemberOrder(enum.IntEnum):
+    """In which order members are listed."""
+
+    BY_KEY = 0
+    BY_LOSS = 1
+    BY_VALIDATION_LOSS = 2
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Groups:
     """How rows belong to members: rows are sorted by member, in the order of the table within each.
@@ -74,6 +84,9 @@ class Members:
         epochs: int64.
         final_losses: float64; NaN where there is none.
         reasons: Failed members → reason in UPPER_SNAKE.
+        held_out: How they do on their held-out rows; None where there are none.
+        statistics: Exact fits: by the names of :mod:`epochd_server.domain.statistics`, float64 [K, …] each.
+        learned: Preprocessing: what each member learned of its columns by itself, float64 [K, S]; None where none did.
     """
 
     keys: Keys
@@ -82,6 +95,28 @@ class Members:
     epochs: NDArray[np.int64]
     final_losses: NDArray[np.float64]
     reasons: Mapping[int, str]
+    held_out: HeldOut | None = None
+    statistics: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
+    learned: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class HeldOut:
+    """How K members do on their held-out rows, as columns; NaN where a member was not trained.
+
+    Attributes:
+        metrics: What was measured.
+        rows: int64 [K], held-out rows of each.
+        losses: float64 [K].
+        values: float64 [K, metrics].
+        best_epochs: int64 [K]: the epoch whose parameters a member has; −1 where that is its last one.
+    """
+
+    metrics: tuple[Metric, ...]
+    rows: NDArray[np.int64]
+    losses: NDArray[np.float64]
+    values: NDArray[np.float64]
+    best_epochs: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,22 +127,31 @@ class Sweep:
     weight_decay: tuple[float, ...] = ()
     momentum: tuple[float, ...] = ()
     seed: tuple[int, ...] = ()
+    folds: int = 0
+    """Cross-validation: each combination is a member for each of so many folds; 0 is none."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """What is swept, in the order of the fields: the fleet's key columns."""
-        return tuple(name for name in SWEPT if getattr(self, name))
+        return (*(name for name in SWEPT if getattr(self, name)), *((FOLD,) if self.folds else ()))
 
     @property
     def size(self) -> int:
-        """Number of combinations K."""
-        return math.prod(len(getattr(self, name)) for name in self.names)
+        """Number of combinations K, folds included."""
+        return math.prod(map(len, self._values()))
 
     def keys(self) -> Keys:
-        """The K combinations as the members' keys: float64 columns, int64 for the seed."""
-        lists = [np.array(sorted(getattr(self, name)), _SWEPT_TYPES[name]) for name in self.names]
-        grids = np.meshgrid(*lists, indexing="ij")
+        """The K combinations as the members' keys: float64 columns, int64 for seeds and folds."""
+        grids = np.meshgrid(*self._values(), indexing="ij")
         return Keys(self.names, tuple(grid.ravel() for grid in grids))
+
+    def _values(self) -> list[NDArray[np.generic]]:
+        """The values of each name, ascending."""
+        swept = [(name, getattr(self, name)) for name in SWEPT if getattr(self, name)]
+        lists: list[NDArray[np.generic]] = [
+            np.array(sorted(values), _SWEPT_TYPES[name]) for name, values in swept
+        ]
+        return [*lists, np.arange(self.folds)] if self.folds else lists
 
 
 _SWEPT_TYPES: Mapping[str, type[np.generic]] = MappingProxyType(
@@ -115,3 +159,5 @@ _SWEPT_TYPES: Mapping[str, type[np.generic]] = MappingProxyType(
 )
 SWEPT = tuple(_SWEPT_TYPES)
 """What can be swept, in the order of key columns."""
+FOLD = "fold"
+"""The last key column of a cross-validation: the fold that a member is measured on."""

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from epochd_server.domain.exact_fits import ExactFit
 from epochd_server.domain.fleets import Key, Sweep
+from epochd_server.domain.validation import Validation
 
 _NO_PARAMETERS: Mapping[str, float] = MappingProxyType({})
 
@@ -141,6 +143,14 @@ class GradientFit:
     """Mini-batches whose mean losses' gradients are averaged before one optimizer step."""
 
 
+Fit = GradientFit | ExactFit
+
+
+def data_precision(fit: Fit, precision: Precision) -> Precision:
+    """The type of the rows that a fit takes, where its result has ``precision``."""
+    return precision if isinstance(fit, GradientFit) else Precision.FLOAT64
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Logging:
     """What is logged, and how often."""
@@ -158,7 +168,7 @@ class TrainingSpec:
 
     model: Model
     loss: Loss
-    fit: GradientFit
+    fit: Fit
     init: Init
     precision: Precision
     seed: int
@@ -167,3 +177,10 @@ class TrainingSpec:
     """Fleets: the columns whose values name the members, or the swept hyperparameters."""
     sweep: Sweep | None = None
     """Trains one member for each combination, all on the same rows."""
+    validation: Validation | None = None
+    """What is held out; None is nothing."""
+
+    @property
+    def data_precision(self) -> Precision:
+        """The type of the rows: exact fits compute in float64 whatever precision the result has."""
+        return data_precision(self.fit, self.precision)

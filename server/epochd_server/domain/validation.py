@@ -159,6 +159,9 @@ class Evaluation:
         loss: The training's loss on them.
         metrics: Values of the metrics that were asked for; NaN where one is not defined on these rows.
         best_epoch: The epoch whose parameters the model has, where early stopping restored the best.
+        loss_deviation: Cross-validation: standard deviation over folds (n − 1); ``loss`` is then their mean.
+        deviations: Cross-validation: those of the metrics.
+        best: Sweeps: the key of the member with the smallest loss, without its fold; the evaluation is its own.
         classes: Classifiers: one a class, in the order of the model's classes.
         confusion: Classifiers: sums of weights [C, C], true classes × predicted ones.
         calibration: Classifiers: the bins of the calibration error that hold a row.
@@ -168,6 +171,9 @@ class Evaluation:
     loss: float
     metrics: tuple[tuple[Metric, float], ...] = ()
     best_epoch: int | None = None
+    loss_deviation: float | None = None
+    deviations: tuple[float, ...] = ()
+    best: tuple[str | int | float, ...] | None = None
     classes: tuple[ClassEvaluation, ...] = ()
     confusion: NDArray[np.float64] | None = None
     calibration: tuple[CalibrationBin, ...] = ()

@@ -11,14 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochd.v1 import models_pb2 as pb
-from epochd_server.codec.fleets import decode_by_loss, decode_member_state, decode_promotion, encode_member
+from epochd_server.codec.coefficients import encode_coefficients
+from epochd_server.codec.fleets import (
+    decode_member_order,
+    decode_member_state,
+    decode_promotion,
+    encode_member,
+)
 from epochd_server.codec.members import decode_key
 from epochd_server.codec.models import encode_version
 from epochd_server.codec.parameters import encode_parameters
-from epochd_server.domain.errors import Violations
-from epochd_server.domain.fleets import Members, MemberState
+from epochd_server.domain.errors import FieldViolation, InvalidInput, Violations
+from epochd_server.domain.fleets import MemberOrder, Members, MemberState
 from epochd_server.domain.models import ModelVersion
-from epochd_server.domain.promoting import find_member, require_fleet
+from epochd_server.domain.promoting import find_member, promoted, require_fleet
 from epochd_server.domain.resources import VersionReference, version_name
 from epochd_server.rpc.interceptors import MAX_MESSAGE_BYTES
 from epochd_server.rpc.requests import (
@@ -43,18 +49,18 @@ class _Cursor:
 
     Attributes:
         version: The exact version; pages go on with it even when ``models/{model}`` has a newer one.
-        by_loss: The order.
+        order: Of :class:`MemberOrder`.
         state: The filter; 0 for all.
         position: In that order.
     """
 
     version: tuple[str, int]
-    by_loss: bool
+    order: int
     state: int
     position: int
 
     def __str__(self) -> str:
-        return f"{version_name(*self.version)} {self.by_loss:d} {self.state} {self.position}"
+        return f"{version_name(*self.version)} {self.order:d} {self.state} {self.position}"
 
     @classmethod
     def parse(cls, text: str) -> _Cursor | None:
@@ -63,8 +69,7 @@ class _Cursor:
         version = parse_exact_version(name)
         if version is None or len(numbers) != 3 or not all(number.isdecimal() for number in numbers):
             return None
-        by_loss, state, position = map(int, numbers)
-        return cls(version, bool(by_loss), state, position)
+        return cls(version, *map(int, numbers))
 
 
 class MemberCalls:
@@ -83,23 +88,23 @@ class MemberCalls:
         page = PageRequest(
             request.page_size, request.page_token, violations, default=DEFAULT_PAGE, most=MAX_PAGE
         )
-        by_loss = decode_by_loss(request.order, violations)
+        by = decode_member_order(request.order, violations)
         state = decode_member_state(request.state, violations)
         after = page.after_as(_Cursor.parse, violations)
-        if after is not None and (after.by_loss, after.state) != (by_loss, state or 0):
+        if after is not None and (after.order, after.state) != (by, state or 0):
             violations.add("page_token", "is of a list with another order or state")
         reference = version_reference(request.name)
         violations.raise_if_any()
         version = await self._fleet(reference if after is None else VersionReference(*after.version))
         members = await self._store.load_members(version.model, version.version)
         if len(members.keys) <= _FEW:
-            order = _ordered(members, by_loss, state)
+            order = _ordered(members, by, state)
         else:
-            order = await asyncio.to_thread(_ordered, members, by_loss, state)
+            order = await asyncio.to_thread(_ordered, members, by, state)
         begin = 0 if after is None else after.position
         encoded = _encoded_page(members, order[begin : begin + page.size])
         end = begin + len(encoded)
-        cursor = _Cursor((version.model, version.version), by_loss, state or 0, end)
+        cursor = _Cursor((version.model, version.version), by, state or 0, end)
         return pb.ListMembersResponse(
             members=encoded,
             next_page_token=page_token(str(cursor)) if end < len(order) else "",
@@ -122,6 +127,10 @@ class MemberCalls:
             parameters = await self._store.load_parameters(version.model, version.version)
             one = {name: array[member] for name, array in parameters.items()}
             response.parameters.extend(encode_parameters(one))
+            card = promoted(version, members, member, parameters).card
+            found = encode_coefficients(card, one)
+            if found is not None:
+                response.coefficients.CopyFrom(found)
         return response
 
     async def promote(self, request: pb.PromoteMemberRequest) -> pb.PromoteMemberResponse:
@@ -137,15 +146,25 @@ class MemberCalls:
         return version
 
 
-def _ordered(members: Members, by_loss: bool, state: MemberState | None) -> NDArray[np.int64]:
+def _ordered(members: Members, by: MemberOrder, state: MemberState | None) -> NDArray[np.int64]:
     """Indices of the members in this state, in the order asked for; those without a loss come last."""
     chosen = np.arange(len(members.keys)) if state is None else np.flatnonzero(members.states == state)
-    if not by_loss:
+    if by is MemberOrder.BY_KEY:
         return chosen
-    losses = members.final_losses[chosen]
+    losses = _losses(members, by)[chosen]
     failed = members.states[chosen] == MemberState.FAILED
     order: NDArray[np.int64] = chosen[np.lexsort((losses, failed))]
     return order
+
+
+def _losses(members: Members, by: MemberOrder) -> NDArray[np.float64]:
+    """What members are ordered by [K]."""
+    if by is MemberOrder.BY_LOSS:
+        return members.final_losses
+    if members.held_out is None:
+        problem = "BY_VALIDATION_LOSS is for versions that were trained with validation"
+        raise InvalidInput([FieldViolation("order", problem)])
+    return members.held_out.losses
 
 
 def _encoded_page(members: Members, page: NDArray[np.int64]) -> list[pb.Member]:
