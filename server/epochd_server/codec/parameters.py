@@ -22,7 +22,7 @@ def encode_parameters(parameters: Parameters | None) -> list[pb.NamedTensor]:
 
 
 def decode_parameters(messages: Iterable[pb.NamedTensor]) -> Parameters | None:
-    """Parameters that this server once encoded, as read-only arrays; None where there are none.
+    """Parameters that this server once encoded; None where there are none.
 
     Raises:
         EpochdError: ARTIFACT_CORRUPT where one is no floating-point tensor.

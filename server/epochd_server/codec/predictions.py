@@ -63,7 +63,7 @@ def encode_prediction(prediction: Prediction) -> pb.PredictResponse:
     version = prediction.version
     response = pb.PredictResponse()
     response.model_version = version_name(version.model, version.version)
-    classes = encode_classes(version.card.classes)
+    classes = None if version.card.classes is None else encode_classes(version.card.classes)
     if classes is None:
         fill_tensor(response.values, prediction.values)
     else:

@@ -22,6 +22,8 @@ from epochd_server.domain.tensors import RawTensor
 MAX_DIMENSIONS = 16
 _MAX_BYTES = 2**63 - 1
 _WIDEST = 8
+_SMALL = 4096
+"""Bytes up to which a tensor is copied into an array that may be written to: its reader would do so for more."""
 _FEW = 64
 """Up to so many numbers np.fromiter is faster than the conversion of the whole container."""
 
@@ -66,7 +68,7 @@ def decode_raw(message: pb.Tensor, violations: Violations) -> RawTensor | None:
 
 
 def decode_tensor(message: pb.Tensor, violations: Violations) -> NDArray[np.generic] | None:
-    """The tensor as an array: a read-only one over the message's own bytes, where those can be used as they are.
+    """The tensor as an array: unless it is small, a read-only one over the message's own bytes where they fit.
 
     bfloat16 becomes float32, which holds every bfloat16 exactly.
 
@@ -104,7 +106,9 @@ def plain_tensor(message: pb.Tensor) -> NDArray[np.generic] | None:
         values = decode_numbers(message.numbers)
         return values.reshape(shape) if values.nbytes == nbytes else None
     data = message.data
-    return np.ndarray(shape, dtype, data) if len(data) == nbytes else None
+    if len(data) != nbytes:
+        return None
+    return np.ndarray(shape, dtype, data if nbytes > _SMALL else bytearray(data))
 
 
 @lru_cache(maxsize=1024)

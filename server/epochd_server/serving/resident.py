@@ -17,6 +17,7 @@ from epochd_server.serving.members import Assignment, MemberMatcher, refuse_memb
 from epochd_server.serving.outputs import Array, Labels, sigmoid, softmax
 from epochd_server.serving.raw_rows import RawMatcher
 
+_NO_KEYS: frozenset[str] = frozenset()
 _NO_CLASSIFIER = "only classifiers have them; this model is a regression"
 
 
@@ -82,7 +83,8 @@ class Resident:
             _refuse_scores(command, violations)
         if self._raw is not None:
             return self._raw_batch(self._raw, command, violations)
-        features = self._matcher.match(command.rows, violations, keys=self._keys_in_table(command))
+        keys = _NO_KEYS if self._members is None else self._keys_in_table(command)
+        features = self._matcher.match(command.rows, violations, keys=keys)
         if self._members is None:
             refuse_members(command, violations)
         else:
@@ -118,7 +120,7 @@ class Resident:
         """
         raw = self._outputs(batch)
         # One output is one number a row: the second class's logit, or the only target.
-        outputs = raw[:, 0] if raw.shape[1] == 1 else raw
+        outputs = raw.reshape(-1) if raw.shape[1] == 1 else raw
         if self._labels is None:
             return Prediction(version=self.version, values=outputs)
         return Prediction(
