@@ -11,6 +11,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from epochd.keys import Key, key_text
+from epochd.preprocessing import FittedColumn
+from epochd.validation import Evaluation
 
 
 class State(StrEnum):
@@ -69,7 +71,7 @@ class Started(Event):
     """Number of rows trained on."""
 
     features: tuple[str, ...]
-    """Feature columns in their order."""
+    """What the model reads, in its order: feature columns, or what ``preprocess`` makes of them."""
 
     targets: tuple[str, ...]
     """Target columns."""
@@ -98,12 +100,26 @@ class Started(Event):
     key_columns: tuple[str, ...] = ()
     """Fleets: the key columns in their order."""
 
+    fit: str = "gradient"
+    """How it is fitted: ``gradient``, ``least_squares``, ``newton`` or ``lbfgs``, `` (auto)`` where so chosen."""
+
+    preprocess: tuple[FittedColumn, ...] = ()
+    """What becomes of each feature column; empty where they are used as they are."""
+
     def __str__(self) -> str:
+        if self.fit != "gradient":
+            return self._exact_text()
         each = f"{self.members:,} members by {', '.join(self.key_columns)}, each " if self.members else ""
         return (
             f"Started on {self.device}: {each}{self.parameters:,} parameters, {self.rows:,} rows in batches of "
             f"{self.batch_size:,}, {self.epochs:,} epochs, {self.dtype}, seed {self.seed}"
         )
+
+    def _exact_text(self) -> str:
+        each = f"{self.members:,} members by {', '.join(self.key_columns)}, each " if self.members else ""
+        kind = self.fit.replace("_", " ")
+        size = f"{each}{self.parameters:,} parameters, {self.rows:,} rows"
+        return f"Started on {self.device}: {kind}, {size}, {self.dtype}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,16 +150,28 @@ class EpochLog(Event):
     parameters: Mapping[str, NDArray[Any]] = field(default_factory=dict, compare=False)
     """The parameters after the epoch's update, by PyTorch's names; empty unless asked for."""
 
+    validation_loss: float | None = None
+    """The loss on the held-out rows after the epoch's update; None where there are none."""
+
+    measured: Mapping[str, float] = field(default_factory=dict)
+    """The metrics that were asked for, on the held-out rows after the epoch's update."""
+
     @property
     def metrics(self) -> dict[str, float]:
         """All numbers of the log by name, for a logger that takes such a dict."""
-        return {"loss": self.loss, "lr": self.lr, "rows_per_second": self.rows_per_second}
+        numbers = {"loss": self.loss, "lr": self.lr, "rows_per_second": self.rows_per_second}
+        if self.validation_loss is not None:
+            numbers["validation_loss"] = self.validation_loss
+        return numbers | dict(self.measured)
 
     def __str__(self) -> str:
         last = max(self.epochs - 1, self.epoch)
         parts = [f"Epoch {self.epoch:>{len(str(last))}}/{last}", f"loss {self.loss:.6f}", f"lr {self.lr:g}"]
         if not 1e-5 <= abs(self.loss) < 1e6 and self.loss:
             parts[1] = f"loss {self.loss:.6g}"
+        if self.validation_loss is not None:
+            parts.insert(2, f"validation {self.validation_loss:.6g}")
+        parts += [f"{name} {value:.4g}" for name, value in self.measured.items()]
         parts += [f"{name} {value.item():.3f}" for name, value in self.parameters.items() if value.size == 1]
         if self.rows_per_second:
             parts.append(f"{short_number(self.rows_per_second)} rows/s")
@@ -217,6 +245,9 @@ class FleetProgress(Event):
     elapsed_seconds: float = 0.0
     """Seconds since training began."""
 
+    validation_loss: LossQuantiles | None = None
+    """Over the losses on held-out rows of the members that ended well; None before the first, or without any."""
+
     @property
     def metrics(self) -> dict[str, float]:
         """All numbers of the progress by name, for a logger that takes such a dict."""
@@ -227,8 +258,10 @@ class FleetProgress(Event):
         }
         if self.loss is None:
             return counts
-        quantiles = ("min", "p25", "p50", "p75", "max")
-        return counts | {f"loss_{name}": getattr(self.loss, name) for name in quantiles}
+        for kind, losses in (("loss", self.loss), ("validation_loss", self.validation_loss)):
+            if losses is not None:
+                counts |= {f"{kind}_{name}": getattr(losses, name) for name in _QUANTILES}
+        return counts
 
     def __str__(self) -> str:
         parts = [f"{self.members_done:,}/{self.members_total:,} members"]
@@ -236,6 +269,8 @@ class FleetProgress(Event):
             parts.append(f"{self.members_failed:,} failed")
         if self.loss is not None:
             parts.append(f"loss {self.loss}")
+        if self.validation_loss is not None:
+            parts.append(f"validation {self.validation_loss}")
         if self.worst:
             key, loss = self.worst[0]
             parts.append(f"worst {key_text(key)} {loss:.4g}")
@@ -282,12 +317,16 @@ class Succeeded(Event):
     failed_members: int = 0
     """Fleets: how many members failed; ``fleet.members(state="FAILED")`` says why."""
 
+    evaluation: Evaluation | None = None
+    """On the held-out rows; None where there are none."""
+
     def __str__(self) -> str:
         failed = f", {self.failed_members:,} of them failed" if self.failed_members else ""
         fleet = f" with {self.members:,} members{failed}," if self.members else ""
         return (
             f"Succeeded: {self.model_version}{fleet} after {self.epochs:,} epochs in {self.training_seconds:.3g} s, "
             f"{'median' if self.members else 'final'} loss {self.final_loss:.6g}"
+            + ("" if self.evaluation is None else f"; validation: {self.evaluation}")
         )
 
 
@@ -320,6 +359,9 @@ class Cancelled(Event):
 
     def __str__(self) -> str:
         return f"Cancelled after {self.epochs:,} epochs"
+
+
+_QUANTILES = ("min", "p25", "p50", "p75", "max")
 
 
 def _seconds(value: float) -> str:

@@ -79,6 +79,8 @@ class ProgressBar:
         done, epochs = log.epoch + 1, max(log.epochs, log.epoch + 1)
         bar = _bar(done, epochs)
         parts = [f"{self._label} {bar} {done:>{len(str(epochs))}}/{epochs}", f"loss {log.loss:.6g}"]
+        if log.validation_loss is not None:
+            parts.append(f"validation {log.validation_loss:.6g}")
         if log.rows_per_second:
             parts.append(f"{short_number(log.rows_per_second)} rows/s")
         left = self._seconds_left(done, epochs)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -38,18 +38,26 @@ class Sweep:
     seed: Iterable[int] = ()
     """Seeds of initialisation and shuffling."""
 
+    folds: int | None = None
+    """Cross-validation: each combination is trained so many times, each time without one fold of the rows, on which
+    it is then measured. The last key column is ``fold``."""
+
     def __post_init__(self) -> None:
-        for field in fields(self):
-            object.__setattr__(self, field.name, _values(field.name, getattr(self, field.name)))
+        for name in _LISTS:
+            object.__setattr__(self, name, _values(name, getattr(self, name)))
+        if self.folds is not None and (not isinstance(self.folds, int) or isinstance(self.folds, bool)):
+            raise TypeError(f"Sweep: folds must be an integer, is {self.folds!r}")
 
     @property
     def names(self) -> tuple[str, ...]:
         """What is swept: the key columns of the fleet."""
-        return tuple(field.name for field in fields(self) if getattr(self, field.name))
+        swept = tuple(name for name in _LISTS if getattr(self, name))
+        return swept if self.folds is None else (*swept, "fold")
 
     def __len__(self) -> int:
-        """Number of combinations."""
-        return math.prod(len(getattr(self, name)) for name in self.names)
+        """Number of members: of combinations, times the folds."""
+        lists = [getattr(self, name) for name in _LISTS]
+        return math.prod(len(values) for values in lists if values) * (self.folds or 1)
 
 
 def resolve(sweep: Sweep | Mapping[str, Any] | None) -> Sweep | None:
@@ -66,6 +74,14 @@ def resolve(sweep: Sweep | Mapping[str, Any] | None) -> Sweep | None:
     if unknown:
         raise invalid("sweep", f"can list {', '.join(known)}, not {', '.join(map(repr, unknown))}")
     return Sweep(**sweep)
+
+
+def with_folds(sweep: Sweep | Mapping[str, Any] | None, folds: int) -> Sweep:
+    """A sweep, or none, with folds."""
+    return replace(resolve(sweep) or Sweep(), folds=folds)
+
+
+_LISTS = ("lr", "weight_decay", "momentum", "seed")
 
 
 def _values(name: str, values: Any) -> tuple[Any, ...]:

@@ -51,10 +51,17 @@ class Roles:
     weight: str
     added: tuple[Column, ...]
     """Columns of keys and weights that were given as values."""
+    split: str = ""
+    """The column that decides which rows are held out; of a table without such a column the server says so."""
 
     @classmethod
     def of(
-        cls, target: Any, features: Sequence[str] | None, groups: Sequence[str | Column], weight: Any
+        cls,
+        target: Any,
+        features: Sequence[str] | None,
+        groups: Sequence[str | Column],
+        weight: Any,
+        split: str = "",
     ) -> Roles:
         """The roles of ``train``'s arguments; see there."""
         weights = () if weight is None or isinstance(weight, str) else (_named(weight, _WEIGHT_NAME),)
@@ -64,6 +71,7 @@ class Roles:
             groups=[group if isinstance(group, str) else group.name for group in groups],
             weight=weight if isinstance(weight, str) else "".join(column.name for column in weights),
             added=(*(group for group in groups if isinstance(group, Column)), *weights),
+            split=split,
         )
 
     @property
@@ -91,16 +99,17 @@ def gather(
     features: Sequence[str] | None = None,
     group_by: Any = None,
     weight: Any = None,
+    split: str = "",
     dtype: str = "float32",
 ) -> Rows:
-    """The rows of ``train``'s arguments; see there.
+    """The rows of ``train``'s arguments, see there; ``split`` is the column that decides which are held out.
 
     Raises:
         InvalidArgument: When the arguments do not fit each other or a column cannot be sent.
     """
     is_stored = isinstance(data, Dataset | str | os.PathLike)
     groups = _groups(group_by, has_names=is_stored or is_table(data))
-    roles = Roles.of(target, features, groups, weight)
+    roles = Roles.of(target, features, groups, weight, split)
     if is_stored:
         _refuse_values(targets, roles, "a dataset or a file")
         return _stored_rows(data, roles)
@@ -142,8 +151,9 @@ def _table_rows(table: Table, targets: Any, roles: Roles, dtype: str) -> Rows:
             "data.target_columns", f"say which column to predict: target={table.names[-1:] or ['…']}"
         )
     if roles.features is not None:
-        table = table.select(_distinct([*roles.features, *target, *roles.groups, roles.weight]))
-    others = {*target, *roles.groups, roles.weight}
+        split = [name for name in table.names if name == roles.split]
+        table = table.select(_distinct([*roles.features, *target, *roles.groups, roles.weight, *split]))
+    others = {*target, *roles.groups, roles.weight, roles.split}
     features = set(table.names if roles.features is None else roles.features) - others
     return _sendable(_with_narrow(table, features, dtype), roles.fields(target))
 

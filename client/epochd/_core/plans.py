@@ -9,17 +9,26 @@ from pathlib import Path
 from typing import Any, Literal
 
 from epochd._core.data import Rows, gather
+from epochd._core.resources import version_name
 from epochd._core.uploading import Upload
+from epochd._core.validating import plan_validation
+from epochd._wire.fits import encode_fit
 from epochd._wire.keys import encode_key
+from epochd._wire.preprocessing import encode_preprocess
 from epochd._wire.specs import encode_loss, encode_model, encode_optimizer, encode_sweep
 from epochd._wire.tensors import data_type
+from epochd.errors import invalid
+from epochd.fits import Fit
 from epochd.keys import KeyLike
 from epochd.losses import Loss, resolve
 from epochd.optimizers import Optimizer
+from epochd.preprocessing import Preprocess
+from epochd.preprocessing import resolve as resolve_preprocess
 from epochd.specs import ModelSpec
 from epochd.sweeps import Sweep
 from epochd.sweeps import resolve as resolve_sweep
 from epochd.v1 import spec_pb2, trainer_pb2
+from epochd.validation import EarlyStopping, HoldOut
 from epochd.values import Dataset
 
 
@@ -30,6 +39,7 @@ class TrainingPlan:
     request: trainer_pb2.TrainRequest
     upload: Upload | None
     progress: bool
+    validation_upload: Upload | None = None
 
 
 def plan_training(
@@ -37,14 +47,19 @@ def plan_training(
     y: Any = None,
     *,
     model: ModelSpec,
-    optimizer: Optimizer,
-    epochs: int,
+    optimizer: Optimizer | None = None,
+    epochs: int | None = None,
+    fit: Fit | Literal["auto"] | None = None,
     loss: str | Loss = "mse",
     target: str | Sequence[str] | None = None,
     features: Sequence[str] | None = None,
+    preprocess: Preprocess | Mapping[Any, Any] | Literal["auto"] | None = None,
     group_by: Any = None,
     weight: Any = None,
     sweep: Sweep | Mapping[str, Any] | None = None,
+    validation: Any = None,
+    metrics: str | Sequence[str] = (),
+    early_stopping: EarlyStopping | int | None = None,
     batch_size: int | None = None,
     shuffle: bool = True,
     accumulation_steps: int = 1,
@@ -52,8 +67,10 @@ def plan_training(
     log_parameters: bool = False,
     log_members: Sequence[KeyLike] = (),
     seed: int | None = None,
-    dtype: Literal["float32", "float64"] = "float32",
+    dtype: Literal["float32", "float64"] | None = None,
     name: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    initial: Any = None,
     request_id: str | None = None,
     progress: bool = False,
 ) -> TrainingPlan:
@@ -63,17 +80,28 @@ def plan_training(
         What does not fit a message is uploaded first, once.
     y: Targets as an array [rows] or [rows, targets]; not with ``target``.
     model: What is trained: a Linear, Sequential or Module.
-    optimizer: An SGD, Adam or AdamW.
+    optimizer: An SGD, Adam or AdamW, together with ``epochs``; or ``fit`` instead of both.
     epochs: Passes over the data.
+    fit: Goes to the optimum itself: a LeastSquares, Newton or LBFGS, or ``"auto"`` for what suits model and loss.
     loss: What is minimised: a name such as ``"mse"``, or one of ``epochd.losses``.
     target: The column, or columns, of a table to predict.
     features: The columns of a table to learn from; None: all the others.
+    preprocess: How columns become features: ``"auto"``, a :class:`Preprocess`, or a dict of steps by column such as
+        ``{"age": "standardize", "city": OneHot(unseen="other")}``. Fitted on the training rows only and kept in the
+        model, which then predicts rows as they are, with texts, timestamps and holes. None: columns are numbers.
     group_by: The column, or columns, of a table whose values say which member a row belongs to: one model is
         trained for each key, and the result is a :class:`Fleet`. With arrays the keys themselves, one a row (a
         dict of several), under the name of the Series that they are, else ``group``. Texts or integers.
     weight: The column of a table with the rows' weights, each >= 0; or the weights themselves, one a row.
     sweep: Hyperparameters of which every combination is trained: ``{"lr": [0.1, 0.01], "seed": [1, 2, 3]}``,
         also ``weight_decay`` and ``momentum``. The result is a :class:`Fleet` with their names as key columns.
+        With ``"folds": 5`` each combination is trained five times, without a fifth of the rows, and measured on it.
+    validation: What is held out: a fraction of the rows such as ``0.2``, a :class:`HoldOut`, or rows of their own,
+        as ``(X, y)`` or a table with the training's columns.
+    metrics: What is measured on the held-out rows beside the loss, such as ``["accuracy", "roc_auc"]``; the names
+        are in ``epochd.METRICS``.
+    early_stopping: Ends the training when the held-out rows tell of no more progress: an :class:`EarlyStopping`,
+        or its patience.
     batch_size: Rows in a mini-batch; None: all of them.
     shuffle: Whether mini-batches are drawn from a fresh permutation each epoch.
     accumulation_steps: Mini-batches whose gradients are averaged before one update.
@@ -81,30 +109,42 @@ def plan_training(
     log_parameters: Whether logs hold the parameters after their epoch's update.
     log_members: Fleets: keys of at most 100 members whose epochs are logged, too; a fleet reports its progress.
     seed: Of initialisation and shuffling; None: the server draws one and reports it.
-    dtype: Of parameters and arithmetic.
+    dtype: Of parameters and arithmetic; None: float32, and float64 with ``fit``, which always computes in it.
     name: Of the model that gets a new version, such as ``"house-price"``; None: named after the run.
+    labels: Short texts by name, put on the run and its version, such as ``{"team": "pricing"}``.
+    initial: A version to begin with, by name or as a :class:`Model`: training goes on from its parameters. It must
+        have the same model; a fleet takes each member's by its key, and new members start afresh.
     request_id: A second training with the same id attaches to the first one's run; None: a fresh one, so
         that retries never train twice.
     progress: Whether to show a live bar, and so to wait for the end.
     """  # noqa: D205 - the methods that take these arguments put their summary before it
     columns = {"target": target, "features": features, "group_by": group_by, "weight": weight}
-    rows = gather(X, y, **columns, dtype=dtype)
+    how = _how(fit, optimizer, epochs, batch_size, shuffle, accumulation_steps)
+    exact = fit is not None
+    dtype = dtype or ("float64" if exact else "float32")
+    steps = resolve_preprocess(preprocess)
+    sent = "float64" if exact or steps is not None else dtype
+    split = (validation.time or validation.group or "") if isinstance(validation, HoldOut) else ""
+    rows = gather(X, y, **columns, split=split, dtype=sent)
     swept = resolve_sweep(sweep)
     keys = rows.group_columns if swept is None else swept.names
-    gradient = spec_pb2.GradientFit(
-        optimizer=encode_optimizer(optimizer),
-        epochs=epochs,
-        batch_size=batch_size,
-        shuffle=shuffle,
-        accumulation_steps=accumulation_steps,
+    held_out = plan_validation(
+        validation,
+        metrics,
+        early_stopping,
+        columns,
+        dtype=sent,
+        folds=swept is not None and swept.folds is not None,
     )
     request = trainer_pb2.TrainRequest(
         request_id=request_id or uuid.uuid4().hex,
+        labels=labels,
+        initial_version="" if initial is None else version_name(getattr(initial, "resource_name", initial)),
         model_name=name or "",
         data=_data(rows),
         model=encode_model(model),
         loss=encode_loss(resolve(loss)),
-        gradient=gradient,
+        **how,
         dtype=data_type(dtype),
         seed=seed,
         logging=spec_pb2.Logging(
@@ -113,8 +153,35 @@ def plan_training(
             members=[encode_key(key, keys, "logging.members") for key in log_members],
         ),
         sweep=None if swept is None else encode_sweep(swept),
+        validation=held_out.message,
+        preprocess=None if steps is None else encode_preprocess(steps),
     )
-    return TrainingPlan(request, rows.upload, progress)
+    return TrainingPlan(request, rows.upload, progress, held_out.upload)
+
+
+def _how(
+    fit: Fit | str | None,
+    optimizer: Optimizer | None,
+    epochs: int | None,
+    batch_size: int | None,
+    shuffle: bool,
+    accumulation_steps: int,
+) -> dict[str, Any]:
+    """The field of a TrainRequest that says how the model is fitted."""
+    if fit is not None:
+        if optimizer is not None or epochs is not None or batch_size is not None:
+            raise invalid("fit", "goes to the optimum itself: it takes no optimizer, epochs or batch_size")
+        return encode_fit(fit)
+    if optimizer is None or epochs is None:
+        raise invalid("fit", "give optimizer and epochs, or a fit such as fit='auto'")
+    gradient = spec_pb2.GradientFit(
+        optimizer=encode_optimizer(optimizer),
+        epochs=epochs,
+        batch_size=batch_size,
+        shuffle=shuffle,
+        accumulation_steps=accumulation_steps,
+    )
+    return {"gradient": gradient}
 
 
 def _data(rows: Rows) -> spec_pb2.TrainingData:

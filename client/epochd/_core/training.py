@@ -54,6 +54,9 @@ def _ask(plan: TrainingPlan, policy: Policy) -> Program[tuple[Stream, trainer_pb
     if plan.upload is not None:
         dataset = yield from upload(plan.upload, policy)
         plan.request.data.dataset = dataset.name
+    if plan.validation_upload is not None:
+        dataset = yield from upload(plan.validation_upload, policy)
+        plan.request.validation.dataset = dataset.name
 
     def attempt(left: float) -> Program[tuple[Stream, trainer_pb2.TrainResponse]]:
         stream = yield from open_stream(TRAIN, plan.request, None)

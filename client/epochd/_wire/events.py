@@ -9,9 +9,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from epochd import events
+from epochd._wire.fits import fit_kind
 from epochd._wire.keys import decode_key
 from epochd._wire.labels import decode_labels
+from epochd._wire.preprocessing import decode_fitted
 from epochd._wire.tensors import decode_tensor, dtype_name
+from epochd._wire.validation import decode_evaluation, decode_metrics
 from epochd.v1 import run_pb2, tensor_pb2
 
 NEVER = datetime.min.replace(tzinfo=UTC)
@@ -69,6 +72,8 @@ def decode_started(message: run_pb2.Started, sequence: int = 0, time: datetime =
         epochs=message.epochs,
         members=message.members,
         key_columns=tuple(message.key_columns),
+        fit=fit_kind(message),
+        preprocess=decode_fitted(message.preprocess),
     )
 
 
@@ -85,21 +90,29 @@ def _epoch(log: run_pb2.EpochLog, epochs: int) -> dict[str, Any]:
         "lr": log.lr,
         "rows_per_second": log.rows_per_second,
         "parameters": decode_parameters(log.parameters),
+        "validation_loss": log.validation_loss if log.HasField("validation_loss") else None,
+        "measured": decode_metrics(log.metrics),
     }
 
 
 def _fleet_progress(message: run_pb2.FleetProgress, head: dict[str, Any]) -> events.FleetProgress:
-    loss = message.loss
-    quantiles = events.LossQuantiles(min=loss.min, p25=loss.p25, p50=loss.p50, p75=loss.p75, max=loss.max)
+    has_validation = message.HasField("validation_loss")
     return events.FleetProgress(
         **head,
         members_done=message.members_done,
         members_failed=message.members_failed,
         members_total=message.members_total,
-        loss=quantiles if message.HasField("loss") else None,
+        loss=_quantiles(message.loss) if message.HasField("loss") else None,
+        validation_loss=_quantiles(message.validation_loss) if has_validation else None,
         worst=tuple((decode_key(member.key), member.loss) for member in message.worst),
         eta_seconds=message.eta_seconds,
         elapsed_seconds=message.elapsed_seconds,
+    )
+
+
+def _quantiles(message: run_pb2.LossQuantiles) -> events.LossQuantiles:
+    return events.LossQuantiles(
+        min=message.min, p25=message.p25, p50=message.p50, p75=message.p75, max=message.max
     )
 
 
@@ -112,6 +125,7 @@ def _succeeded(message: run_pb2.Succeeded, head: dict[str, Any]) -> events.Succe
         training_seconds=message.training_seconds,
         members=message.members,
         failed_members=message.failed_members,
+        evaluation=decode_evaluation(message.evaluation, None) if message.HasField("evaluation") else None,
     )
 
 

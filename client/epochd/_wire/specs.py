@@ -92,14 +92,22 @@ def encode_optimizer(optimizer: Optimizer) -> spec_pb2.Optimizer:
 def encode_sweep(sweep: Sweep) -> spec_pb2.Sweep:
     """The message of a sweep."""
     return spec_pb2.Sweep(
-        lr=sweep.lr, weight_decay=sweep.weight_decay, momentum=sweep.momentum, seed=sweep.seed
+        lr=sweep.lr,
+        weight_decay=sweep.weight_decay,
+        momentum=sweep.momentum,
+        seed=sweep.seed,
+        folds=sweep.folds,
     )
 
 
 def decode_sweep(message: spec_pb2.Sweep) -> Sweep:
     """The sweep of a message."""
     return Sweep(
-        lr=message.lr, weight_decay=message.weight_decay, momentum=message.momentum, seed=message.seed
+        lr=message.lr,
+        weight_decay=message.weight_decay,
+        momentum=message.momentum,
+        seed=message.seed,
+        folds=message.folds if message.HasField("folds") else None,
     )
 
 

@@ -24,7 +24,12 @@ def of_table(text: str, columns: Sequence[str], table: tables.Table) -> Key:
 
 def of_sweep(text: str, sweep: epochd.Sweep) -> Key:
     """Reads a key of a sweep: a value for each swept name, in their order."""
-    return _key(text, sweep.names, [int if name == "seed" else float for name in sweep.names], "--log-member")
+    return _key(
+        text,
+        sweep.names,
+        [int if name in ("seed", "fold") else float for name in sweep.names],
+        "--log-member",
+    )
 
 
 def of_fleet(text: str, fleet: epochd.Fleet) -> Key:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -91,6 +92,7 @@ class LiveView:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._trace = Trace()
+        self._held_out = Trace()
         self._title = Text("waiting for the server …", "dim")
         self._heard = time.monotonic()
         self._numbers = Text("")
@@ -160,10 +162,15 @@ class LiveView:
         self._trace.add(log.epoch, log.loss)
         if self._task is not None:
             self._progress.update(self._task, completed=log.epoch + 1)
-        spark = sparkline([loss for _, loss in self._trace.points], _SPARK_WIDTH)
+        if log.validation_loss is not None:
+            self._held_out.add(log.epoch, log.validation_loss)
         speed = f"  {short_number(log.rows_per_second)} rows/s" if log.rows_per_second else ""
         self._numbers = Text.assemble(
-            "loss ", (f"{log.loss:.6g}", "bold"), (f"  lr {log.lr:g}{speed}  ", "dim"), (spark, "cyan")
+            "loss ",
+            (f"{log.loss:.6g}", "bold"),
+            (f"  lr {log.lr:g}{speed}  ", "dim"),
+            (_spark(self._trace), "cyan"),
+            *_held_out(log, self._held_out),
         )
 
     def _fleet(self, progress: events.FleetProgress) -> None:
@@ -179,7 +186,7 @@ class LiveView:
 
     def _summary(self, event: events.Succeeded) -> list[RenderableType]:
         if event.members:
-            return [_fleet_summary(event)]
+            return [_fleet_summary(event), *_evaluation(event)]
         points = self._trace.points
         first = f"{points[0][1]:.4g} → " if points else ""
         line = Text.assemble(
@@ -187,7 +194,29 @@ class LiveView:
             (event.model_version, "bold"),
             f"  {event.epochs:,} epochs in {duration(event.training_seconds)}, loss {first}{event.final_loss:.4g}",
         )
-        return [*([loss_curve(points, self._console.width)] if len(points) > 1 else []), line]
+        curves = [loss_curve(points, self._console.width)] if len(points) > 1 else []
+        held_out = self._held_out.points
+        if len(held_out) > 1:
+            curves.append(loss_curve(held_out, self._console.width, "validation loss", "yellow"))
+        return [*curves, line, *_evaluation(event)]
+
+
+def _spark(trace: Trace) -> str:
+    return sparkline([loss for _, loss in trace.points], _SPARK_WIDTH)
+
+
+def _held_out(log: events.EpochLog, trace: Trace) -> Iterator[str | tuple[str, str]]:
+    """What is said of the held-out rows while a run trains."""
+    if log.validation_loss is None:
+        return
+    yield "\nvalidation "
+    yield (f"{log.validation_loss:.6g}", "bold")
+    yield ("".join(f"  {name} {value:.4g}" for name, value in log.measured.items()) + "  ", "dim")
+    yield (_spark(trace), "yellow")
+
+
+def _evaluation(event: events.Succeeded) -> list[RenderableType]:
+    return [] if event.evaluation is None else [Text(f"  held out: {event.evaluation}")]
 
 
 def _fleet_summary(event: events.Succeeded) -> Text:
@@ -201,11 +230,13 @@ def _fleet_summary(event: events.Succeeded) -> Text:
     )
 
 
-def loss_curve(points: list[tuple[float, float]], width: int) -> RenderableType:
+def loss_curve(
+    points: list[tuple[float, float]], width: int, what: str = "loss", style: str = "cyan"
+) -> RenderableType:
     """The panel of a loss curve, for a terminal of that width."""
     inner = max(_MIN_CURVE_WIDTH, min(_CURVE_WIDTH, width) - 4)
-    title = "loss by epoch, logarithmic" if is_log([loss for _, loss in points]) else "loss by epoch"
-    curve = Text("\n".join(plot(points, inner, _CURVE_HEIGHT)), "cyan")
+    title = f"{what} by epoch" + (", logarithmic" if is_log([loss for _, loss in points]) else "")
+    curve = Text("\n".join(plot(points, inner, _CURVE_HEIGHT)), style)
     return Panel(curve, title=title, title_align="left", expand=False, border_style="dim")
 
 
