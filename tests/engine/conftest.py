@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+from epochd_server.domain.schedules import ReduceLROnPlateau
 from epochd_server.domain.specs import (
     ActivationLayer,
+    DropoutLayer,
     Init,
     LinearLayer,
     LinearModel,
@@ -32,7 +34,7 @@ from epochd_server.engine.cohort import (
     LogBatch,
     train_cohort,
 )
-from epochd_server.engine.shuffling import epoch_permutation
+from epochd_server.engine.shuffling import derived_seed, epoch_permutation
 
 HYPERPARAMETERS = {
     "lr": 0.01,
@@ -42,6 +44,9 @@ HYPERPARAMETERS = {
     "beta1": 0.9,
     "beta2": 0.999,
     "eps": 1e-8,
+    "alpha": 0.99,
+    "l1": 0.0,
+    "l2": 0.0,
 }
 
 
@@ -71,13 +76,15 @@ class Recorder:
         ]
 
 
-def hyperparameters(members: int, nesterov: bool = False, **values: Any) -> Hyperparameters:
+def hyperparameters(
+    members: int, nesterov: bool = False, centered: bool = False, **values: Any
+) -> Hyperparameters:
     columns = {
         name: np.broadcast_to(np.asarray(values.pop(name, default), np.float64), (members,)).copy()
         for name, default in HYPERPARAMETERS.items()
     }
     assert not values, values
-    return Hyperparameters(nesterov=nesterov, **columns)
+    return Hyperparameters(nesterov=nesterov, centered=centered, **columns)
 
 
 def make_task(
@@ -103,6 +110,9 @@ def make_task(
     held_out: Any = None,
     metrics: Any = (),
     early_stopping: EarlyStopping | None = None,
+    schedule: Any = None,
+    warmup: Any = None,
+    clipping: Any = None,
     **optimizer_values: Any,
 ) -> CohortTask:
     """A task from concatenated rows and the row counts of its members (``sizes``; one member by default).
@@ -139,6 +149,9 @@ def make_task(
         validation=None if held_out is None else _cohort_data(loss, dtype, *held_out),
         metrics=tuple(metrics),
         early_stopping=early_stopping,
+        schedule=schedule,
+        warmup=warmup,
+        clipping=clipping,
     )
 
 
@@ -175,8 +188,45 @@ def torch_loss(loss: Loss) -> nn.Module:
         LossKind.L1: nn.L1Loss,
         LossKind.HUBER: lambda: nn.HuberLoss(delta=loss.delta),
         LossKind.BCE_WITH_LOGITS: nn.BCEWithLogitsLoss,
-        LossKind.CROSS_ENTROPY: nn.CrossEntropyLoss,
+        LossKind.CROSS_ENTROPY: lambda: nn.CrossEntropyLoss(label_smoothing=loss.label_smoothing),
+        LossKind.POISSON_NLL: lambda: nn.PoissonNLLLoss(log_input=loss.log_input),
+        LossKind.QUANTILE: lambda: _Pinball(loss.quantile),
+        LossKind.GAUSSIAN_NLL: _GaussianLoss,
     }[loss.kind]()
+
+
+class _Pinball(nn.Module):
+    def __init__(self, quantile: float) -> None:
+        super().__init__()
+        self.quantile = quantile
+
+    def forward(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        below = targets - outputs
+        return torch.maximum(self.quantile * below, (self.quantile - 1) * below).mean()
+
+
+class _GaussianLoss(nn.Module):
+    def forward(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        means, logarithms = outputs.chunk(2, 1)
+        return nn.functional.gaussian_nll_loss(means, targets, logarithms.exp())
+
+
+def torch_schedule(task: CohortTask, optimizer: Any) -> Any:
+    """The scheduler of torch.optim.lr_scheduler that a task's schedule and warm-up name; None where it has none."""
+    schedulers = torch.optim.lr_scheduler
+
+    def make(schedule: Any) -> Any:
+        arguments = {field.name: getattr(schedule, field.name) for field in dataclasses.fields(schedule)}
+        if "t_max" in arguments:
+            arguments["T_max"] = arguments.pop("t_max")
+        if "threshold_mode" in arguments:
+            arguments["threshold_mode"] = arguments["threshold_mode"].value
+        return getattr(schedulers, type(schedule).__name__)(optimizer, **arguments)
+
+    if task.warmup is None:
+        return None if task.schedule is None else make(task.schedule)
+    after = make(task.schedule) if task.schedule else schedulers.ConstantLR(optimizer, factor=1.0)
+    return schedulers.SequentialLR(optimizer, [make(task.warmup), after], [task.warmup.total_iters])
 
 
 def torch_optimizer(task: CohortTask, parameters: Any, member: int = 0) -> torch.optim.Optimizer:
@@ -191,6 +241,16 @@ def torch_optimizer(task: CohortTask, parameters: Any, member: int = 0) -> torch
             dampening=dampening,
             weight_decay=decay,
             nesterov=values.nesterov,
+        )
+    if task.optimizer_kind is OptimizerKind.RMSPROP:
+        return torch.optim.RMSprop(
+            parameters,
+            lr,
+            alpha=float(values.alpha[member]),
+            eps=float(values.eps[member]),
+            weight_decay=decay,
+            momentum=float(values.momentum[member]),
+            centered=values.centered,
         )
     kind = torch.optim.Adam if task.optimizer_kind is OptimizerKind.ADAM else torch.optim.AdamW
     betas = (float(values.beta1[member]), float(values.beta2[member]))
@@ -218,6 +278,8 @@ def torch_module(task: CohortTask, member: int = 0) -> nn.Module:
 def _torch_layer(layer: Any, dtype: torch.dtype) -> nn.Module:
     if isinstance(layer, LinearLayer):
         return nn.Linear(layer.in_features, layer.out_features, layer.bias, dtype=dtype)
+    if isinstance(layer, DropoutLayer):
+        return nn.Dropout(layer.p)
     names = {
         "relu": nn.ReLU, "relu6": nn.ReLU6, "leaky_relu": nn.LeakyReLU, "elu": nn.ELU, "selu": nn.SELU,
         "celu": nn.CELU, "gelu": nn.GELU, "silu": nn.SiLU, "mish": nn.Mish, "softplus": nn.Softplus,
@@ -240,9 +302,11 @@ def plain_loop(
         y = y.reshape(len(y), -1)
     module = module or torch_module(task, member)
     criterion, optimizer = torch_loss(task.loss), torch_optimizer(task, module.parameters(), member)
+    scheduler = torch_schedule(task, optimizer)
     batch, losses = task.batch_size or len(x), []
     for epoch in range(int(task.epochs[member])):
         order = torch.arange(len(x))
+        torch.manual_seed(derived_seed(int(task.seeds[member]), "dropout", epoch) >> 1)
         if task.shuffle and batch < len(x):
             order = torch.from_numpy(epoch_permutation(int(task.seeds[member]), epoch, len(x)))
         pieces, total = order.split(batch), 0.0
@@ -253,9 +317,21 @@ def plain_loop(
                 loss = criterion(module(x[piece]), y[piece])
                 (loss / len(group)).backward()
                 total += loss.item() * len(piece)
+            _clip(task, module)
             optimizer.step()
         losses.append(total / len(x))
+        if isinstance(task.schedule, ReduceLROnPlateau):
+            scheduler.step(losses[-1])
+        elif scheduler is not None:
+            scheduler.step()
     return {name: value.detach().numpy().copy() for name, value in module.named_parameters()}, losses
+
+
+def _clip(task: CohortTask, module: nn.Module) -> None:
+    if task.clipping is not None and task.clipping.max_norm is not None:
+        nn.utils.clip_grad_norm_(module.parameters(), task.clipping.max_norm)
+    if task.clipping is not None and task.clipping.clip_value is not None:
+        nn.utils.clip_grad_value_(module.parameters(), task.clipping.clip_value)
 
 
 def distance(actual: Any, expected: Any) -> float:
@@ -278,7 +354,7 @@ def subset(task: CohortTask, members: Any) -> CohortTask:
         validation=None if task.validation is None else _rows_of(task.validation, members),
         epochs=task.epochs[members],
         seeds=task.seeds[members],
-        hyperparameters=Hyperparameters(nesterov=values.nesterov, **columns),
+        hyperparameters=Hyperparameters(nesterov=values.nesterov, centered=values.centered, **columns),
         log_every=task.log_every[members],
         log_parameters=task.log_parameters[members],
     )
@@ -310,6 +386,7 @@ def lab() -> Any:
         plain_loop,
         torch_module,
         torch_optimizer,
+        torch_schedule,
         distance,
         hyperparameters,
         member,

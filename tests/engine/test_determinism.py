@@ -48,10 +48,11 @@ def build(lab: Any, cohort_spec: dict[str, Any]) -> Any:
     rng = np.random.default_rng(options.pop("data_seed"))
     sizes = options["sizes"]
     count, members = sum(sizes), len(sizes)
-    outputs = {LossKind.CROSS_ENTROPY: 3, LossKind.BCE_WITH_LOGITS: 1}.get(kind, 2)
+    outputs = {LossKind.CROSS_ENTROPY: 3, LossKind.BCE_WITH_LOGITS: 1, LossKind.GAUSSIAN_NLL: 4}.get(kind, 2)
     targets = {
         LossKind.CROSS_ENTROPY: rng.integers(0, 3, count),
         LossKind.BCE_WITH_LOGITS: rng.integers(0, 2, count),
+        LossKind.POISSON_NLL: rng.integers(0, 9, (count, 2)),
     }.get(kind, rng.normal(size=(count, 2)))
     model = LinearModel(in_features=FEATURES, out_features=outputs)
     if hidden:

@@ -10,10 +10,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epochd_server.domain.specs import OptimizerKind
+from epochd_server.domain.specs import Clipping, OptimizerKind, Precision
 from epochd_server.engine import optimizers
+from epochd_server.engine.chain import Slot
+from epochd_server.engine.optimizer_steps import step_lanes
+from epochd_server.engine.row_optimizer import RowOptimizer
 
 MEMBERS, SIZE = 3, 5
+SLOTS = [Slot("weight", (1, SIZE), 0)]
+
+
+def cohort(lab: Any, kind: OptimizerKind, dtype: Any, **options: Any) -> Any:
+    """A task whose members have these hyperparameters; what it trains does not matter."""
+    precision = Precision(np.dtype(dtype).name)
+    rows = np.ones((MEMBERS, 1))
+    return lab.make_task(
+        rows, rows[:, 0], sizes=[1] * MEMBERS, optimizer=kind, precision=precision, **options
+    )
 
 
 def torch_steps(
@@ -27,6 +40,15 @@ def torch_steps(
             momentum=values["momentum"],
             dampening=values["dampening"],
             nesterov=nesterov,
+            **shared,
+        )
+    elif kind is OptimizerKind.RMSPROP:
+        optimizer = torch.optim.RMSprop(
+            [parameter],
+            alpha=values["alpha"],
+            eps=values["eps"],
+            momentum=values["momentum"],
+            centered=nesterov,
             **shared,
         )
     else:
@@ -53,6 +75,7 @@ def settings_of_members(draw: Any) -> dict[str, Any]:
         "beta1": column(0.5, 0.99),
         "beta2": column(0.8, 0.9999),
         "eps": column(1e-10, 1e-3),
+        "alpha": column(0.5, 0.999),
     }
 
 
@@ -69,24 +92,23 @@ def test_every_member_steps_as_torch_optim_does(
     rng = np.random.default_rng(seed)
     start = rng.normal(size=(MEMBERS, SIZE)).astype(dtype)
     gradients = rng.normal(size=(steps, MEMBERS, SIZE)).astype(dtype)
-    table = optimizers.hyperparameter_table(
-        lab.hyperparameters(MEMBERS, nesterov, **values), np.arange(MEMBERS)
-    )
+    # centered goes along with nesterov here: each belongs to an optimizer of its own
+    task = cohort(lab, kind, dtype, nesterov=nesterov, centered=nesterov, **values)
     active = np.ones(MEMBERS, np.bool_)
     if layout == "rows":
         got = start.copy()
-        rows = optimizers.RowOptimizer(kind, table, nesterov, start.shape, np.dtype(dtype))
+        rows = RowOptimizer(task, np.arange(MEMBERS), SLOTS)
         for gradient in gradients:
-            rows.step(got, gradient, active)
+            rows.step(got, gradient.copy(), active)
     else:
         lanes = np.ascontiguousarray(start.T)
-        first, second, powers = np.zeros_like(lanes), np.zeros_like(lanes), np.ones((2, MEMBERS))
-        scales = np.zeros((optimizers.SCALES, MEMBERS), dtype)
-        code = optimizers.CODES[kind]
+        moments = [np.zeros_like(lanes) for _ in range(3)]
+        table = optimizers.hyperparameter_table(task.hyperparameters, np.arange(MEMBERS))
+        scales, powers = np.zeros((optimizers.SCALES, MEMBERS), dtype), np.ones((2, MEMBERS))
+        method = optimizers.method_of(task, SLOTS)
         for gradient in gradients:
-            optimizers.refresh_scales(code, table, powers, active, scales)
-            columns = np.ascontiguousarray(gradient.T)
-            optimizers.step_lanes(code, nesterov, lanes, columns, first, second, scales, active)
+            optimizers.refresh_scales(method.optimizer, table, powers, active, scales)
+            step_lanes(method, lanes, np.ascontiguousarray(gradient.T), *moments, scales, active)
         got = lanes.T
     for k in range(MEMBERS):
         own = {name: column[k] for name, column in values.items()}
@@ -96,13 +118,13 @@ def test_every_member_steps_as_torch_optim_does(
 
 @pytest.mark.parametrize("kind", OptimizerKind)
 def test_inactive_members_keep_parameters_and_state(lab: Any, kind: OptimizerKind) -> None:
-    table = optimizers.hyperparameter_table(lab.hyperparameters(2, momentum=0.9), np.arange(2))
-    optimizer = optimizers.RowOptimizer(kind, table, False, (2, 3), np.dtype(np.float64))
-    reference = optimizers.RowOptimizer(kind, table, False, (2, 3), np.dtype(np.float64))
-    resting, steady, both = np.ones((2, 3)), np.ones((2, 3)), np.ones(2, np.bool_)
-    optimizer.step(resting, np.full((2, 3), np.nan), np.array([True, False]))
+    options: dict[str, Any] = {"clipping": Clipping(max_norm=0.1), "l1": 0.1, "momentum": 0.9}
+    task = cohort(lab, kind, np.float64, **options)
+    optimizer, reference = (RowOptimizer(task, np.arange(2), SLOTS) for _ in range(2))
+    resting, steady, both = np.ones((2, SIZE)), np.ones((2, SIZE)), np.ones(2, np.bool_)
+    optimizer.step(resting, np.full((2, SIZE), np.nan), np.array([True, False]))
     assert (resting[1] == 1).all()
     for _ in range(3):
-        optimizer.step(resting, np.full((2, 3), 0.5), both)
-        reference.step(steady, np.full((2, 3), 0.5), both)
+        optimizer.step(resting, np.full((2, SIZE), 0.5), both)
+        reference.step(steady, np.full((2, SIZE), 0.5), both)
     assert (resting[1] == steady[1]).all()

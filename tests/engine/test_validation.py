@@ -146,8 +146,11 @@ def test_every_loss_on_held_out_rows_equals_that_on_the_same_training_rows(lab: 
         y, outputs = rng.integers(0, 3, 12), 3
     if kind is LossKind.BCE_WITH_LOGITS:
         y = rng.integers(0, 2, (12, 2))
+    if kind is LossKind.GAUSSIAN_NLL:
+        outputs = 4
+    loss = Loss(kind=kind, delta=0.7, quantile=0.3, label_smoothing=0.2)
     task = lab.make_task(
-        x, y, model=lab.mlp(2, 3, outputs), loss=Loss(kind=kind, delta=0.7), weights=weights, epochs=20,
+        x, y, model=lab.mlp(2, 3, outputs), loss=loss, weights=weights, epochs=20,
         precision=Precision.FLOAT64, held_out=(x, y, [12], weights), lr=0.1,
     )  # fmt: skip
     _, recorder = train(lab, task)

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from epochd_server.domain.exact_fits import ExactFit
 from epochd_server.domain.fleets import Key, Sweep
+from epochd_server.domain.schedules import LinearLR, Schedule
 from epochd_server.domain.validation import Validation
 
 _NO_PARAMETERS: Mapping[str, float] = MappingProxyType({})
@@ -53,7 +54,33 @@ class ActivationLayer:
     """gelu only: ``none`` (by erf) or ``tanh``."""
 
 
-Layer = LinearLayer | ActivationLayer
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropoutLayer:
+    """``nn.Dropout``: in training each input is 0 with probability ``p``, and divided by 1 − p else.
+
+    Attributes:
+        p: From 0 (inclusive) to 1 (exclusive).
+    """
+
+    p: float = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerNormLayer:
+    """``nn.LayerNorm`` over the features of a row.
+
+    Attributes:
+        eps: Added to the variance, > 0.
+        elementwise_affine: Whether there is a weight, which starts at 1.
+        bias: Whether there is a bias, which starts at 0; only with ``elementwise_affine``.
+    """
+
+    eps: float = 1e-5
+    elementwise_affine: bool = True
+    bias: bool = True
+
+
+Layer = LinearLayer | ActivationLayer | DropoutLayer | LayerNormLayer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +118,11 @@ class LossKind(enum.Enum):
     HUBER = "huber"
     BCE_WITH_LOGITS = "bce_with_logits"
     CROSS_ENTROPY = "cross_entropy"
+    POISSON_NLL = "poisson_nll"
+    QUANTILE = "quantile"
+    """The pinball loss: max(q · (y − z), (q − 1) · (y − z))."""
+    GAUSSIAN_NLL = "gaussian_nll"
+    """Twice as many outputs as targets: their means, then the logarithms of their variances."""
 
 
 CLASSIFICATION_LOSSES = frozenset({LossKind.BCE_WITH_LOGITS, LossKind.CROSS_ENTROPY})
@@ -103,6 +135,19 @@ class Loss:
     kind: LossKind
     delta: float = 1.0
     """huber only: where the loss turns from quadratic to linear, in units of the target; > 0."""
+    log_input: bool = True
+    """poisson_nll only: whether outputs are logarithms of rates (e^z − y z) or rates (z − y ln(z + 1e-8))."""
+    quantile: float = 0.5
+    """quantile only: q, between 0 and 1 (exclusive)."""
+    label_smoothing: float = 0.0
+    """cross_entropy and bce_with_logits: the share ε of a label that is spread evenly over all classes, from 0
+    (inclusive) to 1 (exclusive)."""
+    class_weights: tuple[float, ...] | None = None
+    """cross_entropy, and bce_with_logits with one target: weight of each class's rows, in the order of the classes;
+    each row's whole loss (smoothed labels included) counts so often, and the mean is by these weights."""
+    balanced: bool = False
+    """Class weights are rows / (classes · rows of the class), counted over each member's training rows by their
+    weights; 1 for a class without rows."""
 
 
 class OptimizerKind(enum.Enum):
@@ -111,6 +156,7 @@ class OptimizerKind(enum.Enum):
     SGD = "sgd"
     ADAM = "adam"
     ADAMW = "adamw"
+    RMSPROP = "rmsprop"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,13 +166,47 @@ class Optimizer:
     kind: OptimizerKind
     lr: float
     weight_decay: float = 0.0
-    """Added to the gradient (SGD, Adam) or applied to the parameter (AdamW); PyTorch's AdamW default is 0.01."""
+    """Added to the gradient (SGD, Adam, RMSprop) or applied to the parameter (AdamW, whose default is 0.01)."""
     momentum: float = 0.0
     dampening: float = 0.0
     nesterov: bool = False
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
+    alpha: float = 0.99
+    """RMSprop: decay of the squared gradients' mean."""
+    centered: bool = False
+    """RMSprop: whether the squared mean gradient is subtracted from it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clipping:
+    """What is done to a gradient before a step; at most one of the two is set.
+
+    Attributes:
+        max_norm: ``torch.nn.utils.clip_grad_norm_``: the largest 2-norm over all parameters, > 0.
+        clip_value: ``torch.nn.utils.clip_grad_value_``: the largest absolute value of an entry, > 0.
+    """
+
+    max_norm: float | None = None
+    clip_value: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Penalty:
+    """Adds l1 · Σ|w| + l2/2 · Σw² to the mean loss, over parameters of two or more dimensions: weights, no biases.
+
+    It is met by a proximal step after each of the optimizer's: w ← sign(w) max(|w| − s · l1, 0) / (1 + s · l2), where s
+    is the entry's step size: lr / (1 − momentum) for SGD, divided by the root mean square that Adam and RMSprop divide
+    by (Adam's momentum does not count). Weights become exactly 0. The losses that are logged are without it.
+
+    Attributes:
+        l1: ≥ 0. scikit-learn's Lasso(alpha) is l1 = 2 · alpha under mse.
+        l2: ≥ 0.
+    """
+
+    l1: float = 0.0
+    l2: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +221,13 @@ class GradientFit:
     """Whether mini-batches are drawn from a fresh permutation each epoch. Full batch never permutes."""
     accumulation_steps: int = 1
     """Mini-batches whose mean losses' gradients are averaged before one optimizer step."""
+    schedule: Schedule | None = None
+    """How the learning rate changes; None is not at all."""
+    warmup: LinearLR | None = None
+    """Goes before the schedule for its ``total_iters`` epochs, as ``SequentialLR([warmup, schedule], [total_iters])``;
+    the schedule counts its epochs from then on."""
+    clipping: Clipping | None = None
+    penalty: Penalty | None = None
 
 
 Fit = GradientFit | ExactFit

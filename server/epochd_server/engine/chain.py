@@ -13,7 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from epochd_server.domain.layers import activation_arguments
-from epochd_server.domain.specs import ActivationLayer, LinearLayer, LinearModel, SequentialModel
+from epochd_server.domain.specs import (
+    ActivationLayer,
+    DropoutLayer,
+    Layer,
+    LayerNormLayer,
+    LinearLayer,
+    LinearModel,
+    SequentialModel,
+)
 from epochd_server.engine.task import Floats
 
 
@@ -65,7 +73,25 @@ class Elementwise:
     width: int
 
 
-Step = Affine | Elementwise
+@dataclass(frozen=True, slots=True)
+class Dropout:
+    """In training, z = a · m / (1 − p) with random m of 0 and 1; else z = a."""
+
+    p: float
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayerNorm:
+    """z = (a − mean) / √(variance + eps) · weight + bias, over a row's ``width`` values."""
+
+    weight: Slot | None
+    bias: Slot | None
+    eps: float
+    width: int
+
+
+Step = Affine | Elementwise | Dropout | LayerNorm
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +107,11 @@ class Chain:
     def size(self) -> int:
         """P, the numbers in all parameters."""
         return total_size(self.slots)
+
+    @property
+    def plain(self) -> bool:
+        """Whether there are linear layers and activations only, as the compiled programs train them."""
+        return all(isinstance(step, Affine | Elementwise) for step in self.steps)
 
     @property
     def has_bias(self) -> bool:
@@ -119,10 +150,24 @@ class _Builder:
         self.steps: list[Step] = []
         self.slots: list[Slot] = []
 
-    def layer(self, name: str, layer: LinearLayer | ActivationLayer) -> None:
-        if isinstance(layer, LinearLayer):
-            self.linear(name, layer)
-            return
+    def layer(self, name: str, layer: Layer) -> None:
+        match layer:
+            case LinearLayer():
+                self.linear(name, layer)
+            case DropoutLayer():
+                self.steps.append(Dropout(layer.p, self.width))
+            case LayerNormLayer():
+                self._layer_norm(name, layer)
+            case ActivationLayer():
+                self._activation(layer)
+
+    def _layer_norm(self, name: str, layer: LayerNormLayer) -> None:
+        shape = (self.width,)
+        weight = self._slot(f"{name}.weight", shape) if layer.elementwise_affine else None
+        bias = self._slot(f"{name}.bias", shape) if layer.elementwise_affine and layer.bias else None
+        self.steps.append(LayerNorm(weight, bias, layer.eps, self.width))
+
+    def _activation(self, layer: ActivationLayer) -> None:
         function = layer.function
         if function == "gelu" and layer.approximate == "tanh":
             function = "gelu_tanh"

@@ -6,8 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.engine.compiling import kernel
-from epochd_server.engine.numerics import exp, log, log1p
-from epochd_server.engine.programs.lane_losses import BCE, CROSS_ENTROPY, HUBER, L1
+from epochd_server.engine.losses import RATE_EPS
+from epochd_server.engine.numerics import exp, log, log1p, log_of
+from epochd_server.engine.programs.lane_losses import (
+    BCE,
+    CROSS_ENTROPY,
+    GAUSSIAN,
+    HUBER,
+    L1,
+    POISSON,
+    QUANTILE,
+)
 from epochd_server.engine.task import Floats, Integers
 
 
@@ -26,7 +35,7 @@ def held_out_losses(
 
     Args:
         kind: A code of :mod:`epochd_server.engine.programs.lane_losses`.
-        parameter: The loss's number, such as huber's δ.
+        parameter: That of :func:`epochd_server.engine.programs.lane_losses.parameter_of`.
         outputs: [n, o], those of the members' rows one member after the other.
         targets: [N, t]; cross_entropy: class indices.
         sources: [n] which row of ``targets`` and ``weights`` each is.
@@ -51,10 +60,16 @@ def held_out_losses(
 def _row_loss(kind: int, parameter: float, outputs: Floats, n: int, targets: Floats, source: int) -> float:
     """The loss of one row: the mean over its targets."""
     if kind == CROSS_ENTROPY:
-        return _cross_entropy(outputs, n, int(targets[source, 0]))
+        return _cross_entropy(parameter, outputs, n, int(targets[source, 0]))
     width = targets.shape[1]
     total = 0.0
     for t in range(width):
+        if kind == GAUSSIAN:
+            residual = np.float64(outputs[n, t]) - np.float64(targets[source, t])
+            spread = exp(np.float64(outputs[n, width + t]))
+            variance = parameter if spread < parameter else spread
+            total += 0.5 * (log_of(variance) + residual * residual / variance)
+            continue
         total += _element_loss(kind, parameter, np.float64(outputs[n, t]), np.float64(targets[source, t]))
     mean: float = total / width
     return mean
@@ -63,7 +78,12 @@ def _row_loss(kind: int, parameter: float, outputs: Floats, n: int, targets: Flo
 @kernel
 def _element_loss(kind: int, parameter: float, z: float, y: float) -> float:
     if kind == BCE:
-        return (0.0 if z < 0.0 else z) - z * y + log1p(exp(-abs(z)))
+        target = y * (1.0 - parameter) + 0.5 * parameter
+        return (0.0 if z < 0.0 else z) - z * target + log1p(exp(-abs(z)))
+    if kind == POISSON:
+        return exp(z) - y * z if parameter > 0.0 else z - y * log_of(z + RATE_EPS)
+    if kind == QUANTILE:
+        return (1.0 - parameter) * (z - y) if z > y else parameter * (y - z)
     size = abs(z - y)
     if kind == L1:
         return size
@@ -73,12 +93,16 @@ def _element_loss(kind: int, parameter: float, z: float, y: float) -> float:
 
 
 @kernel
-def _cross_entropy(outputs: Floats, n: int, own: int) -> float:
+def _cross_entropy(smoothing: float, outputs: Floats, n: int, own: int) -> float:
     peak = np.float64(outputs[n, 0])
     for c in range(1, outputs.shape[1]):
         z = np.float64(outputs[n, c])
         peak = peak if z <= peak else z
-    mass = 0.0
+    mass, even = 0.0, 0.0
     for c in range(outputs.shape[1]):
-        mass += exp(np.float64(outputs[n, c]) - peak)
-    return log(mass) - (np.float64(outputs[n, own]) - peak)
+        below = np.float64(outputs[n, c]) - peak
+        mass += exp(below)
+        even += below
+    own_below = np.float64(outputs[n, own]) - peak
+    loss: float = log(mass) - (1.0 - smoothing) * own_below - smoothing / outputs.shape[1] * even
+    return loss

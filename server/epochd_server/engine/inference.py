@@ -29,6 +29,8 @@ from epochd_server.engine.programs.lane_layers import (
     AFFINE,
     BIAS,
     CODE,
+    KIND,
+    LAYER_NORM,
     WEIGHT,
     WIDTH_IN,
     WIDTH_OUT,
@@ -190,7 +192,9 @@ def predict_rows(
             room[here, i] = rows[n, i]
         for s in range(len(steps)):
             there = 1 - here
-            if steps[s, AFFINE] == 1:
+            if steps[s, KIND] == LAYER_NORM:
+                _normalise_row(flat, member, steps, s, np.float64(arguments[s, 0]), room, here, there)
+            elif steps[s, KIND] == AFFINE:
                 for o in range(steps[s, WIDTH_OUT]):
                     begin = steps[s, WEIGHT] + o * steps[s, WIDTH_IN]
                     total = _dot(flat, member, begin, room, here, steps[s, WIDTH_IN])
@@ -222,6 +226,29 @@ def _dot(flat: Floats, member: int, begin: int, room: Floats, here: int, count: 
         a += flat[member, begin + i] * room[here, i]
         i += 1
     return (a + b) + (c + d)
+
+
+@kernel
+def _normalise_row(
+    flat: Floats, member: int, steps: Integers, s: int, eps: float, room: Floats, here: int, there: int
+) -> None:
+    """nn.LayerNorm of one row; mean and variance in float64."""
+    width, weight, bias = steps[s, WIDTH_IN], steps[s, WEIGHT], steps[s, BIAS]
+    mean = 0.0
+    for i in range(width):
+        mean += np.float64(room[here, i])
+    mean /= width
+    variance = 0.0
+    for i in range(width):
+        variance += (np.float64(room[here, i]) - mean) ** 2
+    scale = 1.0 / np.sqrt(variance / width + eps)
+    for i in range(width):
+        value = (np.float64(room[here, i]) - mean) * scale
+        if weight >= 0:
+            value *= np.float64(flat[member, weight + i])
+        if bias >= 0:
+            value += np.float64(flat[member, bias + i])
+        room[there, i] = value
 
 
 @kernel

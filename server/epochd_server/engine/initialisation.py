@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from epochd_server.domain.specs import Init
-from epochd_server.engine.chain import Affine, Chain, Slot, pack
+from epochd_server.engine.chain import Affine, Chain, LayerNorm, Slot, pack
 from epochd_server.engine.inspection import module_slots
 from epochd_server.engine.task import CohortTask, Floats, Integers
 
@@ -27,6 +27,7 @@ def initial_parameters(task: CohortTask, chain: Chain) -> Floats:
     """
     if task.init is Init.ZEROS:
         fresh = np.zeros((task.members, chain.size), task.dtype)
+        _set_norms(chain, fresh)
     else:
         fresh = seeded_parameters(chain, task.seeds, task.dtype)
     return _given_or(fresh, task, chain.slots)
@@ -52,11 +53,19 @@ def seeded_parameters(chain: Chain, seeds: Integers, dtype: np.dtype[np.floating
         [K, P]
     """
     distinct, member_of = np.unique(seeds, return_inverse=True)
-    drawn = np.empty((len(distinct), chain.size), dtype)
+    drawn = np.zeros((len(distinct), chain.size), dtype)
+    _set_norms(chain, drawn)
     generator = torch.Generator()
     for row, seed in zip(torch.from_numpy(drawn), distinct, strict=True):
         _draw(chain, generator.manual_seed(int(seed)), row)
     return drawn if len(distinct) == len(seeds) and len(seeds) == 1 else drawn[member_of]
+
+
+def _set_norms(chain: Chain, flat: Floats) -> None:
+    """Normalisations start as nothing: weights of 1, biases as they are in ``flat`` [K, P], 0."""
+    for step in chain.steps:
+        if isinstance(step, LayerNorm) and step.weight is not None:
+            flat[:, step.weight.offset : step.weight.end] = 1
 
 
 def _draw(chain: Chain, generator: torch.Generator, flat: torch.Tensor) -> None:

@@ -127,6 +127,13 @@ def log(x: float) -> float:
 
 
 @kernel
+def log_of(x: float) -> float:
+    """The logarithm of any number: −inf at 0, NaN below it."""
+    positive = log(x) if x < np.inf else x
+    return positive if x > 0.0 else (-np.inf if x == 0.0 else np.nan)
+
+
+@kernel
 def log1p(u: float) -> float:
     """ln(1 + u) for u in [0, 1]."""
     total = 1.0 + u

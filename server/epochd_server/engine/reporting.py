@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from epochd_server.engine.chain import Slot, total_size, unpack
+from epochd_server.engine.rates import Rates
 from epochd_server.engine.task import (
     CohortResult,
     CohortTask,
@@ -45,7 +46,7 @@ class Reporter:
         self.clock = clock
         self._observer = observer
         self._slots = slots
-        self._lr = task.hyperparameters.lr
+        self.rates = Rates(task)
         self._log_every = task.log_every
         self._flat = np.zeros((members, total_size(slots)), task.dtype)
         self._states = np.full(members, MemberState.FAILED, np.int64)
@@ -57,7 +58,7 @@ class Reporter:
         )
         self._scores = no_scores(members, len(task.metrics))
         self._best_epochs = np.full(members, -1, np.int64)
-        self._points: list[tuple[Integers, Integers, Floats, Floats]] = []
+        self._points: list[tuple[Integers, Integers, Floats, Floats, Floats]] = []
         self._point_scores: list[Scores] = []
         self._snapshots: list[list[Floats | None] | None] = []
         self._ended: list[Integers] = []
@@ -90,7 +91,7 @@ class Reporter:
             losses, rows_per_second = losses[asked], rows_per_second[asked]
             snapshots = None if snapshots is None else [snapshots[position] for position in asked.tolist()]
             scores = None if scores is None else scores.of(asked)
-        self._points.append((members, epochs, losses, rows_per_second))
+        self._points.append((members, epochs, losses, rows_per_second, self.rates.at(members, epochs)))
         if scores is not None:
             self._point_scores.append(scores)
         self._snapshots.append(snapshots)
@@ -167,7 +168,7 @@ class Reporter:
             self._scores.put(restored, scores)
 
     def _log_batch(self) -> LogBatch:
-        members, epochs, losses, rates = (
+        members, epochs, losses, rows_per_second, lrs = (
             np.concatenate(column) for column in zip(*self._points, strict=True)
         )
         scores = None if self.validator is None else joined(self._point_scores)
@@ -175,8 +176,8 @@ class Reporter:
             members=members,
             epochs=epochs,
             losses=losses.astype(np.float64),
-            lrs=self._lr[members],
-            rows_per_second=rates,
+            lrs=lrs,
+            rows_per_second=rows_per_second,
             parameters=self._named_snapshots(),
             validation_losses=None if scores is None else scores.losses,
             metrics=None if scores is None else scores.metrics,

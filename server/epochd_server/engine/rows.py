@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from epochd_server.domain.specs import LossKind
 from epochd_server.engine.arrays import kernel_array
+from epochd_server.engine.class_weights import class_weighted
 from epochd_server.engine.task import CohortData, CohortTask, Floats, Integers
 
 
@@ -21,7 +22,7 @@ class Rows:
     targets: NDArray[np.generic]
     """[N, t] floats, or int64 [N] class indices."""
     weights: Floats | None
-    """[N]"""
+    """[N], those of classes included."""
     starts: Integers
     """[K] first row of each member."""
     counts: Integers
@@ -51,10 +52,11 @@ def rows_of(task: CohortTask, data: CohortData | None = None) -> Rows:
         starts = np.asarray(data.offsets[:-1], np.int64)
         counts = np.asarray(data.offsets[1:], np.int64) - starts
     batch = counts if task.batch_size is None else np.minimum(counts, task.batch_size)
+    weights = class_weighted(task, data)
     return Rows(
         features=kernel_array(data.features, task.dtype),
         targets=_targets(task, data),
-        weights=None if data.weights is None else kernel_array(data.weights, task.dtype),
+        weights=None if weights is None else kernel_array(weights, task.dtype),
         starts=starts,
         counts=counts,
         batch=batch,

@@ -13,7 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from epochd_server.domain.specs import Init, Loss, Model, OptimizerKind, Precision
+from epochd_server.domain.schedules import LinearLR, Schedule
+from epochd_server.domain.specs import Clipping, Init, Loss, Model, OptimizerKind, Precision
 from epochd_server.domain.validation import EarlyStopping, Metric
 
 Floats = NDArray[np.floating]
@@ -50,8 +51,14 @@ class Hyperparameters:
     beta1: NDArray[np.float64]
     beta2: NDArray[np.float64]
     eps: NDArray[np.float64]
+    alpha: NDArray[np.float64]
+    l1: NDArray[np.float64]
+    """The penalty's, as l2."""
+    l2: NDArray[np.float64]
     nesterov: bool = False
     """One for the whole cohort: it is part of the signature."""
+    centered: bool = False
+    """The same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -87,6 +94,11 @@ class CohortTask:
     metrics: tuple[Metric, ...] = ()
     """Measured on the held-out rows with their loss: after logged epochs, after those that early stopping decides by,
     and after a member's last."""
+    schedule: Schedule | None = None
+    """How learning rates change from epoch to epoch."""
+    warmup: LinearLR | None = None
+    """What goes before the schedule."""
+    clipping: Clipping | None = None
     early_stopping: EarlyStopping | None = None
     """When members leave before their last epoch; needs ``validation``."""
 

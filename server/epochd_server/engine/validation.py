@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from epochd_server.domain.schedules import ReduceLROnPlateau
 from epochd_server.domain.validation import EarlyStopping, Metric
 from epochd_server.engine.chain import Chain
 from epochd_server.engine.held_out_kernel import held_out_losses
@@ -54,6 +55,13 @@ def no_scores(members: int, metrics: int) -> Scores:
     return Scores(np.full(members, np.nan), np.full((members, metrics), np.nan))
 
 
+def watched_losses(losses: NDArray[np.float64], scores: Scores | None) -> NDArray[np.float64]:
+    """What a learning rate follows: members' losses on held-out rows, where they have any, else in training [M]."""
+    if scores is None:
+        return losses
+    return np.where(np.isnan(scores.losses), losses, scores.losses)
+
+
 def joined(pieces: Sequence[Scores]) -> Scores:
     """Scores one after the other; there is at least one piece."""
     return Scores(
@@ -74,7 +82,9 @@ class Validator:
     def __init__(self, task: CohortTask, data: CohortData, size: int) -> None:
         self._task = task
         self._rows = rows_of(task, data)
+        self._row_weights = data.weights  # the loss has weights of classes too, metrics have not
         self._rule = task.early_stopping
+        self._follows = isinstance(task.schedule, ReduceLROnPlateau)
         self._metrics, self._watched = _measured(task.metrics, self._rule)
         self._targets, self._weights = _kernel_rows(self._rows, task.dtype)
         keeps = self._rule is not None and self._rule.restore_best
@@ -88,15 +98,20 @@ class Validator:
     def due(self, members: Integers, epochs: Integers) -> NDArray[np.bool_]:
         """Whether members are measured after these epochs: logged ones, those of early stopping, the last.
 
+        All of them, where learning rates follow the loss.
+
         Args:
             members: [M]
             epochs: [M], or of any shape that broadcasts with it.
         """
-        logged: NDArray[np.bool_] = epochs % self._task.log_every[members] == 0
+        every = 1 if self._follows else self._task.log_every[members]
+        logged: NDArray[np.bool_] = epochs % every == 0
         return logged | self._decides(members, epochs)
 
     def epochs_until_due(self, members: Integers, epoch: int) -> int:
         """How many epochs can be made, the next being ``epoch``, until the first of the members is to be measured."""
+        if self._follows:
+            return 1
         every = self._task.log_every[members]
         if self._rule is not None:
             every = np.append(every, self._rule.every)
@@ -170,7 +185,7 @@ class Validator:
         losses = np.empty(len(members))
         held_out_losses(
             lane_losses.CODES[loss.kind],
-            loss.delta,
+            lane_losses.parameter_of(loss),
             outputs,
             self._targets,
             sources,
@@ -182,7 +197,7 @@ class Validator:
         for m in range(len(members) if self._metrics else 0):
             piece = slice(ends[m] - counts[m], ends[m])
             own = sources[piece]
-            weights = None if rows.weights is None else rows.weights[own]
+            weights = None if self._row_weights is None else self._row_weights[own]
             metrics[m] = measure(self._metrics, loss, outputs[piece], rows.targets[own], weights)
         return losses, metrics
 

@@ -7,6 +7,7 @@ from collections.abc import Collection
 import numpy as np
 
 from epochd_server.domain.specs import Init, LinearModel, Loss, LossKind, OptimizerKind, Precision
+from epochd_server.engine.chain import Slot
 from epochd_server.engine.cohort import (
     CohortData,
     CohortTask,
@@ -17,8 +18,8 @@ from epochd_server.engine.cohort import (
 )
 from epochd_server.engine.exact.warmup import warm_up_exact
 from epochd_server.engine.inference import Predictor
-from epochd_server.engine.optimizers import RowOptimizer
 from epochd_server.engine.programs.gram import LEAST_ROWS
+from epochd_server.engine.row_optimizer import RowOptimizer
 from epochd_server.engine.shuffling import epoch_permutation
 
 
@@ -36,8 +37,8 @@ def warm_up(precision: Precision) -> None:
     warm_up_prediction(precision)
     if precision is Precision.FLOAT64:
         warm_up_exact()
-    table, one = np.zeros((7, 1)), np.ones((1, 1), task.dtype)
-    RowOptimizer(OptimizerKind.SGD, table, False, (1, 1), task.dtype).step(one, one, np.ones(1, np.bool_))
+    one, slots = np.ones((1, 1), task.dtype), [Slot("weight", (1, 1), 0)]
+    RowOptimizer(task, np.zeros(1, np.int64), slots).step(one, one.copy(), np.ones(1, np.bool_))
 
 
 def warm_up_prediction(precision: Precision) -> None:
@@ -80,7 +81,16 @@ def _task(precision: Precision, rows: int) -> CohortTask:
         epochs=np.ones(1, np.int64),
         seeds=np.zeros(1, np.int64),
         hyperparameters=Hyperparameters(
-            lr=zero, weight_decay=zero, momentum=zero, dampening=zero, beta1=zero, beta2=zero, eps=zero
+            lr=zero,
+            weight_decay=zero,
+            momentum=zero,
+            dampening=zero,
+            beta1=zero,
+            beta2=zero,
+            eps=zero,
+            alpha=zero,
+            l1=zero,
+            l2=zero,
         ),
         log_every=np.ones(1, np.int64),
         log_parameters=np.zeros(1, np.bool_),

@@ -18,7 +18,7 @@ from epochd_server.domain.specs import GradientFit, TrainingSpec
 from epochd_server.domain.validation import Folds
 from epochd_server.engine.cohort import CohortData
 from epochd_server.engine.fitting import Task
-from epochd_server.executor.packing import OPTIMIZER_COLUMNS
+from epochd_server.executor.packing import fit_values
 from epochd_server.executor.tasks import Columns, members_of, task_of
 from epochd_server.executor.wire import Stacked, TrainFleet
 
@@ -197,7 +197,7 @@ def _task(
     fit, members = spec.fit, len(logged)
     columns: dict[str, NDArray[np.generic]] = {}
     if isinstance(fit, GradientFit):
-        columns |= {name: np.full(members, getattr(fit.optimizer, name)) for name in OPTIMIZER_COLUMNS}
+        columns |= {name: np.full(members, value) for name, value in fit_values(fit).items()}
     columns |= {
         "epochs": np.full(members, fit.epochs),
         "seeds": np.full(members, spec.seed),

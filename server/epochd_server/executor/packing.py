@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from epochd_server.domain.fit_failures import FIT_FAILURES
 from epochd_server.domain.runs import EpochLog, Failure, Parameters
-from epochd_server.domain.specs import GradientFit, TrainingSpec
+from epochd_server.domain.specs import GradientFit, Penalty, TrainingSpec
 from epochd_server.domain.validation import Metric
 from epochd_server.domain.work import (
     CohortWork,
@@ -37,7 +37,16 @@ from epochd_server.executor.wire import (
 
 _CROWD = 32
 
-OPTIMIZER_COLUMNS = ("lr", "weight_decay", "momentum", "dampening", "beta1", "beta2", "eps")
+OPTIMIZER_COLUMNS = ("lr", "weight_decay", "momentum", "dampening", "beta1", "beta2", "eps", "alpha")
+PENALTY_COLUMNS = ("l1", "l2")
+
+
+def fit_values(fit: GradientFit) -> dict[str, float]:
+    """The numbers of a fit that differ from member to member, by the names of their columns."""
+    penalty = fit.penalty or Penalty()
+    return {name: getattr(fit.optimizer, name) for name in OPTIMIZER_COLUMNS} | {
+        name: getattr(penalty, name) for name in PENALTY_COLUMNS
+    }
 
 
 def pack(work: CohortWork) -> TrainCohort:
@@ -69,9 +78,9 @@ def _columns(specs: Sequence[TrainingSpec]) -> Mapping[str, NDArray[np.generic]]
         "log_every": np.array([spec.logging.every for spec in specs], np.int64),
         "log_parameters": np.array([spec.logging.parameters for spec in specs], np.bool_),
     }
-    optimizers = [spec.fit.optimizer for spec in specs if isinstance(spec.fit, GradientFit)]
-    for name in OPTIMIZER_COLUMNS if optimizers else ():
-        columns[name] = np.array([getattr(optimizer, name) for optimizer in optimizers], np.float64)
+    values = [fit_values(spec.fit) for spec in specs if isinstance(spec.fit, GradientFit)]
+    for name in values[0] if values else ():
+        columns[name] = np.array([one[name] for one in values], np.float64)
     return columns
 
 

@@ -15,7 +15,7 @@ from epochd_server.domain.work import DatasetFile
 from epochd_server.engine.cohort import CohortData, CohortTask, Hyperparameters
 from epochd_server.engine.exact.task import ExactTask
 from epochd_server.engine.fitting import Task
-from epochd_server.executor.packing import OPTIMIZER_COLUMNS
+from epochd_server.executor.packing import OPTIMIZER_COLUMNS, PENALTY_COLUMNS
 from epochd_server.executor.wire import Rows, Stacked, TrainCohort
 
 Columns = Mapping[str, NDArray[np.generic]]
@@ -58,14 +58,18 @@ def task_of(
         epochs=columns["epochs"].astype(np.int64),
         seeds=columns["seeds"].astype(np.int64),
         hyperparameters=Hyperparameters(
-            **{name: columns[name].astype(np.float64) for name in OPTIMIZER_COLUMNS},
+            **{name: columns[name].astype(np.float64) for name in (*OPTIMIZER_COLUMNS, *PENALTY_COLUMNS)},
             nesterov=fit.optimizer.nesterov,
+            centered=fit.optimizer.centered,
         ),
         log_every=columns["log_every"].astype(np.int64),
         log_parameters=columns["log_parameters"].astype(np.bool_),
         initial=initial,
         validation=held_out,
         metrics=_metrics(spec),
+        schedule=fit.schedule,
+        warmup=fit.warmup,
+        clipping=fit.clipping,
         early_stopping=None if spec.validation is None else spec.validation.early_stopping,
     )
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from epochd_server.domain.exact_fits import ExactFit
 from epochd_server.domain.specs import (
-    ActivationLayer,
     Init,
+    LinearLayer,
     LinearModel,
     Loss,
     LossKind,
@@ -64,7 +64,7 @@ class ExactTask:
     def model_outputs(self) -> int:
         """Outputs of the model."""
         linears = self.model.layers if isinstance(self.model, SequentialModel) else (self.model,)
-        sizes = [layer.out_features for layer in linears if not isinstance(layer, ActivationLayer)]
+        sizes = [layer.out_features for layer in linears if isinstance(layer, LinearLayer | LinearModel)]
         return sizes[-1] or 1
 
     @property

@@ -12,7 +12,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from epochd_server.domain.specs import Loss
+from epochd_server.domain.specs import Loss, LossKind
 from epochd_server.domain.validation import ClassEvaluation, Evaluation, Metric
 from epochd_server.engine.metrics import labels, probabilities, ranking, regression
 from epochd_server.engine.metrics.predictions import (
@@ -147,4 +147,4 @@ def _of_regression(metric: Metric, loss: Loss, sample: RegressionSample) -> floa
 
 def _quantile(loss: Loss) -> float:
     """That of a quantile loss; the median for the others."""
-    return _MEDIAN
+    return loss.quantile if loss.kind is LossKind.QUANTILE else _MEDIAN

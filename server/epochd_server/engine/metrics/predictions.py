@@ -75,8 +75,16 @@ def sample_of(loss: Loss, outputs: Array, targets: Array, weights: Array | None)
         predicted = (values[:, 0] > 0).astype(np.int64)
         labels = targets.reshape(-1).astype(np.int64)
         return ClassSample(labels, predicted, np.stack([1 - second, second], axis=1), rows)
-    expected: Floats = targets.astype(np.float64)
-    return RegressionSample(expected.reshape(len(expected), -1), values, rows)
+    expected: Floats = targets.astype(np.float64).reshape(len(targets), -1)
+    return RegressionSample(expected, _predicted(loss, values, expected.shape[1]), rows)
+
+
+def _predicted(loss: Loss, outputs: Floats, targets: int) -> Floats:
+    """What is predicted: rates of poisson_nll, means of gaussian_nll, else the outputs themselves."""
+    if loss.kind is LossKind.POISSON_NLL and loss.log_input:
+        rates: Floats = np.exp(outputs)
+        return rates
+    return outputs[:, :targets] if loss.kind is LossKind.GAUSSIAN_NLL else outputs
 
 
 def average(values: Floats, weights: Floats | None) -> Floats:

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from epochd_server.engine import optimizers
 from epochd_server.engine.chain import Chain
 from epochd_server.engine.programs.lane_state import Record, State
+from epochd_server.engine.rates import Rates
 from epochd_server.engine.reporting import Reporter
 from epochd_server.engine.rows import Rows
 from epochd_server.engine.task import CohortTask, Floats, Integers, MemberState
-from epochd_server.engine.validation import Scores, Validator, chain_forward, no_scores
+from epochd_server.engine.validation import Scores, Validator, chain_forward, no_scores, watched_losses
 
 MOST_LANES = 128
 """Enough for the vector units to outweigh the loops around them."""
@@ -88,6 +89,7 @@ class Block(ABC):
         self._epoch = 0
         self._told = np.zeros(len(members), np.bool_)
         self._state = _new_state(task, members, start)
+        self._method = optimizers.method_of(task, chain.slots)
 
     def run(self, reporter: Reporter) -> None:
         """Trains to the end of the last member."""
@@ -128,9 +130,11 @@ class Block(ABC):
         reporter.end(self._members[lanes], states, self._state.ended[lanes], flat)
 
     def _run_chunk(self, reporter: Reporter) -> None:
-        epochs, wanted = self._next_chunk(reporter.validator)
+        epochs, wanted = self._next_chunk(reporter)
         snapshot_of, snapshots = self._snapshot_space(wanted)
-        record = Record(wanted, np.empty(wanted.shape), snapshot_of, snapshots)
+        record = Record(
+            self._lrs(reporter.rates, epochs), wanted, np.empty(wanted.shape), snapshot_of, snapshots
+        )
         work = self._epoch_work()
         began = reporter.clock()
         ran = self._advance(record, epochs)
@@ -138,6 +142,8 @@ class Block(ABC):
         self._pace.learn(seconds / ran / work)
         scores, stopping = self._validate(reporter.validator, self._epoch + ran - 1)
         self._report_logs(reporter, record, ran, ran / seconds, scores)
+        if reporter.rates.adaptive:
+            reporter.rates.learn(self._members, self._epoch, watched_losses(record.losses[0], scores))
         self._epoch += ran
         self._report_ends(reporter)
         self._leave(np.flatnonzero(stopping & self._state.alive), MemberState.FINISHED, reporter)
@@ -157,20 +163,30 @@ class Block(ABC):
             scores.put(due, measured)
         return scores, stopping
 
-    def _next_chunk(self, validator: Validator | None) -> tuple[int, NDArray[np.bool_]]:
+    def _lrs(self, rates: Rates, epochs: int) -> NDArray[np.float64]:
+        """The learning rates of a chunk's epochs [E, L], or [0, L] where they do not change."""
+        if rates.constant:
+            return np.empty((0, len(self._members)))
+        epoch = np.arange(self._epoch, self._epoch + epochs)[:, None]
+        return np.ascontiguousarray(rates.at(self._members, epoch))
+
+    def _next_chunk(self, reporter: Reporter) -> tuple[int, NDArray[np.bool_]]:
         """How many epochs to run next, and which of them [E, L] are logged by which lane."""
-        state = self._state
+        state, validator = self._state, reporter.validator
         left = int(state.epochs[state.alive].max()) - self._epoch
         affordable = int(CHUNK_SECONDS / (self._pace.seconds * self._epoch_work()))
         epochs = max(1, min(left, CHUNK_EPOCHS, affordable))
         if validator is not None:
             epochs = min(epochs, validator.epochs_until_due(self._members[state.alive], self._epoch))
+        if reporter.rates.adaptive:
+            epochs = 1
         epoch = np.arange(self._epoch, self._epoch + epochs)[:, None]
         every = self._task.log_every[self._members]
         # of the last epoch the loss is always wanted: it is the member's final one
         wanted = ((epoch % every == 0) & (epoch < state.epochs)) | (epoch == state.epochs - 1)
         if validator is not None:  # an epoch after which early stopping decides may turn out to be the last
             wanted |= validator.due(self._members, epoch)
+        wanted |= reporter.rates.adaptive
         return epochs, wanted & state.alive
 
     def _snapshot_space(self, wanted: NDArray[np.bool_]) -> tuple[Integers, Floats]:
@@ -229,11 +245,12 @@ class Block(ABC):
 
 def _new_state(task: CohortTask, members: Integers, start: Floats) -> State:
     lanes, size = start.shape
-    second = 0 if optimizers.CODES[task.optimizer_kind] == optimizers.SGD else size
+    _, second, third = optimizers.moment_sizes(task.optimizer_kind, size)
     return State(
         parameters=np.ascontiguousarray(start.T),
         first=np.zeros((size, lanes), start.dtype),
         second=np.zeros((second, lanes), start.dtype),
+        third=np.zeros((third, lanes), start.dtype),
         powers=np.ones((2, lanes)),
         table=optimizers.hyperparameter_table(task.hyperparameters, members),
         alive=np.ones(lanes, np.bool_),

@@ -62,6 +62,7 @@ class _GramBlock(Block):
         self._work = Work(
             gradients=np.zeros((chain.size, lanes)),
             scales=np.zeros((optimizers.SCALES, lanes)),
+            norms=np.zeros(lanes),
             blemish=np.zeros(lanes),
             vector=np.zeros(max(chain.size, width * width)),
         )
@@ -84,8 +85,7 @@ class _GramBlock(Block):
             self._state,
             self._work,
             record,
-            optimizers.CODES[self._task.optimizer_kind],
-            self._task.hyperparameters.nesterov,
+            self._method,
             self._largest,
             self._epoch,
             epochs,
@@ -106,6 +106,7 @@ class _GramBlock(Block):
         self._work = Work(
             take(self._work.gradients, lanes),
             take(self._work.scales, lanes),
+            self._work.norms[lanes],
             self._work.blemish[lanes],
             self._work.vector,
         )

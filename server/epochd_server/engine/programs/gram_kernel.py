@@ -15,8 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.engine.compiling import kernel
-from epochd_server.engine.optimizers import refresh_scales, step_lanes
-from epochd_server.engine.programs.lane_epochs import end_if_due, find_blemishes, keep_snapshot
+from epochd_server.engine.optimizers import Method
+from epochd_server.engine.programs.lane_epochs import (
+    end_if_due,
+    find_blemishes,
+    keep_snapshot,
+    set_rates,
+    take_step,
+)
 from epochd_server.engine.programs.lane_products import add_products
 from epochd_server.engine.programs.lane_state import Record, State
 from epochd_server.engine.task import Floats, Integers
@@ -49,6 +55,8 @@ class Work(NamedTuple):
 
     gradients: NDArray[np.float64]
     scales: NDArray[np.float64]
+    norms: NDArray[np.float64]
+    """[L]"""
     blemish: NDArray[np.float64]
     """[L]"""
     vector: NDArray[np.float64]
@@ -61,8 +69,7 @@ def run_gram_epochs(
     state: State,
     work: Work,
     record: Record,
-    optimizer: int,
-    nesterov: bool,
+    method: Method,
     largest: float,
     first_epoch: int,
     epochs: int,
@@ -74,31 +81,21 @@ def run_gram_epochs(
         state: float64.
         work: Scratch.
         record: Is filled.
-        optimizer: A code of :mod:`epochd_server.engine.optimizers`.
-        nesterov: SGD only.
+        method: How steps are made.
         largest: The largest finite number of the task's precision; beyond it a member has diverged.
         first_epoch: The first one.
         epochs: How many.
     """
     for offset in range(epochs):
         epoch = first_epoch + offset
+        set_rates(state, record, offset)
         for lane in range(len(state.alive)):
             if record.wanted[offset, lane] and state.alive[lane]:
                 record.losses[offset, lane] = _loss(problem, state.parameters, work.vector, lane)
             else:
                 record.losses[offset, lane] = 0.0
         _gradient(problem, state.parameters, work.gradients)
-        refresh_scales(optimizer, state.table, state.powers, state.alive, work.scales)
-        step_lanes(
-            optimizer,
-            nesterov,
-            state.parameters,
-            work.gradients,
-            state.first,
-            state.second,
-            work.scales,
-            state.alive,
-        )
+        take_step(method, state, work.gradients, work.scales, work.norms, state.alive)
         if record.snapshot_of[offset] >= 0:
             keep_snapshot(state.parameters, record.snapshots, record.snapshot_of[offset])
         if not _close_epoch(state, work.blemish, record.losses[offset], largest, epoch):

@@ -1,4 +1,4 @@
-"""What the lane kernels do at the end of an epoch: snapshots, and the end of lanes that are done or diverged."""
+"""What the lane kernels share: steps, snapshots, and the end of lanes that are done or diverged."""
 
 from __future__ import annotations
 
@@ -6,8 +6,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.engine.compiling import kernel
-from epochd_server.engine.programs.lane_state import State
+from epochd_server.engine.gradient_rules import clip_lanes, shrink_lanes
+from epochd_server.engine.optimizer_steps import step_lanes
+from epochd_server.engine.optimizers import LR, Method, refresh_scales
+from epochd_server.engine.programs.lane_state import Record, State
 from epochd_server.engine.task import Floats
+
+
+@kernel
+def set_rates(state: State, record: Record, offset: int) -> None:
+    """Sets the learning rates of a chunk's epoch."""
+    if len(record.lrs) > 0:
+        for lane in range(len(state.alive)):
+            state.table[LR, lane] = record.lrs[offset, lane]
+
+
+@kernel
+def take_step(
+    method: Method,
+    state: State,
+    gradients: Floats,
+    scales: Floats,
+    norms: NDArray[np.float64],
+    active: NDArray[np.bool_],
+) -> None:
+    """One step of the active lanes [L].
+
+    Args:
+        method: How.
+        state: Is updated.
+        gradients: [P, L]; are clipped.
+        scales: [9, L], scratch.
+        norms: [L], scratch.
+        active: [L]
+    """
+    refresh_scales(method.optimizer, state.table, state.powers, active, scales)
+    clip_lanes(method, gradients, norms, active)
+    step_lanes(method, state.parameters, gradients, state.first, state.second, state.third, scales, active)
+    shrink_lanes(method, state.parameters, state.second, state.third, scales, active)
 
 
 @kernel

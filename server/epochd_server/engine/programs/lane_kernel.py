@@ -8,8 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.engine.compiling import kernel
-from epochd_server.engine.optimizers import refresh_scales, step_lanes
-from epochd_server.engine.programs.lane_epochs import end_if_due, find_blemishes, keep_snapshot
+from epochd_server.engine.optimizers import Method
+from epochd_server.engine.programs.lane_epochs import (
+    end_if_due,
+    find_blemishes,
+    keep_snapshot,
+    set_rates,
+    take_step,
+)
 from epochd_server.engine.programs.lane_layers import TARGET, WIDTH_OUT, Network, backward, forward
 from epochd_server.engine.programs.lane_losses import batch_loss
 from epochd_server.engine.programs.lane_state import Record, State
@@ -21,9 +27,8 @@ class Recipe(NamedTuple):
     """What all lanes have in common: plain numbers, so that one compiled kernel serves every spec."""
 
     loss: int
-    delta: float
-    optimizer: int
-    nesterov: bool
+    parameter: float
+    """The loss's number, see :mod:`.lane_losses`."""
     batch: int
     """Rows of a batch, the most that any lane has."""
     full: bool
@@ -56,6 +61,8 @@ class Scratch(NamedTuple):
 
     gradients: Floats
     scales: Floats
+    norms: NDArray[np.float64]
+    """[L]"""
     values: Floats
     """[batch · positions, L]"""
     slopes: Floats
@@ -89,6 +96,7 @@ _BATCH_LOSS, _BATCH_WEIGHT, _EPOCH_LOSS, _EPOCH_WEIGHT = range(4)
 def run_epochs(
     network: Network,
     recipe: Recipe,
+    method: Method,
     rows: Rows,
     state: State,
     scratch: Scratch,
@@ -104,7 +112,8 @@ def run_epochs(
     for offset in range(epochs):
         epoch = first_epoch + offset
         _shuffle(recipe, rows, state, scratch, epoch)
-        _epoch(network, recipe, rows, state, scratch, epoch, record.wanted[offset].any())
+        set_rates(state, record, offset)
+        _epoch(network, recipe, method, rows, state, scratch, epoch, record.wanted[offset].any())
         snapshot = record.snapshot_of[offset]
         if snapshot >= 0:
             keep_snapshot(state.parameters, record.snapshots, snapshot)
@@ -136,7 +145,14 @@ def _shuffle(recipe: Recipe, rows: Rows, state: State, scratch: Scratch, epoch: 
 
 @kernel
 def _epoch(
-    network: Network, recipe: Recipe, rows: Rows, state: State, scratch: Scratch, epoch: int, exact: bool
+    network: Network,
+    recipe: Recipe,
+    method: Method,
+    rows: Rows,
+    state: State,
+    scratch: Scratch,
+    epoch: int,
+    exact: bool,
 ) -> None:
     scratch.totals[_EPOCH_LOSS] = 0.0
     scratch.totals[_EPOCH_WEIGHT] = 0.0
@@ -156,7 +172,7 @@ def _epoch(
             _scale(recipe, rows, scratch, number - gathered)
         last = min(recipe.batch, most - number * recipe.batch)
         _batch(network, recipe, state, scratch, last, exact)
-        _step(recipe, rows, state, scratch, number, gathered)
+        _step(recipe, method, rows, state, scratch, number, gathered)
 
 
 @kernel
@@ -208,7 +224,7 @@ def _batch(network: Network, recipe: Recipe, state: State, scratch: Scratch, cou
     forward(network, state.parameters, scratch.inputs, scratch.values, count)
     batch_loss(
         recipe.loss,
-        recipe.delta,
+        recipe.parameter,
         scratch.values,
         scratch.slopes,
         network.steps[last, TARGET],
@@ -236,24 +252,16 @@ def _batch(network: Network, recipe: Recipe, state: State, scratch: Scratch, cou
 
 
 @kernel
-def _step(recipe: Recipe, rows: Rows, state: State, scratch: Scratch, number: int, gathered: int) -> None:
+def _step(
+    recipe: Recipe, method: Method, rows: Rows, state: State, scratch: Scratch, number: int, gathered: int
+) -> None:
     """The optimizer's step of the lanes whose group of batches ends with batch ``number``."""
     stepping = scratch.stepping
     for lane in range(len(rows.counts)):
         batches = (rows.counts[lane] + recipe.batch - 1) // recipe.batch
         closes = gathered + 1 == recipe.accumulation or number + 1 == batches
         stepping[lane] = scratch.weighted[lane] and closes and number < batches
-    refresh_scales(recipe.optimizer, state.table, state.powers, stepping, scratch.scales)
-    step_lanes(
-        recipe.optimizer,
-        recipe.nesterov,
-        state.parameters,
-        scratch.gradients,
-        state.first,
-        state.second,
-        scratch.scales,
-        stepping,
-    )
+    take_step(method, state, scratch.gradients, scratch.scales, scratch.norms, stepping)
 
 
 @kernel

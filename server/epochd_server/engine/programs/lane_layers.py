@@ -13,39 +13,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.engine.activation_kernels import CODES, activate, backpropagate
-from epochd_server.engine.chain import Affine, Chain
+from epochd_server.engine.chain import Affine, Chain, Dropout, LayerNorm
 from epochd_server.engine.compiling import kernel
 from epochd_server.engine.programs.lane_products import add_products
 from epochd_server.engine.task import Floats, Integers
 
 # Columns of a network's step table.
-AFFINE, CODE, WIDTH_IN, WIDTH_OUT, WEIGHT, BIAS, SOURCE, TARGET = range(8)
+KIND, CODE, WIDTH_IN, WIDTH_OUT, WEIGHT, BIAS, SOURCE, TARGET = range(8)
+# Kinds of steps. The lanes know the first two; a row's normalisation is for predictions only.
+ELEMENTWISE, AFFINE, LAYER_NORM = range(3)
 
 
 class Network(NamedTuple):
     """A chain as tables that compiled kernels read."""
 
     steps: Integers
-    """[S, 8]; columns as named above; BIAS is −1 where there is none."""
+    """[S, 8]; columns as named above; WEIGHT or BIAS is −1 where there is none."""
     arguments: NDArray[np.float64]
-    """[S, 2] parameters of activations."""
+    """[S, 2] parameters of activations; the eps of a LAYER_NORM."""
     positions: int
     """How many positions the values of one row take."""
 
 
 def network_of(chain: Chain) -> Network:
-    """The tables of a chain."""
-    steps = np.zeros((len(chain.steps), 8), np.int64)
-    arguments = np.zeros((len(chain.steps), 2))
+    """The tables of a chain, as it is evaluated: without dropout."""
+    active = [step for step in chain.steps if not isinstance(step, Dropout)]
+    steps = np.zeros((len(active), 8), np.int64)
+    arguments = np.zeros((len(active), 2))
     # The rows themselves need a place among the values only where an activation comes first.
-    copied = bool(chain.steps) and not isinstance(chain.steps[0], Affine)
+    copied = bool(active) and not isinstance(active[0], Affine)
     position, width = (0 if copied else -chain.in_features), chain.in_features
-    for index, step in enumerate(chain.steps):
+    for index, step in enumerate(active):
         out = step.out_features if isinstance(step, Affine) else step.width
         steps[index, [WIDTH_IN, WIDTH_OUT, SOURCE, TARGET]] = width, out, position, position + width
-        if isinstance(step, Affine):
+        if isinstance(step, Affine | LayerNorm):
+            weight = -1 if step.weight is None else step.weight.offset
             bias = -1 if step.bias is None else step.bias.offset
-            steps[index, [AFFINE, WEIGHT, BIAS]] = 1, step.weight.offset, bias
+            steps[index, [WEIGHT, BIAS]] = weight, bias
+        if isinstance(step, Affine):
+            steps[index, KIND] = AFFINE
+        elif isinstance(step, LayerNorm):
+            steps[index, KIND], arguments[index, 0] = LAYER_NORM, step.eps
         else:
             steps[index, CODE] = CODES[step.function]
             arguments[index, : len(step.arguments)] = step.arguments
@@ -157,7 +165,7 @@ def forward(network: Network, parameters: Floats, inputs: Floats, values: Floats
     """
     steps, stride = network.steps, network.positions
     width = steps[0, WIDTH_IN]
-    if steps[0, AFFINE] == 0:
+    if steps[0, KIND] == ELEMENTWISE:
         for r in range(rows):
             for i in range(width):
                 for lane in range(values.shape[1]):
@@ -166,7 +174,7 @@ def forward(network: Network, parameters: Floats, inputs: Floats, values: Floats
         width_in, width_out = steps[s, WIDTH_IN], steps[s, WIDTH_OUT]
         source, target = steps[s, SOURCE], steps[s, TARGET]
         weight, bias = steps[s, WEIGHT], steps[s, BIAS]
-        if steps[s, AFFINE] == 0:
+        if steps[s, KIND] == ELEMENTWISE:
             p0, p1 = network.arguments[s, 0], network.arguments[s, 1]
             activate(steps[s, CODE], p0, p1, values, source, target, width_in, rows, stride)
         elif s == 0:
@@ -199,7 +207,7 @@ def backward(
         width_in, width_out = steps[s, WIDTH_IN], steps[s, WIDTH_OUT]
         source, target = steps[s, SOURCE], steps[s, TARGET]
         weight, bias = steps[s, WEIGHT], steps[s, BIAS]
-        if steps[s, AFFINE] == 0:
+        if steps[s, KIND] == ELEMENTWISE:
             p0, p1 = network.arguments[s, 0], network.arguments[s, 1]
             backpropagate(steps[s, CODE], p0, p1, values, slopes, source, target, width_in, rows, stride)
         elif s == 0:

@@ -16,6 +16,7 @@ class State(NamedTuple):
     parameters: Floats
     first: Floats
     second: Floats
+    third: Floats
     powers: NDArray[np.float64]
     table: NDArray[np.float64]
     alive: NDArray[np.bool_]
@@ -31,6 +32,8 @@ class State(NamedTuple):
 class Record(NamedTuple):
     """What a chunk of E epochs leaves behind."""
 
+    lrs: NDArray[np.float64]
+    """[E, L] learning rates, or [0, L] where they do not change."""
     wanted: NDArray[np.bool_]
     """[E, L] which epochs a lane logs."""
     losses: NDArray[np.float64]

@@ -56,9 +56,7 @@ class _LaneBlock(Block):
         batch = most if task.batch_size is None else min(task.batch_size, most)
         self._recipe = Recipe(
             loss=lane_losses.CODES[task.loss.kind],
-            delta=task.loss.delta,
-            optimizer=optimizers.CODES[task.optimizer_kind],
-            nesterov=task.hyperparameters.nesterov,
+            parameter=lane_losses.parameter_of(task.loss),
             batch=batch,
             full=batch == most,
             shuffle=task.shuffle,
@@ -81,6 +79,7 @@ class _LaneBlock(Block):
         return Scratch(
             gradients=np.zeros((plan.size, lanes), dtype),
             scales=np.zeros((optimizers.SCALES, lanes), dtype),
+            norms=np.zeros(lanes),
             values=np.zeros((batch * plan.network.positions, lanes), dtype),
             slopes=np.zeros((batch * plan.network.positions, lanes), dtype),
             inputs=np.zeros((batch * self._rows.features.shape[1], lanes), dtype),
@@ -99,6 +98,7 @@ class _LaneBlock(Block):
         return run_epochs(
             self._plan.network,
             self._recipe,
+            self._method,
             self._rows,
             self._state,
             self._scratch,

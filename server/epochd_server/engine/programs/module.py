@@ -22,13 +22,13 @@ from torch.func import functional_call, vmap
 
 from epochd_server.engine.chain import Slot, total_size
 from epochd_server.engine.losses import row_losses
-from epochd_server.engine.optimizers import RowOptimizer, hyperparameter_table
 from epochd_server.engine.reporting import Reporter
+from epochd_server.engine.row_optimizer import RowOptimizer
 from epochd_server.engine.rows import Rows
 from epochd_server.engine.shuffling import derived_seed, epoch_permutation
 from epochd_server.engine.task import CohortTask, Floats, Integers, MemberState
 from epochd_server.engine.tracing import is_watched
-from epochd_server.engine.validation import Scores, Validator, no_scores
+from epochd_server.engine.validation import Scores, Validator, no_scores, watched_losses
 
 MOST_MEMBERS = 64
 FAILED_MESSAGE = "the module raised an error in epoch {}; the server's log has the details"
@@ -187,10 +187,8 @@ class _Block:
         self._trained = np.ascontiguousarray(start[:, : program.trained])
         self._fixed = np.ascontiguousarray(start[:, program.trained :])
         self._alive = np.ones(len(members), np.bool_)
-        table = hyperparameter_table(task.hyperparameters, members)
-        shape = (len(members), program.trained)
-        nesterov = task.hyperparameters.nesterov
-        self._optimizer = RowOptimizer(task.optimizer_kind, table, nesterov, shape, task.dtype)
+        trained = [slot for slot in program.slots if slot.end <= program.trained]
+        self._optimizer = RowOptimizer(task, members, trained)
 
     def run(self, reporter: Reporter) -> None:
         """Trains to the end of the last member."""
@@ -202,6 +200,7 @@ class _Block:
             if not self._alive.any():
                 return
             began = reporter.clock()
+            self._optimizer.set_rates(reporter.rates.at(self._members, np.full(len(self._members), epoch)))
             try:
                 losses = self._epoch(epoch)
             except Exception as error:
@@ -216,6 +215,7 @@ class _Block:
                 self._fail(reporter, epoch, error)
                 return
             self._log(reporter, epoch, losses, rate, scores)
+            reporter.rates.learn(self._members, epoch, watched_losses(losses, scores))
             epoch += 1
             leaving |= task.epochs[self._members] == epoch
             self._end(reporter, self._alive & leaving, MemberState.FINISHED, epoch)

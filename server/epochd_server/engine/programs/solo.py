@@ -1,4 +1,4 @@
-"""Big members: one at a time, each step a few matrix products of PyTorch's, gradients written by hand.
+"""Big members, and those with dropout or normalisation: one at a time, each step a few products of PyTorch's.
 
 At this size the products cost more than all the rest, so nothing is won by stacking members, and a member's
 bits cannot depend on neighbours it never meets.
@@ -13,20 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from epochd_server.domain.specs import Loss
-from epochd_server.engine.chain import Affine, Chain
-from epochd_server.engine.elementwise import ACTIVATIONS
-from epochd_server.engine.losses import mean_loss, output_gradient
-from epochd_server.engine.optimizers import RowOptimizer, hyperparameter_table
+from epochd_server.engine.chain import Chain
+from epochd_server.engine.programs.solo_network import SoloNetwork
 from epochd_server.engine.reporting import Reporter
+from epochd_server.engine.row_optimizer import RowOptimizer
 from epochd_server.engine.rows import Rows
-from epochd_server.engine.shuffling import epoch_permutation
+from epochd_server.engine.shuffling import derived_seed, epoch_permutation
 from epochd_server.engine.task import CohortTask, Floats, Integers, MemberState
-from epochd_server.engine.validation import Scores, Validator
+from epochd_server.engine.validation import Scores, Validator, watched_losses
 
 _ACTIVE = np.ones(1, np.bool_)
-_FORWARD_ROWS = 8192
-"""Held-out rows that go through a network at once."""
 
 
 def train(
@@ -55,7 +51,8 @@ def _train_member(task: CohortTask, rows: Rows, member: _Member, reporter: Repor
             state = MemberState.STOPPED
             break
         began = reporter.clock()
-        loss = member.run_epoch(epoch)
+        lr = float(reporter.rates.at(column, np.array([epoch]))[0])
+        loss = member.run_epoch(epoch, lr)
         if not member.healthy(loss):
             state = MemberState.DIVERGED
             break
@@ -64,6 +61,7 @@ def _train_member(task: CohortTask, rows: Rows, member: _Member, reporter: Repor
         if epoch % task.log_every[k] == 0 or epoch == epochs - 1 or scores is not None:
             snapshots: list[Floats | None] | None = [member.flat.copy()] if task.log_parameters[k] else None
             reporter.log(column, np.array([epoch]), np.array([loss]), np.array([rate]), snapshots, scores)
+        reporter.rates.learn(column, epoch, watched_losses(np.array([loss]), scores))
         reporter.flush_if_due()
         if stopping:
             break
@@ -78,17 +76,14 @@ class _Member:
         self.index = index
         self.flat = start.copy()
         self._task = task
-        self._network = _Network(chain, self.flat)
+        self._network = SoloNetwork(chain, self.flat)
         piece = slice(int(rows.starts[index]), int(rows.starts[index] + rows.counts[index]))
         self._features = torch.from_numpy(rows.features[piece])
         self._targets = torch.from_numpy(rows.targets[piece])
         self._weights = None if rows.weights is None else torch.from_numpy(rows.weights[piece])
         self._batch = int(rows.batch[index])
         self._total = np.zeros_like(self.flat)
-        table = hyperparameter_table(task.hyperparameters, np.array([index]))
-        self._optimizer = RowOptimizer(
-            task.optimizer_kind, table, task.hyperparameters.nesterov, (1, len(self.flat)), task.dtype
-        )
+        self._optimizer = RowOptimizer(task, np.array([index]), chain.slots)
 
     def healthy(self, loss: float) -> bool:
         """Whether the loss and all parameters are finite."""
@@ -103,8 +98,10 @@ class _Member:
         scores, stopping = validator.observe(members, epoch, self.flat[None], self._network.forward)
         return scores, bool(stopping[0])
 
-    def run_epoch(self, epoch: int) -> float:
+    def run_epoch(self, epoch: int, lr: float) -> float:
         """Makes all steps of an epoch and returns its loss."""
+        self._optimizer.set_rates(np.array([lr]))
+        self._network.draw_from(derived_seed(int(self._task.seeds[self.index]), "dropout", epoch))
         steps = self._task.accumulation_steps
         batches = math.ceil(len(self._features) / self._batch)
         loss_sum, weight_sum = 0.0, 0.0
@@ -145,78 +142,3 @@ class _Member:
                 chosen = order[piece]
                 weights = None if self._weights is None else self._weights[chosen]
                 yield self._features[chosen], self._targets[chosen], weights
-
-
-class _Network:
-    """Forward and backward of a chain over one flat parameter vector."""
-
-    def __init__(self, chain: Chain, flat: Floats) -> None:
-        self.gradient = np.zeros_like(flat)
-        self._chain = chain
-        self._parameters = _tensors(chain, torch.from_numpy(flat))
-        self._gradients = _tensors(chain, torch.from_numpy(self.gradient))
-
-    def loss_and_gradient(
-        self, loss: Loss, features: Tensor, targets: Tensor, weights: Tensor | None
-    ) -> tuple[float, float]:
-        """Fills ``gradient`` with that of the batch's loss.
-
-        Returns:
-            The batch's loss and the sum of its rows' weights.
-        """
-        values = self._forward(features)
-        outputs = values[-1]
-        value = float(mean_loss(loss, outputs, targets, weights))
-        per_row = 1 if targets.dim() == 1 else targets.shape[1]
-        if weights is None:
-            weight = float(len(features))
-            self._backward(values, output_gradient(loss, outputs, targets, 1 / (len(features) * per_row)))
-        else:
-            weight = float(weights.sum())
-            scale = (weights / (weights.sum() * per_row))[:, None]
-            self._backward(values, output_gradient(loss, outputs, targets, scale))
-        return (value, weight) if weight > 0 else (0.0, 0.0)
-
-    def forward(self, _: Floats, rows: Floats, __: Integers) -> Floats:
-        """Outputs of rows under the parameters as they are; a :data:`epochd_server.engine.validation.Forward`."""
-        pieces = torch.split(torch.from_numpy(rows), _FORWARD_ROWS)
-        return np.concatenate([self._forward(piece)[-1].numpy() for piece in pieces])
-
-    def _forward(self, features: Tensor) -> list[Tensor]:
-        values = [features]
-        for step, (weight, bias) in zip(self._chain.steps, self._parameters, strict=True):
-            if not isinstance(step, Affine):
-                values.append(ACTIVATIONS[step.function].forward(values[-1], step.arguments))
-            elif step.bias is None:
-                values.append(torch.mm(values[-1], weight.t()))
-            else:
-                values.append(torch.addmm(bias, values[-1], weight.t()))
-        return values
-
-    def _backward(self, values: list[Tensor], gradient: Tensor) -> None:
-        for index in range(len(self._chain.steps) - 1, -1, -1):
-            step = self._chain.steps[index]
-            if not isinstance(step, Affine):
-                activation = ACTIVATIONS[step.function]
-                gradient = activation.backward(gradient, values[index], values[index + 1], step.arguments)
-                continue
-            to_weight, to_bias = self._gradients[index]
-            torch.mm(gradient.t(), values[index], out=to_weight)
-            if step.bias is not None:
-                torch.sum(gradient, 0, out=to_bias)
-            if index > 0:
-                gradient = torch.mm(gradient, self._parameters[index][0])
-
-
-def _tensors(chain: Chain, flat: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Weight and bias of every step as views of ``flat``; empty tensors where a step has none."""
-    empty = flat[:0]
-    views = []
-    for step in chain.steps:
-        if not isinstance(step, Affine):
-            views.append((empty, empty))
-            continue
-        weight = flat[step.weight.offset : step.weight.end].view(step.weight.shape)
-        bias = empty if step.bias is None else flat[step.bias.offset : step.bias.end]
-        views.append((weight, bias))
-    return views
