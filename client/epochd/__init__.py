@@ -13,9 +13,10 @@ Example:
 :mod:`epochd.aio` has the same names for asyncio; :mod:`epochd.errors` draws the tree of exceptions.
 """
 
-from epochd import aio, errors, events, losses
+from epochd import aio, errors, events, fits, losses, preprocessing, registry, statistics, validation
 from epochd.activations import Activation
 from epochd.client import Client, connect
+from epochd.coefficients import Coefficients
 from epochd.errors import (
     Aborted,
     AlreadyExists,
@@ -38,61 +39,82 @@ from epochd.errors import (
     Violation,
 )
 from epochd.events import EpochLog, Event, FleetProgress, MemberLog, State
+from epochd.fits import LBFGS, LeastSquares, Newton
 from epochd.fleet import Fleet, Member
 from epochd.losses import L1, MSE, BCEWithLogits, CrossEntropy, Huber
 from epochd.model import Model
 from epochd.optimizers import SGD, Adam, AdamW
 from epochd.policy import Retry, Timeout
+from epochd.preprocessing import Preprocess
+from epochd.registry import AliasMove, Canary, Comparison, Lineage
 from epochd.run import Run
 from epochd.specs import Linear, Module, Sequential
+from epochd.statistics import FleetStatistics, Statistics
 from epochd.sweeps import Sweep
+from epochd.validation import METRICS, CrossValidation, EarlyStopping, Evaluation, HoldOut
 from epochd.values import Dataset, Derivatives, Estimate, Failure, Prediction, RegisteredModel
 from epochd.version import __version__
 
 __all__ = [
     "L1",
+    "LBFGS",
+    "METRICS",
     "MSE",
     "SGD",
     "Aborted",
     "Activation",
     "Adam",
     "AdamW",
+    "AliasMove",
     "AlreadyExists",
     "BCEWithLogits",
+    "Canary",
     "Cancelled",
     "Client",
+    "Coefficients",
+    "Comparison",
     "ConnectionFailed",
     "CrossEntropy",
+    "CrossValidation",
     "DataLoss",
     "Dataset",
     "DeadlineExceeded",
     "Derivatives",
+    "EarlyStopping",
     "EpochLog",
     "EpochdError",
     "Estimate",
+    "Evaluation",
     "Event",
     "FailedPrecondition",
     "Failure",
     "Fleet",
     "FleetProgress",
+    "FleetStatistics",
+    "HoldOut",
     "Huber",
     "Internal",
     "InvalidArgument",
+    "LeastSquares",
+    "Lineage",
     "Linear",
     "Member",
     "MemberLog",
     "Model",
     "Module",
+    "Newton",
     "NotFound",
     "OutOfRange",
     "PermissionDenied",
     "Prediction",
+    "Preprocess",
     "RegisteredModel",
     "ResourceExhausted",
     "Retry",
     "Run",
     "Sequential",
     "State",
+    "Statistics",
     "Sweep",
     "Timeout",
     "TrainingCancelled",
@@ -105,5 +127,10 @@ __all__ = [
     "connect",
     "errors",
     "events",
+    "fits",
     "losses",
+    "preprocessing",
+    "registry",
+    "statistics",
+    "validation",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, overload
@@ -18,12 +18,16 @@ from epochd._core.service import Service, differentiate, plan_activation, plan_d
 from epochd._core.signatures import takes
 from epochd._transport.blocking import BlockingTransport
 from epochd._transport.options import Connection, Options
+from epochd.errors import Internal
 from epochd.events import State
-from epochd.fleet import version_of
+from epochd.fleet import Fleet, version_of
 from epochd.keys import KeyLike
 from epochd.model import Model
 from epochd.policy import Retry, Timeout
+from epochd.registry import AliasMove, Comparison
 from epochd.run import Run
+from epochd.sweeps import Sweep, with_folds
+from epochd.validation import CrossValidation
 from epochd.values import Dataset, Derivatives, Estimate, Prediction, RegisteredModel
 
 
@@ -103,6 +107,34 @@ class Client:
             run.wait(progress=True)
         return run
 
+    def cross_validate(
+        self,
+        X: Any | Dataset | Path,  # noqa: N803 - as everywhere in this field
+        y: Any = None,
+        *,
+        folds: int = 5,
+        sweep: Sweep | Mapping[str, Any] | None = None,
+        **training: Any,
+    ) -> CrossValidation:
+        """Trains a model on all rows but a fold and measures it there, for each fold; waits for the result.
+
+        Args:
+            X: As for :meth:`train`.
+            y: As for :meth:`train`.
+            folds: How many there are; they are members of one training.
+            sweep: Hyperparameters of which every combination is measured: a grid search, the best one first.
+            training: Further arguments of :meth:`train`; ``validation``, a :class:`HoldOut` without a fraction, says
+                how rows are dealt to folds.
+
+        Raises:
+            InvalidArgument: Naming everything that is wrong at once; then there is no run.
+            TrainingFailed: When no fold could be trained.
+        """
+        model = self.train(X, y, sweep=with_folds(sweep, folds), **training).result()
+        if not isinstance(model, Fleet):
+            raise Internal("The server did not train any folds.", reason="BAD_RESPONSE")
+        return model.cross_validation()
+
     @takes(plan_training)
     def check(self, *args: Any, **kwargs: Any) -> Estimate:
         """Has the server check a training and say what it would be, without training.
@@ -123,6 +155,7 @@ class Client:
         keys: Any = None,
         member: KeyLike | None = None,
         unknown: KeyLike = "error",
+        routing_key: str | None = None,
     ) -> NDArray[Any]: ...
     @overload
     def predict(
@@ -133,6 +166,7 @@ class Client:
         keys: Any = None,
         member: KeyLike | None = None,
         unknown: KeyLike = "error",
+        routing_key: str | None = None,
         probabilities: Literal[True],
         logits: bool = False,
     ) -> Prediction: ...
@@ -145,6 +179,7 @@ class Client:
         keys: Any = None,
         member: KeyLike | None = None,
         unknown: KeyLike = "error",
+        routing_key: str | None = None,
         probabilities: bool = False,
         logits: Literal[True],
     ) -> Prediction: ...
@@ -156,6 +191,7 @@ class Client:
         keys: Any = None,
         member: KeyLike | None = None,
         unknown: KeyLike = "error",
+        routing_key: str | None = None,
         probabilities: bool = False,
         logits: bool = False,
     ) -> NDArray[Any] | Prediction:
@@ -167,11 +203,14 @@ class Client:
             keys: Fleets: the keys, one a row, by the names of the key columns, where X is an array.
             member: Fleets: the key of the member that predicts every row.
             unknown: Fleets: what to do with rows of unknown keys; see :meth:`Fleet.predict`.
+            routing_key: For an alias with a canary: what decides which of the two versions predicts, such as a
+                customer's id; None: each row's key, or its features.
             probabilities: Whether to return probabilities, too.
             logits: Whether to return logits, too.
         """
         route = Route.of((), keys, member, unknown)
-        prediction = self._transport.run(self._service.predict(model, X, route, probabilities, logits))
+        program = self._service.predict(model, X, route, probabilities, logits, routing_key)
+        prediction = self._transport.run(program)
         return prediction if probabilities or logits else prediction.values
 
     @takes(plan_activation)
@@ -210,14 +249,21 @@ class Client:
         """
         return self._run(self._transport.run(self._service.run(name)))
 
-    def runs(self, *, model: str | None = None, states: Sequence[State | str] = ()) -> Iterator[Run]:
+    def runs(
+        self,
+        *,
+        model: str | None = None,
+        states: Sequence[State | str] = (),
+        labels: Mapping[str, str] | None = None,
+    ) -> Iterator[Run]:
         """The runs, newest first, fetched page by page as they are iterated over.
 
         Args:
             model: Only runs of this model.
             states: Only runs in these states.
+            labels: Only runs that have all of these labels.
         """
-        for message in self._transport.iterate(self._service.runs(model, states)):
+        for message in self._transport.iterate(self._service.runs(model, states, labels)):
             yield self._run(RunRecord.of_message(message, self._policy))
 
     def model(self, name: str) -> Model:
@@ -228,14 +274,54 @@ class Client:
         """
         return version_of(self._transport.run(self._service.model(name)), self._transport, self._policy)
 
-    def models(self) -> Iterator[RegisteredModel]:
-        """The models by name, fetched page by page."""
-        return self._transport.iterate(self._service.models())
+    def models(self, *, labels: Mapping[str, str] | None = None) -> Iterator[RegisteredModel]:
+        """The models, or those that have all of these labels, by name, fetched page by page."""
+        return self._transport.iterate(self._service.models(labels))
 
-    def versions(self, model: str) -> Iterator[Model]:
-        """The versions of a model, newest first, fetched page by page."""
-        for message in self._transport.iterate(self._service.versions(model)):
+    def versions(self, model: str, *, labels: Mapping[str, str] | None = None) -> Iterator[Model]:
+        """The versions of a model, or those that have all of these labels, newest first, fetched page by page."""
+        for message in self._transport.iterate(self._service.versions(model, labels)):
             yield version_of(message, self._transport, self._policy)
+
+    def import_model(
+        self, path: str | Path, name: str | None = None, *, labels: Mapping[str, str] | None = None
+    ) -> Model:
+        """Makes a version of a safetensors file that ``Model.export`` wrote, of this server or another.
+
+        Args:
+            path: The file.
+            name: Of the model that gets a version; None: as it was called where it was exported.
+            labels: Of the version, besides those that the file has.
+
+        Raises:
+            InvalidArgument: When it is no such file, or its parts do not fit each other.
+            DataLoss: When it was changed.
+        """
+        message = self._transport.run(self._service.import_model(path, name, labels))
+        return version_of(message, self._transport, self._policy)
+
+    def diff(self, base: str, other: str) -> Comparison:
+        """Compares two versions side by side: results first, then every field that differs; prints as a table."""
+        return self._transport.run(self._service.diff(base, other))
+
+    def label(
+        self, name: str, labels: Mapping[str, str] | None = None, *, remove: Sequence[str] = ()
+    ) -> dict[str, str]:
+        """Sets and removes labels of a model, a version or a run (``runs/…``), and returns all that it has then."""
+        return self._transport.run(self._service.label(name, labels, remove))
+
+    def alias_moves(self, name: str) -> list[AliasMove]:
+        """Where an alias such as ``house-price@champion`` has pointed, newest first."""
+        return self._transport.run(self._service.alias_moves(name))
+
+    def rollback(self, name: str) -> RegisteredModel:
+        """Points an alias such as ``house-price@champion`` where it pointed before, with the canary of then.
+
+        Raises:
+            Aborted: When somebody moved it meanwhile; nothing is changed then.
+            FailedPrecondition: When it never pointed anywhere else, or that version was deleted.
+        """
+        return self._transport.run(self._service.roll_back(name))
 
     def upload(self, data: Any | str | Path) -> Dataset:
         """Uploads a table, or a CSV, Parquet or Arrow file, to train on more than once.

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal, overload
 
 from numpy.typing import NDArray
 
 from epochd._core.members import FleetCalls, FleetFacts, MemberFacts, Order, Ranking
 from epochd._core.predicting import probability_columns
+from epochd._core.registry import format_of
 from epochd._core.routing import Route
 from epochd._transport.blocking import BlockingTransport
 from epochd._wire.events import decode_parameters
+from epochd._wire.preprocessing import decode_coefficients
+from epochd.coefficients import Coefficients
 from epochd.events import State
 from epochd.keys import Key, KeyLike
 from epochd.model import Model
 from epochd.policy import Policy
+from epochd.registry import ExportFormat
 from epochd.statistics import FleetStatistics, Statistics
 from epochd.v1 import models_pb2
 from epochd.validation import CrossValidation
@@ -222,6 +227,10 @@ class Member(MemberFacts):
             self._parameters = self._owner.member(self.key).parameters()
         return self._parameters
 
+    def coefficients(self) -> Coefficients:
+        """Its coefficients, as :meth:`Model.coefficients`."""
+        return decode_coefficients(self._owner._transport.run(self._owner._fleet_calls.member(self.key)))  # noqa: SLF001
+
     def statistics(self) -> Statistics:
         """Its statistics, as :meth:`Model.statistics`."""
         return self._owner._transport.run(self._owner._fleet_calls.member_statistics(self.key))  # noqa: SLF001
@@ -233,6 +242,12 @@ class Member(MemberFacts):
     def promote(self, name: str | None = None) -> Model:
         """Makes it a model version of its own; see :meth:`Fleet.promote`."""
         return self._owner.promote(self, name)
+
+    def export(self, path: str | Path, *, format: ExportFormat | None = None) -> None:  # noqa: A002
+        """Writes it to a file as a single model; see :meth:`epochd.Model.export`."""
+        program = self._owner._fleet_calls.export_member(self.key, format_of(path, format))  # noqa: SLF001
+        file = self._owner._transport.run(program)  # noqa: SLF001
+        Path(path).write_bytes(file)
 
 
 def version_of(message: models_pb2.ModelVersion, transport: BlockingTransport, policy: Policy) -> Model:

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from numpy.typing import NDArray
 
 from epochd.events import Started
+from epochd.registry import Canary
 
 Value: TypeAlias = "float | NDArray[Any]"
 
@@ -31,7 +32,13 @@ class Prediction:
     """The classes in the order of probabilities; None for regression."""
 
     model_version: str
-    """The version that predicted, ``models/{model}/versions/{version}``."""
+    """The version that predicted, ``models/{model}/versions/{version}``; with ``canary_rows``, all other rows."""
+
+    canary_version: str = ""
+    """The canary behind the alias, where it predicted some of the rows; else empty."""
+
+    canary_rows: NDArray[Any] | None = field(default=None, compare=False)
+    """Positions of the rows that the canary predicted, ascending; None where there are none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +115,7 @@ class Dataset:
     """Number of rows."""
 
     columns: dict[str, str]
-    """Element type of each column by name; ``text`` for text."""
+    """Element type of each column by name; ``text`` for text, ``timestamp`` for timestamps."""
 
     size_bytes: int
     """Size of the upload."""
@@ -129,6 +136,15 @@ class RegisteredModel:
 
     aliases: Mapping[str, str]
     """The version that each alias points at."""
+
+    etags: Mapping[str, str] = field(default_factory=dict)
+    """The etag of each alias, which changes whenever that is moved."""
+
+    canaries: Mapping[str, Canary] = field(default_factory=dict)
+    """The canaries of those aliases that have one."""
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """The labels."""
 
     create_time: datetime
     """When its first version was made, in UTC."""

@@ -14,11 +14,13 @@ from epochd._wire.fits import fit_kind
 from epochd._wire.keys import decode_key
 from epochd._wire.labels import decode_labels
 from epochd._wire.preprocessing import decode_fitted
+from epochd._wire.registry import decode_lineage
 from epochd._wire.specs import decode_model
 from epochd._wire.tensors import dtype_name
 from epochd._wire.validation import decode_evaluation
 from epochd.keys import Key, key_text
 from epochd.preprocessing import FittedColumn
+from epochd.registry import Lineage
 from epochd.specs import ModelSpec
 from epochd.v1 import models_pb2
 from epochd.validation import Evaluation
@@ -148,6 +150,26 @@ class VersionFacts:
         return tuple(self._message.key_columns)
 
     @property
+    def weight(self) -> str:
+        """The column of row weights; empty where all rows counted alike."""
+        return self._message.weight_column
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels, as they were when this version was asked for."""
+        return dict(sorted(self._message.labels.items()))
+
+    @property
+    def lineage(self) -> Lineage | None:
+        """Where it comes from; None for versions of servers that did not keep it."""
+        return decode_lineage(self._message.lineage) if self._message.HasField("lineage") else None
+
+    @property
+    def weights_digest(self) -> str:
+        """SHA-256 in hex of the parameters as the server keeps them."""
+        return self._message.weights_digest
+
+    @property
     def promoted_from(self) -> tuple[str, Key] | None:
         """The fleet that it was a member of (``models/{model}/versions/{version}``) and its key; else None."""
         return (self._message.fleet, decode_key(self._message.member)) if self._message.fleet else None
@@ -163,6 +185,9 @@ class VersionFacts:
             "features": _listed(self.features),
             "target": _listed(self.targets),
             "classes": "" if self.classes is None else _listed([str(label) for label in self.classes]),
+            "labels": ", ".join(f"{key}={value}" for key, value in self.labels.items()),
+            "continues": self._parent("WARM_START"),
+            "imported": self._parent("IMPORT"),
             "run": f"{self.run}, seed {self.seed}",
         }
         shown = [f"  {key:<9} {value}" for key, value in lines.items() if value]
@@ -174,6 +199,10 @@ class VersionFacts:
     def _heading(self) -> dict[str, str]:
         """The first lines of the printed model."""
         return {"model": f"{self._spec_text()}, {self.parameter_count:,} parameters, {self.dtype}"}
+
+    def _parent(self, kind: str) -> str:
+        lineage = self.lineage
+        return "" if lineage is None or lineage.parent_kind != kind else lineage.parent
 
     def _spec_text(self) -> str:
         return str(self.spec or "of a newer kind")

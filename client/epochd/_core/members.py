@@ -22,6 +22,7 @@ from epochd._wire.validation import decode_evaluation
 from epochd.events import State
 from epochd.keys import Key, KeyLike, key_parts, key_text
 from epochd.policy import Policy
+from epochd.registry import ExportFormat
 from epochd.statistics import FleetStatistics, Statistics
 from epochd.sweeps import Sweep
 from epochd.v1 import fits_pb2, models_pb2
@@ -268,6 +269,10 @@ class FleetCalls(VersionCalls):
         )
         response = yield from call(GET_STATISTICS, request, self._policy)
         return decode_statistics(response.statistics[0], response.coefficient_names)
+
+    def export_member(self, key: KeyLike, form: ExportFormat) -> Program[bytearray]:
+        """A member as the bytes of a file, as a single model."""
+        return self.export(form, encode_key(key, self._fleet.key_columns))
 
     def promote(self, key: KeyLike, name: str | None) -> Program[models_pb2.ModelVersion]:
         """Makes a member a version of its own."""

@@ -58,6 +58,9 @@ GET_RUN = _method("Runs", "GetRun", runs.GetRunRequest, runs.GetRunResponse)
 LIST_RUNS = _method("Runs", "ListRuns", runs.ListRunsRequest, runs.ListRunsResponse)
 WATCH_RUN = _method("Runs", "WatchRun", runs.WatchRunRequest, runs.WatchRunResponse, "unary_stream")
 CANCEL_RUN = _method("Runs", "CancelRun", runs.CancelRunRequest, runs.CancelRunResponse)
+UPDATE_RUN_LABELS = _method(
+    "Runs", "UpdateRunLabels", runs.UpdateRunLabelsRequest, runs.UpdateRunLabelsResponse
+)
 DELETE_RUN = _method("Runs", "DeleteRun", runs.DeleteRunRequest, runs.DeleteRunResponse)
 
 GET_MODEL = _method("Models", "GetModel", models.GetModelRequest, models.GetModelResponse)
@@ -74,6 +77,14 @@ EXPORT_VERSION = _method(
 )
 SET_ALIAS = _method("Models", "SetAlias", models.SetAliasRequest, models.SetAliasResponse)
 DELETE_ALIAS = _method("Models", "DeleteAlias", models.DeleteAliasRequest, models.DeleteAliasResponse)
+IMPORT_VERSION = _method(
+    "Models", "ImportVersion", models.ImportVersionRequest, models.ImportVersionResponse, "stream_unary"
+)
+DIFF_VERSIONS = _method("Models", "DiffVersions", models.DiffVersionsRequest, models.DiffVersionsResponse)
+UPDATE_LABELS = _method("Models", "UpdateLabels", models.UpdateLabelsRequest, models.UpdateLabelsResponse)
+LIST_ALIAS_MOVES = _method(
+    "Models", "ListAliasMoves", models.ListAliasMovesRequest, models.ListAliasMovesResponse
+)
 DELETE_VERSION = _method("Models", "DeleteVersion", models.DeleteVersionRequest, models.DeleteVersionResponse)
 DELETE_MODEL = _method("Models", "DeleteModel", models.DeleteModelRequest, models.DeleteModelResponse)
 

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 
-from epochd._core.calling import call, call_once, retrying
-from epochd._core.effects import Program, open_stream, receive
+from epochd._core import registry
+from epochd._core.calling import call, call_once
+from epochd._core.effects import Program
 from epochd._core.facts import VersionFacts
 from epochd._core.methods import (
     DELETE_ALIAS,
     DELETE_VERSION,
-    EXPORT_VERSION,
     GET_MODEL,
     GET_PARAMETERS,
     GET_STATISTICS,
-    SET_ALIAS,
 )
 from epochd._core.predicting import Query, predict
 from epochd._core.resources import model_name
 from epochd._core.routing import Route
 from epochd._wire.events import decode_parameters
 from epochd._wire.fits import decode_statistics
+from epochd._wire.preprocessing import decode_coefficients
 from epochd._wire.safetensors import read_safetensors
 from epochd._wire.values import decode_registered
+from epochd.coefficients import Coefficients
 from epochd.errors import ResourceExhausted
 from epochd.policy import Policy
+from epochd.registry import Canary, Comparison, ExportFormat
 from epochd.statistics import Statistics
-from epochd.v1 import fits_pb2, models_pb2
+from epochd.v1 import fits_pb2, models_pb2, spec_pb2
 from epochd.values import Prediction, RegisteredModel
 
 
@@ -53,7 +56,7 @@ class VersionCalls:
             probabilities=probabilities,
             logits=logits,
             features=self._facts.inputs,
-            targets=self._facts.targets,
+            targets=(*self._facts.targets, self._facts.weight),
             outputs=max(len(self._facts.targets), 0 if classes is None else len(classes)) + widest,
             keys=self._facts.key_columns,
             route=route,
@@ -70,27 +73,23 @@ class VersionCalls:
             return read_safetensors((yield from self.export()))
         return decode_parameters(response.parameters)
 
+    def coefficients(self) -> Program[Coefficients]:
+        """The coefficients of a linear model, in the units of its columns."""
+        request = models_pb2.GetParametersRequest(name=self._facts.resource_name)
+        response = yield from call(GET_PARAMETERS, request, self._policy)
+        return decode_coefficients(response)
+
     def statistics(self) -> Program[Statistics]:
         """The statistics of a single model."""
         request = fits_pb2.GetStatisticsRequest(name=self._facts.resource_name)
         response = yield from call(GET_STATISTICS, request, self._policy)
         return decode_statistics(response.statistics[0], response.coefficient_names)
 
-    def export(self) -> Program[bytearray]:
-        """The parameters as the bytes of a safetensors file."""
-        request = models_pb2.ExportVersionRequest(name=self._facts.resource_name)
-
-        def attempt(left: float) -> Program[bytearray]:
-            stream = yield from open_stream(EXPORT_VERSION, request, left)
-            file = bytearray()
-            try:
-                while (message := (yield from receive(EXPORT_VERSION, stream))) is not None:
-                    file += message.data
-            finally:
-                stream.cancel()
-            return file
-
-        return (yield from retrying(attempt, self._policy, self._policy.timeout.transfer))
+    def export(
+        self, form: ExportFormat = "safetensors", member: spec_pb2.MemberKey | None = None
+    ) -> Program[bytearray]:
+        """The version as the bytes of a file."""
+        return registry.export(self._facts.resource_name, form, self._policy, member)
 
     def aliases(self) -> Program[list[str]]:
         """The aliases that point at this version."""
@@ -98,17 +97,25 @@ class VersionCalls:
         model = (yield from call(GET_MODEL, request, self._policy)).model
         return [alias.alias for alias in model.aliases if alias.version == self._facts.resource_name]
 
-    def set_alias(self, alias: str) -> Program[RegisteredModel]:
-        """Points an alias at this version; repeating that is harmless."""
-        request = models_pb2.SetAliasRequest(
-            model=model_name(self._facts.resource_name), alias=alias, version=self._facts.resource_name
-        )
-        return decode_registered((yield from call(SET_ALIAS, request, self._policy)).model)
+    def set_alias(self, alias: str, etag: str | None, canary: Canary | None) -> Program[RegisteredModel]:
+        """Points an alias at this version."""
+        return registry.set_alias(self._facts.resource_name, alias, etag, canary, self._policy)
 
-    def delete_alias(self, alias: str) -> Program[RegisteredModel]:
+    def delete_alias(self, alias: str, etag: str | None) -> Program[RegisteredModel]:
         """Deletes an alias of the model."""
-        request = models_pb2.DeleteAliasRequest(model=model_name(self._facts.resource_name), alias=alias)
+        request = models_pb2.DeleteAliasRequest(
+            model=model_name(self._facts.resource_name), alias=alias, etag=etag or ""
+        )
         return decode_registered((yield from call_once(DELETE_ALIAS, request, self._policy)).model)
+
+    def diff(self, other: str | VersionFacts) -> Program[Comparison]:
+        """Compares this version, as the first, with another."""
+        name = other.resource_name if isinstance(other, VersionFacts) else other
+        return registry.diff(self._facts.resource_name, name, self._policy)
+
+    def label(self, labels: Mapping[str, str], remove: Sequence[str]) -> Program[dict[str, str]]:
+        """Changes the labels."""
+        return registry.label(self._facts.resource_name, labels, remove, self._policy)
 
     def delete(self) -> Program[None]:
         """Deletes this version."""

@@ -42,7 +42,7 @@ class Query:
     """The model's features, if known: one feature makes one dimension a column of rows."""
 
     targets: Sequence[str] = ()
-    """The model's targets, if known: a table may have them, and they are left out."""
+    """The model's targets and weights, if known: a table may have them, and they are left out."""
 
     outputs: int = 1
     """Numbers that the model gives for a row, if known."""
@@ -52,6 +52,9 @@ class Query:
 
     route: Route = field(default_factory=Route)
     """Fleets: how rows find their members."""
+
+    routing_key: str = ""
+    """What decides between an alias's version and its canary; empty: each row's key or features."""
 
     @property
     def answer_bytes(self) -> int:
@@ -67,6 +70,7 @@ def predict(query: Query, data: Any, policy: Policy) -> Program[Prediction]:
             model=query.model,
             probabilities=query.probabilities,
             logits=query.logits,
+            routing_key=query.routing_key,
             **query.route.fields(),
             **rows,
         )
@@ -140,6 +144,8 @@ def _decode(response: trainer_pb2.PredictResponse) -> Prediction:
         logits=_optional(response, "logits"),
         classes=classes,
         model_version=response.model_version,
+        canary_version=response.canary_version,
+        canary_rows=np.array(response.canary_rows, np.int64) if response.canary_rows else None,
     )
 
 
@@ -152,13 +158,36 @@ def _join(parts: Sequence[Prediction]) -> Prediction:
     first = parts[0]
     if len(parts) == 1:
         return first
+    canary, canary_rows = _joined_canary(parts)
     return Prediction(
         values=np.concatenate([part.values for part in parts]),
         probabilities=_concatenate([part.probabilities for part in parts]),
         logits=_concatenate([part.logits for part in parts]),
         classes=first.classes,
-        model_version=first.model_version,
+        model_version=_main_version(parts, canary),
+        canary_version=canary,
+        canary_rows=canary_rows,
     )
+
+
+def _main_version(parts: Sequence[Prediction], canary: str) -> str:
+    """The version that predicted the rows which the canary did not."""
+    return next(
+        (part.model_version for part in parts if part.model_version != canary), parts[0].model_version
+    )
+
+
+def _joined_canary(parts: Sequence[Prediction]) -> tuple[str, NDArray[Any] | None]:
+    """The canary of some parts and its rows among all; of a part whose rows are all its own, these."""
+    canary = next((part.canary_version for part in parts if part.canary_version), "")
+    if not canary:
+        return "", None
+    rows, begin = [], 0
+    for part in parts:
+        own = np.arange(len(part.values)) if part.model_version == canary else part.canary_rows
+        rows.append(begin + (np.empty(0, np.int64) if own is None else own))
+        begin += len(part.values)
+    return canary, np.concatenate(rows)
 
 
 def _concatenate(arrays: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:

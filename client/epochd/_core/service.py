@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from epochd._core import registry
 from epochd._core.calling import call, call_once, paginate
 from epochd._core.data import source_of
 from epochd._core.effects import Program
@@ -34,8 +36,9 @@ from epochd._wire.values import decode_dataset, decode_derivatives, decode_estim
 from epochd.activations import Activation, Operation
 from epochd.events import State
 from epochd.policy import Policy
+from epochd.registry import AliasMove, Comparison
 from epochd.v1 import datasets_pb2, differentiate_pb2, models_pb2, run_pb2, runs_pb2, tensor_pb2
-from epochd.values import Dataset, Derivatives, Estimate, Prediction
+from epochd.values import Dataset, Derivatives, Estimate, Prediction, RegisteredModel
 
 
 class Service:
@@ -62,11 +65,14 @@ class Service:
         response = yield from call(GET_RUN, runs_pb2.GetRunRequest(name=run_name(name)), self.policy)
         return RunRecord.of_message(response.run, self.policy)
 
-    def runs(self, model: str | None, states: Sequence[State | str]) -> Program[None]:
+    def runs(
+        self, model: str | None, states: Sequence[State | str], labels: Mapping[str, str] | None = None
+    ) -> Program[None]:
         """Emits run messages."""
         request = runs_pb2.ListRunsRequest(
             model=model_name(model) if model else "",
             states=[run_pb2.RunState.Value(f"RUN_STATE_{state}") for state in states],
+            labels=labels,
         )
         return paginate(LIST_RUNS, request, lambda page: page.runs, self.policy)
 
@@ -75,14 +81,14 @@ class Service:
         request = models_pb2.GetVersionRequest(name=version_name(name))
         return (yield from call(GET_VERSION, request, self.policy)).version
 
-    def models(self) -> Program[None]:
+    def models(self, labels: Mapping[str, str] | None = None) -> Program[None]:
         """Emits RegisteredModels."""
-        request = models_pb2.ListModelsRequest()
+        request = models_pb2.ListModelsRequest(labels=labels)
         return paginate(LIST_MODELS, request, lambda page: map(decode_registered, page.models), self.policy)
 
-    def versions(self, model: str) -> Program[None]:
+    def versions(self, model: str, labels: Mapping[str, str] | None = None) -> Program[None]:
         """Emits version messages."""
-        request = models_pb2.ListVersionsRequest(model=model_name(model))
+        request = models_pb2.ListVersionsRequest(model=model_name(model), labels=labels)
         return paginate(LIST_VERSIONS, request, lambda page: page.versions, self.policy)
 
     def datasets(self) -> Program[None]:
@@ -102,11 +108,47 @@ class Service:
         yield from call_once(DELETE_DATASET, datasets_pb2.DeleteDatasetRequest(name=name), self.policy)
 
     def predict(
-        self, model: str, data: Any, route: Route, probabilities: bool, logits: bool
+        self,
+        model: str,
+        data: Any,
+        route: Route,
+        probabilities: bool,
+        logits: bool,
+        routing_key: str | None = None,
     ) -> Program[Prediction]:
         """Predicts with a model by name."""
-        query = Query(model=version_name(model), route=route, probabilities=probabilities, logits=logits)
+        query = Query(
+            model=version_name(model),
+            route=route,
+            probabilities=probabilities,
+            logits=logits,
+            routing_key=routing_key or "",
+        )
         return predict(query, data, self.policy)
+
+    def import_model(
+        self, path: str | Path, name: str | None, labels: Mapping[str, str] | None
+    ) -> Program[models_pb2.ModelVersion]:
+        """Makes a version of an exported file."""
+        return registry.import_file(Path(path), name, labels or {}, self.policy)
+
+    def diff(self, base: str, other: str) -> Program[Comparison]:
+        """Compares two versions."""
+        return registry.diff(base, other, self.policy)
+
+    def label(
+        self, name: str, labels: Mapping[str, str] | None, remove: Sequence[str]
+    ) -> Program[dict[str, str]]:
+        """Changes the labels of a model, a version or a run."""
+        return registry.label(name, labels or {}, remove, self.policy)
+
+    def alias_moves(self, name: str) -> Program[list[AliasMove]]:
+        """Where an alias has pointed."""
+        return registry.alias_moves(name, self.policy)
+
+    def roll_back(self, name: str) -> Program[RegisteredModel]:
+        """Points an alias where it pointed before."""
+        return registry.roll_back(name, self.policy)
 
 
 def plan_activation(

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from datetime import UTC
 
 from epochd._wire.events import decode_started
+from epochd._wire.registry import decode_canary
 from epochd._wire.tensors import decode_tensor, dtype_name
-from epochd.v1 import datasets_pb2, differentiate_pb2, models_pb2, tensor_pb2, trainer_pb2
+from epochd.v1 import datasets_pb2, differentiate_pb2, models_pb2, preprocessing_pb2, tensor_pb2, trainer_pb2
 from epochd.values import Dataset, Derivatives, Estimate, RegisteredModel, Value
 
 
@@ -23,10 +24,15 @@ def decode_dataset(message: datasets_pb2.Dataset) -> Dataset:
     return Dataset(
         name=message.name,
         rows=message.rows,
-        columns={column.name: dtype_name(column.dtype) or "text" for column in message.columns},
+        columns={column.name: _type_name(column) for column in message.columns},
         size_bytes=message.size_bytes,
         create_time=message.create_time.ToDatetime(tzinfo=UTC),
     )
+
+
+def _type_name(column: datasets_pb2.DatasetColumn) -> str:
+    is_time = column.kind == preprocessing_pb2.COLUMN_KIND_TIMESTAMP
+    return dtype_name(column.dtype) or ("timestamp" if is_time else "text")
 
 
 def decode_registered(message: models_pb2.Model) -> RegisteredModel:
@@ -35,6 +41,11 @@ def decode_registered(message: models_pb2.Model) -> RegisteredModel:
         name=message.name,
         latest_version=message.latest_version,
         aliases={alias.alias: alias.version for alias in message.aliases},
+        etags={alias.alias: alias.etag for alias in message.aliases},
+        canaries={
+            alias.alias: canary for alias in message.aliases if (canary := decode_canary(alias)) is not None
+        },
+        labels=dict(sorted(message.labels.items())),
         create_time=message.create_time.ToDatetime(tzinfo=UTC),
         update_time=message.update_time.ToDatetime(tzinfo=UTC),
     )

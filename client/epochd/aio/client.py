@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, overload
@@ -18,12 +18,16 @@ from epochd._core.service import Service, differentiate, plan_activation, plan_d
 from epochd._core.signatures import takes
 from epochd._transport.asynchronous import AsyncTransport
 from epochd._transport.options import Connection, Options
-from epochd.aio.fleet import version_of
+from epochd.aio.fleet import Fleet, version_of
 from epochd.aio.model import Model
 from epochd.aio.run import Run
+from epochd.errors import Internal
 from epochd.events import State
 from epochd.keys import KeyLike
 from epochd.policy import Retry, Timeout
+from epochd.registry import AliasMove, Comparison
+from epochd.sweeps import Sweep, with_folds
+from epochd.validation import CrossValidation
 from epochd.values import Dataset, Derivatives, Estimate, Prediction, RegisteredModel
 
 
@@ -85,6 +89,22 @@ class Client:
             await run.wait(progress=True)
         return run
 
+    async def cross_validate(
+        self,
+        X: Any | Dataset | Path,  # noqa: N803 - as everywhere in this field
+        y: Any = None,
+        *,
+        folds: int = 5,
+        sweep: Sweep | Mapping[str, Any] | None = None,
+        **training: Any,
+    ) -> CrossValidation:
+        """Measures a model on each fold of the rows; see :meth:`epochd.Client.cross_validate`."""
+        run = await self.train(X, y, sweep=with_folds(sweep, folds), **training)
+        model = await run.result()
+        if not isinstance(model, Fleet):
+            raise Internal("The server did not train any folds.", reason="BAD_RESPONSE")
+        return await model.cross_validation()
+
     @takes(plan_training)
     async def check(self, *args: Any, **kwargs: Any) -> Estimate:
         """Has the server check a training and say what it would be, without training.
@@ -102,6 +122,7 @@ class Client:
         keys: Any = None,
         member: KeyLike | None = None,
         unknown: KeyLike = "error",
+        routing_key: str | None = None,
     ) -> NDArray[Any]: ...
     @overload
     async def predict(
@@ -112,6 +133,7 @@ class Client:
         keys: Any = None,
         member: KeyLike | None = None,
         unknown: KeyLike = "error",
+        routing_key: str | None = None,
         probabilities: Literal[True],
         logits: bool = False,
     ) -> Prediction: ...
@@ -124,6 +146,7 @@ class Client:
         keys: Any = None,
         member: KeyLike | None = None,
         unknown: KeyLike = "error",
+        routing_key: str | None = None,
         probabilities: bool = False,
         logits: Literal[True],
     ) -> Prediction: ...
@@ -135,12 +158,14 @@ class Client:
         keys: Any = None,
         member: KeyLike | None = None,
         unknown: KeyLike = "error",
+        routing_key: str | None = None,
         probabilities: bool = False,
         logits: bool = False,
     ) -> NDArray[Any] | Prediction:
         """Predicts with a model by name, in one call; see :meth:`epochd.Client.predict`."""
         route = Route.of((), keys, member, unknown)
-        prediction = await self._transport.run(self._service.predict(model, X, route, probabilities, logits))
+        program = self._service.predict(model, X, route, probabilities, logits, routing_key)
+        prediction = await self._transport.run(program)
         return prediction if probabilities or logits else prediction.values
 
     @takes(plan_activation)
@@ -164,10 +189,14 @@ class Client:
         return self._run(await self._transport.run(self._service.run(name)))
 
     async def runs(
-        self, *, model: str | None = None, states: Sequence[State | str] = ()
+        self,
+        *,
+        model: str | None = None,
+        states: Sequence[State | str] = (),
+        labels: Mapping[str, str] | None = None,
     ) -> AsyncIterator[Run]:
         """The runs, newest first, fetched page by page as they are iterated over."""
-        async for message in self._transport.iterate(self._service.runs(model, states)):
+        async for message in self._transport.iterate(self._service.runs(model, states, labels)):
             yield self._run(RunRecord.of_message(message, self._policy))
 
     async def model(self, name: str) -> Model:
@@ -175,14 +204,44 @@ class Client:
         message = await self._transport.run(self._service.model(name))
         return version_of(message, self._transport, self._policy)
 
-    def models(self) -> AsyncIterator[RegisteredModel]:
-        """The models by name, fetched page by page."""
-        return self._transport.iterate(self._service.models())
+    def models(self, *, labels: Mapping[str, str] | None = None) -> AsyncIterator[RegisteredModel]:
+        """The models, or those that have all of these labels, by name, fetched page by page."""
+        return self._transport.iterate(self._service.models(labels))
 
-    async def versions(self, model: str) -> AsyncIterator[Model]:
-        """The versions of a model, newest first, fetched page by page."""
-        async for message in self._transport.iterate(self._service.versions(model)):
+    async def versions(self, model: str, *, labels: Mapping[str, str] | None = None) -> AsyncIterator[Model]:
+        """The versions of a model, or those that have all of these labels, newest first, fetched page by page."""
+        async for message in self._transport.iterate(self._service.versions(model, labels)):
             yield version_of(message, self._transport, self._policy)
+
+    async def import_model(
+        self, path: str | Path, name: str | None = None, *, labels: Mapping[str, str] | None = None
+    ) -> Model:
+        """Makes a version of a file that ``Model.export`` wrote; see :meth:`epochd.Client.import_model`."""
+        message = await self._transport.run(self._service.import_model(path, name, labels))
+        return version_of(message, self._transport, self._policy)
+
+    async def diff(self, base: str, other: str) -> Comparison:
+        """Compares two versions side by side: results first, then every field that differs; prints as a table."""
+        return await self._transport.run(self._service.diff(base, other))
+
+    async def label(
+        self, name: str, labels: Mapping[str, str] | None = None, *, remove: Sequence[str] = ()
+    ) -> dict[str, str]:
+        """Sets and removes labels of a model, a version or a run (``runs/…``), and returns all that it has then."""
+        return await self._transport.run(self._service.label(name, labels, remove))
+
+    async def alias_moves(self, name: str) -> list[AliasMove]:
+        """Where an alias such as ``house-price@champion`` has pointed, newest first."""
+        return await self._transport.run(self._service.alias_moves(name))
+
+    async def rollback(self, name: str) -> RegisteredModel:
+        """Points an alias such as ``house-price@champion`` where it pointed before, with the canary of then.
+
+        Raises:
+            Aborted: When somebody moved it meanwhile; nothing is changed then.
+            FailedPrecondition: When it never pointed anywhere else, or that version was deleted.
+        """
+        return await self._transport.run(self._service.roll_back(name))
 
     async def upload(self, data: Any | str | Path) -> Dataset:
         """Uploads a table, or a CSV, Parquet or Arrow file; see :meth:`epochd.Client.upload`."""

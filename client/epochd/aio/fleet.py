@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
 from typing import Any, Literal, overload
 
 from numpy.typing import NDArray
 
 from epochd._core.members import FleetCalls, FleetFacts, MemberFacts, Order, Ranking
 from epochd._core.predicting import probability_columns
+from epochd._core.registry import format_of
 from epochd._core.routing import Route
 from epochd._transport.asynchronous import AsyncTransport
 from epochd._wire.events import decode_parameters
+from epochd._wire.preprocessing import decode_coefficients
 from epochd.aio.model import Model
+from epochd.coefficients import Coefficients
 from epochd.events import State
 from epochd.keys import Key, KeyLike
 from epochd.policy import Policy
+from epochd.registry import ExportFormat
 from epochd.statistics import FleetStatistics, Statistics
 from epochd.v1 import models_pb2
 from epochd.validation import CrossValidation
@@ -163,6 +169,11 @@ class Member(MemberFacts):
             self._parameters = await (await self._owner.member(self.key)).parameters()
         return self._parameters
 
+    async def coefficients(self) -> Coefficients:
+        """Its coefficients, as :meth:`Model.coefficients`."""
+        found = await self._owner._transport.run(self._owner._fleet_calls.member(self.key))  # noqa: SLF001
+        return decode_coefficients(found)
+
     async def statistics(self) -> Statistics:
         """Its statistics, as :meth:`Model.statistics`."""
         return await self._owner._transport.run(self._owner._fleet_calls.member_statistics(self.key))  # noqa: SLF001
@@ -174,6 +185,12 @@ class Member(MemberFacts):
     async def promote(self, name: str | None = None) -> Model:
         """Makes it a model version of its own; see :meth:`Fleet.promote`."""
         return await self._owner.promote(self, name)
+
+    async def export(self, path: str | Path, *, format: ExportFormat | None = None) -> None:  # noqa: A002
+        """Writes it to a file as a single model; see :meth:`epochd.Model.export`."""
+        program = self._owner._fleet_calls.export_member(self.key, format_of(path, format))  # noqa: SLF001
+        file = await self._owner._transport.run(program)  # noqa: SLF001
+        await asyncio.to_thread(Path(path).write_bytes, file)
 
 
 def version_of(message: models_pb2.ModelVersion, transport: AsyncTransport, policy: Policy) -> Model:

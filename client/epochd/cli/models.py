@@ -7,13 +7,13 @@ from typing import Annotated, Any
 import typer
 
 import epochd
-from epochd.cli import members
+from epochd.cli import members, registry
 from epochd.cli.output import Column, ago, shortest
 from epochd.cli.session import of
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Models: list, show, members of fleets, alias, delete.",
+    help="Models: list, show, compare, alias, label, export, import, members of fleets, delete.",
     rich_markup_mode="markdown",
 )
 
@@ -21,10 +21,10 @@ _FEW = 16
 _Name = Annotated[
     str, typer.Argument(metavar="MODEL", help="house-price, house-price@champion or house-price/versions/3.")
 ]
-
-
-def _aliases(model: epochd.RegisteredModel) -> str:
-    return " ".join(f"@{alias}={_number(version)}" for alias, version in sorted(model.aliases.items()))
+_Labels = Annotated[
+    list[str] | None,
+    typer.Option("--label", metavar="KEY=VALUE", help="Only those with this label; repeatable."),
+]
 
 
 def _number(version: str) -> str:
@@ -34,7 +34,7 @@ def _number(version: str) -> str:
 _MODELS = (
     Column("MODEL", lambda model: model.name.removeprefix("models/")),
     Column("LATEST", lambda model: _number(model.latest_version), right=True),
-    Column("ALIASES", _aliases, style="cyan"),
+    Column("ALIASES", registry.aliases_text, style="cyan"),
     Column("UPDATED", lambda model: ago(model.update_time)),
 )
 _VERSIONS = (
@@ -48,20 +48,21 @@ _VERSIONS = (
 
 
 @app.command("list")
-def list_models(context: typer.Context) -> None:
+def list_models(context: typer.Context, labels: _Labels = None) -> None:
     """List models by name."""
     session = of(context)
     with session.client() as client:
-        models = list(client.models())
+        models = list(client.models(labels=registry.labels_of(labels or [])))
     session.output.rows(_MODELS, models, empty="There are no models yet. Train one with: epochd train")
 
 
 @app.command("versions")
-def list_versions(context: typer.Context, name: _Name) -> None:
+def list_versions(context: typer.Context, name: _Name, labels: _Labels = None) -> None:
     """List the versions of a model, newest first."""
     session = of(context)
+    wanted = registry.labels_of(labels or [])
     with session.client() as client:
-        versions = [_version(version) for version in client.versions(name)]
+        versions = [_version(version) for version in client.versions(name, labels=wanted)]
     session.output.rows(_VERSIONS, versions, empty=f"{name} has no versions")
 
 
@@ -94,25 +95,13 @@ app.command("members")(members.list_members)
 app.command("promote")(members.promote)
 
 
-@app.command("alias")
-def set_alias(
-    context: typer.Context,
-    name: _Name,
-    alias: Annotated[str, typer.Argument(metavar="ALIAS", help="Such as champion.")],
-    delete: Annotated[bool, typer.Option("--delete", help="Delete the alias instead.")] = False,
-) -> None:
-    """Point an alias at a version; without a version, at the newest.
-
-    ```
-    epochd models alias house-price/versions/3 champion
-    epochd predict house-price@champion data.csv
-    ```
-    """
-    session = of(context)
-    with session.client() as client:
-        model = client.model(name)
-        registered = model.delete_alias(alias) if delete else model.set_alias(alias)
-    session.output.record(registered, {"model": registered.name, "aliases": _aliases(registered) or "none"})
+app.command("alias")(registry.set_alias)
+app.command("history")(registry.history)
+app.command("rollback")(registry.roll_back)
+app.command("label")(registry.label)
+app.command("diff")(registry.diff)
+app.command("export")(registry.export)
+app.command("import")(registry.import_model)
 
 
 @app.command("delete")
@@ -144,6 +133,9 @@ def _version(model: epochd.Model) -> dict[str, Any]:
         "epochs": model.epochs,
         "seed": model.seed,
         "run": model.run,
+        "labels": model.labels,
+        "lineage": model.lineage,
+        "weights_digest": model.weights_digest,
         **_fleet(model),
         "create_time": model.create_time,
     }

@@ -9,13 +9,16 @@ import typer
 
 import epochd
 from epochd.cli import keys, preprocessing, specs, tables
+from epochd.cli import validation as held
 from epochd.cli.following import follow
+from epochd.cli.registry import labels_of
 from epochd.cli.session import of
 
 _DATA = "Data"
 _MODEL = "Model"
 _FIT = "Fit"
 _FLEET = "Many models at once"
+_VALIDATION = "Validation"
 
 
 def train(
@@ -64,6 +67,39 @@ def train(
             metavar="KEY",
             help="Log the epochs of this member, too; may be repeated.",
             rich_help_panel=_FLEET,
+        ),
+    ] = None,
+    validation: Annotated[
+        str,
+        typer.Option(
+            metavar="SPEC",
+            help="Rows held out: a fraction such as 0.2, of the latest (0.2:time=day), in groups (0.2:group=town), "
+            "or a CSV file.",
+            rich_help_panel=_VALIDATION,
+        ),
+    ] = "",
+    metrics: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help="Measured on them beside the loss: accuracy,roc_auc and the like.",
+            rich_help_panel=_VALIDATION,
+        ),
+    ] = "",
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            metavar="EPOCHS",
+            help="Stop after so many epochs without a smaller loss on them, and keep the best.",
+            rich_help_panel=_VALIDATION,
+        ),
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="COUNT",
+            help="Cross-validation: a model without each of so many folds, measured on it.",
+            rich_help_panel=_VALIDATION,
         ),
     ] = None,
     name: Annotated[
@@ -132,6 +168,18 @@ def train(
         int | None,
         typer.Option(metavar="EPOCHS", help="Default: about a hundred logs.", rich_help_panel=_FIT),
     ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="Label of the run and its version; repeatable.", rich_help_panel=_MODEL
+        ),
+    ] = None,
+    initial: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL", help="Go on from this version's parameters.", rich_help_panel=_MODEL
+        ),
+    ] = "",
     detach: Annotated[bool, typer.Option("--detach", help="Print the run's name and leave.")] = False,
 ) -> None:
     r"""Train a model on a CSV file, and watch it.
@@ -147,20 +195,27 @@ def train(
     epochd train people.csv --target income --preprocess auto --preprocess city=one_hot:unseen=other
     epochd train sales.csv --target sales --group-by store --name sales
     epochd train data.csv --target y --sweep lr=0.1,0.01 --sweep seed=1,2,3
+    epochd train wine.csv --target cultivar --loss cross_entropy --optimizer adam --epochs 500 \
+        --validation 0.2 --metrics accuracy,roc_auc --patience 20
+    epochd train data.csv --target y --folds 5 --sweep lr=0.1,0.01
     ```
     """
     session = of(context)
     table = tables.read(data)
+    held_out = held.arguments(validation, metrics, patience, folds, keys.sweep(sweep or ()))
     arguments: dict[str, Any] = {
+        **held_out,
         "target": _names(target),
         "weight": weight or None,
-        **_many(table, _names(group_by), keys.sweep(sweep or ()), log_member or ()),
+        **_many(table, _names(group_by), held_out["sweep"], log_member or ()),
         "features": _names(features) or None,
         "preprocess": preprocessing.preprocess(preprocess or ()),
         "model": specs.module(module, arg or [], init) if module else specs.model(model, init),
         "loss": specs.loss(loss),
         "optimizer": specs.optimizer(optimizer, lr),
         "name": name or None,
+        "labels": labels_of(label or []),
+        "initial": initial or None,
         "dtype": dtype,
         "epochs": epochs,
         "batch_size": batch_size,
