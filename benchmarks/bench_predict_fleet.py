@@ -28,7 +28,7 @@ def measure() -> list[Row]:
             frame.head(2000)[[*NAMES, "y"]], target="y", name="single", seed=0, **LINEAR.arguments
         ).result()
         models = _models(fleet)
-        values = rows[NAMES].to_numpy(np.float32)
+        values = rows[NAMES].to_numpy(np.float32, copy=True)
         plain = rows[NAMES]
         by_loop = paired(
             lambda: fleet.predict(rows), lambda: _loop(models, rows["store"].tolist(), values), repeats=7
