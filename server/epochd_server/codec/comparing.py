@@ -8,13 +8,18 @@ from typing import Any
 from google.protobuf.message import Message
 
 from epochd.v1 import models_pb2 as pb
+from epochd.v1 import validation_pb2
+from epochd_server.codec.evaluations import METRICS
 
 _Scalar = float | str
+_METRIC = validation_pb2.MetricValue.DESCRIPTOR.full_name
 # A field descriptor is Any below: the stubs know two classes of it, and only one of them has what both have.
 _NAMES_AND_TIMES = frozenset({"name", "create_time", "run"})
+_DETAILS = ("evaluation.classes", "evaluation.confusion", "evaluation.calibration")
+"""Tables of their own, which are not compared cell by cell."""
 _RESULTS = (
     "final_loss",
-    "metrics",
+    "evaluation",
     "statistics",
     "rows",
     "epochs",
@@ -64,7 +69,7 @@ def _value(value: _Scalar | None) -> pb.ComparedValue | None:
 
 def _flat(version: pb.ModelVersion) -> Iterator[tuple[str, _Scalar]]:
     for path, value in _leaves(version, ""):
-        if path.partition(".")[0] not in _NAMES_AND_TIMES:
+        if path.partition(".")[0] not in _NAMES_AND_TIMES and not path.startswith(_DETAILS):
             yield path, value
 
 
@@ -90,9 +95,17 @@ def _entries(field: Any, values: Any, path: str) -> Iterator[tuple[str, _Scalar]
     elif entry.GetOptions().map_entry:
         for key in sorted(values):
             yield f"{path}.{key}", _scalar(entry.fields_by_name["value"], values[key])
+    elif entry.full_name == _METRIC:
+        for value in values:
+            yield f"{path}.{_metric_name(value.metric)}", value.value
     else:
         for index, value in enumerate(values):
             yield from _leaves(value, f"{path}[{index}].")
+
+
+def _metric_name(number: int) -> str:
+    metric = METRICS.get(number)
+    return f"metric {number}" if metric is None else metric.value
 
 
 def _scalar(field: Any, value: Any) -> _Scalar:
