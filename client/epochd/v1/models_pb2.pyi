@@ -93,11 +93,15 @@ class _ExportFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExportFo
     EXPORT_FORMAT_CARD: _ExportFormat.ValueType  # 2
     """The card alone, as JSON: the ModelVersion, and of a fleet its members."""
     EXPORT_FORMAT_ONNX: _ExportFormat.ValueType  # 3
-    """ONNX, opset 17, of linear and sequential models. Inputs: `features` [rows, features]; for a fleet also `member`
-    int64 [rows], places in the metadata's `member_keys`. Outputs: `values`, or `logits`, `probabilities` and `labels`.
+    """ONNX, opset 17, of linear and sequential models. Inputs: `features` [rows, features]; of a version with
+    preprocessing each column by its name, float64 or text [rows] (timestamps, hashing and scaling by member are
+    FAILED_PRECONDITION); for a fleet also `member` int64 [rows], places in the metadata's `member_keys`. Outputs:
+    `values`, or `logits`, `probabilities` and `labels`.
     """
     EXPORT_FORMAT_PT2: _ExportFormat.ValueType  # 4
-    """A `torch.export` archive of the model, which gives its raw outputs [rows, outputs]; of a fleet, of one member."""
+    """A `torch.export` archive of the model, which gives its raw outputs [rows, outputs] for features [rows, features],
+    as they are after preprocessing; of a fleet, of one member.
+    """
 
 class ExportFormat(_ExportFormat, metaclass=_ExportFormatEnumTypeWrapper):
     """What a version is exported as."""
@@ -111,11 +115,15 @@ keys. The file's metadata `epochd_card` is the card, so that ImportVersion needs
 EXPORT_FORMAT_CARD: ExportFormat.ValueType  # 2
 """The card alone, as JSON: the ModelVersion, and of a fleet its members."""
 EXPORT_FORMAT_ONNX: ExportFormat.ValueType  # 3
-"""ONNX, opset 17, of linear and sequential models. Inputs: `features` [rows, features]; for a fleet also `member`
-int64 [rows], places in the metadata's `member_keys`. Outputs: `values`, or `logits`, `probabilities` and `labels`.
+"""ONNX, opset 17, of linear and sequential models. Inputs: `features` [rows, features]; of a version with
+preprocessing each column by its name, float64 or text [rows] (timestamps, hashing and scaling by member are
+FAILED_PRECONDITION); for a fleet also `member` int64 [rows], places in the metadata's `member_keys`. Outputs:
+`values`, or `logits`, `probabilities` and `labels`.
 """
 EXPORT_FORMAT_PT2: ExportFormat.ValueType  # 4
-"""A `torch.export` archive of the model, which gives its raw outputs [rows, outputs]; of a fleet, of one member."""
+"""A `torch.export` archive of the model, which gives its raw outputs [rows, outputs] for features [rows, features],
+as they are after preprocessing; of a fleet, of one member.
+"""
 Global___ExportFormat: _TypeAlias = ExportFormat  # noqa: Y015
 
 @_typing.final
@@ -762,21 +770,27 @@ class GetParametersResponse(_message.Message):
 
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
+    COEFFICIENTS_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
     """The version, `models/{model}/versions/{version}`."""
     @_builtins.property
     def parameters(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.NamedTensor]:
         """The parameters by PyTorch's names, in PyTorch's order and shapes."""
 
+    @_builtins.property
+    def coefficients(self) -> _preprocessing_pb2.Coefficients:
+        """Linear models: the same in the units of the columns. Unset for other models, and where a message cannot hold it."""
+
     def __init__(
         self,
         *,
         model_version: _builtins.str = ...,
         parameters: _abc.Iterable[_tensor_pb2.NamedTensor] | None = ...,
+        coefficients: _preprocessing_pb2.Coefficients | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["coefficients", b"coefficients"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version", "parameters", b"parameters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coefficients", b"coefficients", "model_version", b"model_version", "parameters", b"parameters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -941,6 +955,7 @@ class GetMemberResponse(_message.Message):
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     MEMBER_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
+    COEFFICIENTS_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
     """The version, `models/{model}/versions/{version}`."""
     @_builtins.property
@@ -951,16 +966,21 @@ class GetMemberResponse(_message.Message):
     def parameters(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.NamedTensor]:
         """Its parameters; empty where it failed."""
 
+    @_builtins.property
+    def coefficients(self) -> _preprocessing_pb2.Coefficients:
+        """Linear models: the same in the units of the columns. Unset for other models, and where it failed."""
+
     def __init__(
         self,
         *,
         model_version: _builtins.str = ...,
         member: Global___Member | None = ...,
         parameters: _abc.Iterable[_tensor_pb2.NamedTensor] | None = ...,
+        coefficients: _preprocessing_pb2.Coefficients | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["member", b"member"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["coefficients", b"coefficients", "member", b"member"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["member", b"member", "model_version", b"model_version", "parameters", b"parameters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coefficients", b"coefficients", "member", b"member", "model_version", b"model_version", "parameters", b"parameters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

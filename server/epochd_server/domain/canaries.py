@@ -16,7 +16,7 @@ def check_canary(main: VersionCard, canary: VersionCard) -> None:
         InvalidInput: Naming all in which they differ.
     """
     violations = Violations()
-    for name in ("feature_columns", "target_columns", "classes", "key_columns"):
+    for name in ("input_columns", "target_columns", "classes", "key_columns"):
         ours, theirs = getattr(main, name), getattr(canary, name)
         if ours != theirs:
             what = name.replace("_", " ")

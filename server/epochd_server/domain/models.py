@@ -54,6 +54,11 @@ class VersionCard:
     """What the columns of raw rows go through to become ``feature_columns``."""
 
     @property
+    def input_columns(self) -> tuple[str, ...]:
+        """The columns that predictions need: the features, or what preprocessing makes them of."""
+        return self.feature_columns if self.preprocess is None else self.preprocess.inputs
+
+    @property
     def role_columns(self) -> frozenset[str]:
         """Columns of the training that are no features: a table to predict may still have them."""
         weight = () if self.weight_column is None else (self.weight_column,)

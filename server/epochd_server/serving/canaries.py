@@ -78,7 +78,7 @@ def _deciding_columns(command: PredictCommand, card: VersionCard) -> list[NDArra
         keys = command.rows if isinstance(command.rows, Table) else command.keys
         return _named(keys or Table(()), card.key_columns)
     if isinstance(command.rows, Table):
-        columns = _named(command.rows, card.feature_columns)
+        columns = _named(command.rows, card.input_columns)
     else:
         columns = list(command.rows.reshape(_row_count(command), -1).T)
     # Features come as float32 from some clients, as float64 from others: what float32 tells apart decides.

@@ -208,6 +208,8 @@ def _check_columns(card: VersionCard, modules: ModuleRegistry) -> None:
     features, targets = card.feature_columns, card.target_columns
     if not features or len(set(features)) < len(features) or not targets:
         raise _invalid("has a card without features, each once, or without targets")
+    if card.preprocess is not None and card.preprocess.outputs != features:
+        raise _invalid("has a card whose preprocessing makes other features than the model reads")
     try:
         outputs = output_size(card.spec.model, len(features), modules=modules)
     except ValueError:

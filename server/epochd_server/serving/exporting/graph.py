@@ -15,6 +15,8 @@ from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 OPSET = 17
 """ONNX 1.12 and later; onnxruntime 1.13 and later."""
 _IR_VERSION = 8
+_ML = "ai.onnx.ml"
+_ML_OPSET = 2
 
 
 class Graph:
@@ -30,10 +32,11 @@ class Graph:
         self._constants: dict[str, Any] = {}
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
+        self._uses_ml = False
 
     def input(self, name: str, dtype: np.dtype[Any], shape: Sequence[int | str]) -> str:
-        """Adds an input; sizes that are texts are free."""
-        kind = helper.np_dtype_to_tensor_dtype(dtype)
+        """Adds an input; sizes that are texts are free, an object dtype is text."""
+        kind = TensorProto.STRING if dtype.kind == "O" else helper.np_dtype_to_tensor_dtype(dtype)
         self._inputs.append(helper.make_tensor_value_info(name, kind, list(shape)))
         return name
 
@@ -47,6 +50,10 @@ class Graph:
         """Adds a constant; the same name twice is the same constant."""
         self._constants.setdefault(name, numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
+
+    def fresh_constant(self, array: NDArray[Any]) -> str:
+        """Adds a constant under a name of its own."""
+        return self.constant(f"constant_{len(self._constants)}", array)
 
     def number(self, value: float) -> str:
         """A constant of the graph's dtype without dimensions."""
@@ -62,14 +69,22 @@ class Graph:
         self._nodes.append(helper.make_node(operator, list(inputs), [value], **attributes))
         return value
 
+    def add_ml(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        """Adds a node of the domain ``ai.onnx.ml`` and returns its value."""
+        self._uses_ml = True
+        return self.add(operator, *inputs, domain=_ML, **attributes)
+
     def model(self, metadata: Mapping[str, str]) -> ModelProto:
         """The finished model, checked by ONNX's own checker."""
         graph = helper.make_graph(
             self._nodes, "epochd", self._inputs, self._outputs, list(self._constants.values())
         )
+        opsets = [helper.make_opsetid("", OPSET)]
+        if self._uses_ml:
+            opsets.append(helper.make_opsetid(_ML, _ML_OPSET))
         model = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
+            opset_imports=opsets,
             ir_version=_IR_VERSION,
             producer_name="epochd",
         )

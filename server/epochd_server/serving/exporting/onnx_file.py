@@ -1,8 +1,9 @@
 """A version as an ONNX file.
 
-Inputs: ``features`` [rows, features], in the order of the metadata's ``feature_columns``; for a whole fleet also
-``member`` int64 [rows], places in the metadata's ``member_keys``. Outputs are those of Predict: ``values``, or for a
-classifier ``logits``, ``probabilities`` and ``labels``.
+Inputs: ``features`` [rows, features], in the order of the metadata's ``feature_columns``; where the version has
+preprocessing, each of those columns by its own name instead, as it is. For a whole fleet also ``member`` int64 [rows],
+places in the metadata's ``member_keys``. Outputs are those of Predict: ``values``, or for a classifier ``logits``,
+``probabilities`` and ``labels``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.models import VersionCard
 from epochd_server.domain.runs import Parameters
 from epochd_server.domain.specs import LinearLayer, LinearModel, ModuleModel
+from epochd_server.serving.exporting.features import add_features
 from epochd_server.serving.exporting.graph import Graph
 from epochd_server.serving.exporting.networks import add_network, dtype_of, feature_width
 
@@ -40,12 +42,15 @@ def onnx_file(name: str, card: VersionCard, parameters: Parameters, keys: list[l
     if sum(array.nbytes for array in parameters.values()) > _MAX_BYTES:
         raise _impossible("Its parameters do not fit an ONNX file, which is smaller than 2 GiB.")
     graph = Graph(dtype_of(parameters))
-    x = graph.input("features", graph.dtype, ["rows", feature_width(model)])
+    if card.preprocess is None:
+        x = graph.input("features", graph.dtype, ["rows", feature_width(model)])
+    else:
+        x = add_features(graph, card.preprocess)
     member = graph.input("member", np.dtype(np.int64), ["rows"]) if keys else None
     _add_outputs(graph, card, add_network(graph, model, parameters, x, member))
     metadata = {
         "epochd_version": name,
-        "feature_columns": json.dumps(card.feature_columns),
+        "feature_columns": json.dumps(card.input_columns),
         "target_columns": json.dumps(card.target_columns),
     }
     if keys:
