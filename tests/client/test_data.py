@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime, timedelta, timezone
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -91,9 +93,8 @@ def test_missing_numbers_are_nan(column):
 @pytest.mark.parametrize(
     ("column", "says"),
     [
-        (["a", None], "lacks a text in row 1"),
         (["a", 1], "mixes text and numbers"),
-        (pd.to_datetime(["2020-01-01"]), "holds dates or times"),
+        (pd.to_timedelta([1], "h"), "holds durations"),
         ([object()], "must hold numbers, booleans or text"),
         ([1 + 2j], "complex128"),
         ([[1, 2], [3, 4]], r"must have one value a row, has the shape \(2, 2\)"),
@@ -103,6 +104,52 @@ def test_columns_that_cannot_be_sent_are_named(column, says):
     with pytest.raises(epochd.InvalidArgument, match=says) as caught:
         make_column("age", column)
     assert caught.value.violations[0].field == "age"
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        ["a", None],
+        pd.Series(["a", None]),
+        pd.Series(["a", None], dtype="string"),
+        pd.Series(["a", None], dtype="category"),
+        pl.Series(["a", None]),
+        pa.array(["a", None]),
+    ],
+    ids=["list", "pandas", "pandas string", "pandas categorical", "polars", "arrow"],
+)
+def test_missing_texts_are_told_by_their_rows(column):
+    message = make_column("c", column).encode()
+    assert (list(message.strings.values), list(message.missing_rows)) == (["a", ""], [1])
+
+
+TIMES = ["2024-05-17T12:00:00.000001", None]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Series(pd.to_datetime(TIMES)),
+        pd.Series(pd.to_datetime(TIMES)).dt.tz_localize("UTC").dt.tz_convert("Asia/Tokyo"),
+        np.array(TIMES, "M8[ns]"),
+        [datetime(2024, 5, 17, 14, 0, 0, 1, timezone(timedelta(hours=2))), None],
+        [datetime(2024, 5, 17, 12, 0, 0, 1), pd.NaT],  # noqa: DTZ001 - taken as UTC
+        pl.Series([datetime(2024, 5, 17, 12, 0, 0, 1), None]),  # noqa: DTZ001
+        pa.array([datetime(2024, 5, 17, 12, 0, 0, 1), None], pa.timestamp("us")),  # noqa: DTZ001
+    ],
+    ids=["pandas", "pandas zone", "numpy", "datetimes of a zone", "datetimes", "polars", "arrow"],
+)
+def test_times_are_microseconds_in_utc(column):
+    message = make_column("c", column).encode()
+    expected = datetime(2024, 5, 17, 12, 0, 0, 1, UTC)
+    micros = message.timestamps.microseconds
+    assert datetime.fromtimestamp(0, UTC) + timedelta(microseconds=micros[0]) == expected
+    assert list(message.missing_rows) == [1]
+
+
+def test_dates_are_their_midnights():
+    message = make_column("c", [date(1970, 1, 2)]).encode()
+    assert list(message.timestamps.microseconds) == [86_400_000_000]
 
 
 def test_unsigned_integers_that_tensors_lack_are_widened():

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from epochd._wire.tensors import decode_tensor
+from epochd.coefficients import Coefficients
+from epochd.errors import FailedPrecondition
 from epochd.preprocessing import (
     BY_NAME,
     Bucketize,
@@ -18,6 +21,7 @@ from epochd.preprocessing import (
     Step,
     TimeParts,
 )
+from epochd.v1 import models_pb2
 from epochd.v1 import preprocessing_pb2 as pb
 
 _NAMES: dict[type[Step], str] = {kind: name for name, kind in BY_NAME.items()} | {
@@ -56,6 +60,26 @@ def decode_fitted(message: pb.FittedPreprocessing) -> tuple[FittedColumn, ...]:
         )
         for column in message.columns
     )
+
+
+def decode_coefficients(
+    message: models_pb2.GetParametersResponse | models_pb2.GetMemberResponse,
+) -> Coefficients:
+    """The coefficients in an answer; one output has no axis of its own.
+
+    Raises:
+        FailedPrecondition: When there are none.
+    """
+    if not message.HasField("coefficients"):
+        raise FailedPrecondition(
+            f"{message.model_version} has no coefficients: only linear models have, and fleets that fit one message.",
+            reason="NOT_LINEAR",
+        )
+    found = message.coefficients
+    values, intercept = decode_tensor(found.values), decode_tensor(found.intercepts)
+    if values.shape[-2] == 1:
+        values, intercept = values[..., 0, :], intercept[..., 0]
+    return Coefficients(tuple(found.names), values, intercept)
 
 
 def _encode_step(step: Step) -> pb.PreprocessingStep:

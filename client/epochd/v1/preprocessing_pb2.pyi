@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from epochd.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -347,7 +348,8 @@ Global___PreprocessingStep: _TypeAlias = PreprocessingStep  # noqa: Y015
 class AutoStep(_message.Message):
     """Steps chosen by the column's type and its training rows; must be the only step. Numbers and integers: the median
     where they are missing, then standardized. Booleans: 0 and 1, the most frequent where missing. Text: one-hot up to 50
-    categories, unseen ones zeros; above, hashed into 64 features. Timestamps: weekday and day of year, and the hour where
+    categories, unseen ones zeros (least squares and Newton without l2: without the first one's feature, so that there is
+    a single best solution); above, hashed into 64 features. Timestamps: weekday and day of year, and the hour where
     it varies, all cyclic; zeros where missing. Where training rows lack a value, a feature `NAME_missing` is added.
     Columns without any value, or with a single one, are dropped.
     """
@@ -911,6 +913,44 @@ class CategoriesState(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CategoriesState: _TypeAlias = CategoriesState  # noqa: Y015
+
+@_typing.final
+class Coefficients(_message.Message):
+    """Coefficients of a linear model: with x the columns before they were scaled by standardize and min_max, an output is
+    intercept + values · x. What other steps made (such as the logarithm of log1p) stays as they made it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    INTERCEPTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The features, as in `feature_columns`."""
+
+    @_builtins.property
+    def values(self) -> _tensor_pb2.Tensor:
+        """Shape [outputs, features]; of a fleet [members, outputs, features]."""
+
+    @_builtins.property
+    def intercepts(self) -> _tensor_pb2.Tensor:
+        """Shape [outputs]; of a fleet [members, outputs]."""
+
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        values: _tensor_pb2.Tensor | None = ...,
+        intercepts: _tensor_pb2.Tensor | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["intercepts", b"intercepts", "values", b"values"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["intercepts", b"intercepts", "names", b"names", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Coefficients: _TypeAlias = Coefficients  # noqa: Y015
 
 @_typing.final
 class EdgesState(_message.Message):

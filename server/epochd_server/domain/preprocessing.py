@@ -295,6 +295,15 @@ class FittedPreprocessing:
         """The features."""
         return tuple(name for column in self.columns for name in column.outputs)
 
+    @property
+    def is_per_member(self) -> bool:
+        """Whether members have numbers of their own, in ``statistics`` or where those are kept."""
+        return any(
+            isinstance(fitted.state, Affine | Filled) and fitted.state.slot is not None
+            for column in self.columns
+            for fitted in column.steps
+        )
+
     def of_member(self, statistics: NDArray[np.float64] | None, member: int) -> FittedPreprocessing:
         """What one member's rows go through by themselves.
 

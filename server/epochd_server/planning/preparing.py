@@ -19,8 +19,9 @@ from epochd_server.data.preprocessing.features import check_transformed, prepare
 from epochd_server.data.preprocessing.fitting import TrainingRows, fit_preprocessing
 from epochd_server.domain.data import ColumnRoles
 from epochd_server.domain.errors import Violations
+from epochd_server.domain.exact_fits import LeastSquaresFit, NewtonFit, RankRule
 from epochd_server.domain.preprocessing import FittedPreprocessing, Preprocessing
-from epochd_server.domain.specs import Precision
+from epochd_server.domain.specs import Fit, Precision
 from epochd_server.planning.cost import ITEM_BYTES
 
 
@@ -79,6 +80,7 @@ class Fitting:
         indices: The feature columns.
         precision: Of the features.
         max_data_bytes: What all features may take.
+        fit_of_model: How the model is fitted: an exact one without l2 needs features that do not add up to its bias.
     """
 
     asked: Preprocessing
@@ -86,6 +88,7 @@ class Fitting:
     indices: Sequence[int]
     precision: Precision
     max_data_bytes: int
+    fit_of_model: Fit
 
     def fit(
         self, assignment: Assignment | None, held: NDArray[np.bool_] | None, violations: Violations
@@ -102,7 +105,14 @@ class Fitting:
             members=None if assignment is None else assignment.members,
             count=1 if assignment is None else len(assignment.keys),
         )
-        fitted = fit_preprocessing(self.asked, self.columns, self.indices, training, violations)
+        fitted = fit_preprocessing(
+            self.asked,
+            self.columns,
+            self.indices,
+            training,
+            violations,
+            independent=_needs_independent(self.fit_of_model),
+        )
         if fitted is None:
             return None
         width = len(fitted.outputs)
@@ -116,3 +126,10 @@ class Fitting:
 def named_features(roles: ColumnRoles, fitted: FittedPreprocessing | None) -> ColumnRoles:
     """The roles with the names of the features that columns become."""
     return roles if fitted is None else replace(roles, features=fitted.outputs)
+
+
+def _needs_independent(fit: Fit) -> bool:
+    """Whether features that depend on each other leave a fit without a single best solution, which it refuses."""
+    if isinstance(fit, LeastSquaresFit):
+        return fit.l2 == 0 and fit.rank is RankRule.REFUSE
+    return isinstance(fit, NewtonFit) and fit.l2 == 0

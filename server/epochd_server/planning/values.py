@@ -149,6 +149,7 @@ class Reader:
             indices=self.selection.features,
             precision=self.command.data_precision,
             max_data_bytes=self.max_data_bytes,
+            fit_of_model=self.command.fit,
         )
 
     def _features(self, fitted: FittedPreprocessing | None = None) -> FeatureReader:

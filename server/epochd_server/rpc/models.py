@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 
 from epochd.v1 import fits_pb2, models_pb2_grpc
 from epochd.v1 import models_pb2 as pb
+from epochd.v1 import preprocessing_pb2 as pb_steps
 from epochd_server.codec.aliases import decode_alias
+from epochd_server.codec.coefficients import encode_coefficients
 from epochd_server.codec.comparing import compare_versions
 from epochd_server.codec.models import encode_move, encode_registered_model, encode_version
 from epochd_server.codec.parameters import encode_parameters
@@ -17,6 +19,7 @@ from epochd_server.codec.user_labels import decode_label_change, decode_user_lab
 from epochd_server.domain.errors import EpochdError, Reason, Violations
 from epochd_server.domain.models import ModelVersion
 from epochd_server.domain.resources import parse_model, parse_version_reference, version_name
+from epochd_server.domain.runs import Parameters
 from epochd_server.rpc.calls import Context
 from epochd_server.rpc.interceptors import MAX_MESSAGE_BYTES
 from epochd_server.rpc.members import MemberCalls
@@ -88,16 +91,25 @@ class ModelsServicer(models_pb2_grpc.ModelsServicer):
         """Returns the parameters of a version that fit one message."""
         version = await self._version(request.name)
         card = version.card
-        count = card.parameters * max(1, card.members)
-        if count * item_size(card.spec.precision.value) > MAX_MESSAGE_BYTES:
+        size = card.parameters * max(1, card.members) * item_size(card.spec.precision.value)
+        if size > MAX_MESSAGE_BYTES:
             raise EpochdError(
                 Reason.MESSAGE_TOO_LARGE, "The parameters are larger than one message; use ExportVersion."
             )
         parameters = await self._store.load_parameters(version.model, version.version)
+        fits = size <= MAX_MESSAGE_BYTES // 4  # coefficients are of float64
         return pb.GetParametersResponse(
             model_version=version_name(version.model, version.version),
             parameters=encode_parameters(parameters),
+            coefficients=await self._coefficients(version, parameters) if fits else None,
         )
+
+    async def _coefficients(self, version: ModelVersion, parameters: Parameters) -> pb_steps.Coefficients | None:
+        """In the units of the columns; of a fleet with those that members learned by themselves."""
+        fitted, learned = version.card.preprocess, None
+        if fitted is not None and fitted.is_per_member and version.card.members:
+            learned = (await self._store.load_members(version.model, version.version)).learned
+        return encode_coefficients(version.card, parameters, learned)
 
     async def ListMembers(self, request: pb.ListMembersRequest, context: Context) -> pb.ListMembersResponse:
         """Lists the members of a fleet."""

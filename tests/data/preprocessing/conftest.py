@@ -58,12 +58,15 @@ def fit() -> Fit:
         columns: tuple[str, ...] = (),
         remainder: Remainder = Remainder.AUTO,
         training: TrainingRows | None = None,
+        independent: bool = False,
     ) -> FittedPreprocessing:
         source, violations = make_table(cells), Violations()
         entries = (ColumnSteps(columns=columns or tuple(cells), steps=steps),) if steps else ()
         asked = Preprocessing(columns=entries, remainder=remainder)
         indices = range(len(source.names))
-        fitted = fit_preprocessing(asked, source, indices, training or TrainingRows(), violations)
+        fitted = fit_preprocessing(
+            asked, source, indices, training or TrainingRows(), violations, independent=independent
+        )
         violations.raise_if_any()
         assert fitted is not None
         return fitted

@@ -148,3 +148,8 @@ def test_what_was_fitted_survives_storage(fit: Fit, apply: Apply) -> None:
     message = encode_fitted(numbers)
     assert message is not None
     assert decode_fitted(message) == numbers
+
+
+def test_auto_leaves_out_a_category_where_features_must_not_add_up(fit: Fit) -> None:
+    fitted = fit({"city": CELLS["city"]}, independent=True)
+    assert fitted.outputs == ("city=Oslo", "city=<missing>")

@@ -25,12 +25,15 @@ MAX_ONE_HOT = 50
 HASHED_FEATURES = 64
 
 
-def choose_steps(block: Block, kind: ColumnKind) -> tuple[tuple[Step, ...], str]:
+def choose_steps(
+    block: Block, kind: ColumnKind, *, independent: bool = False
+) -> tuple[tuple[Step, ...], str]:
     """The steps for a column, and a note where its owner should know why.
 
     Args:
         block: The column in the training rows; at least one.
         kind: What it holds.
+        independent: Whether features must not add up to a constant.
     """
     missing = missing_rows(block)
     if missing.all():
@@ -42,7 +45,7 @@ def choose_steps(block: Block, kind: ColumnKind) -> tuple[tuple[Step, ...], str]
         case Numbers():
             return _for_numbers(kind, lacks=lacks), ""
         case Texts():
-            return _for_texts(block)
+            return _for_texts(block, drop_first=independent)
         case Times():
             return _for_times(block, lacks=lacks), ""
 
@@ -53,10 +56,10 @@ def _for_numbers(kind: ColumnKind, *, lacks: bool) -> tuple[Step, ...]:
     return (Impute(fill=Fill.MOST_FREQUENT, indicator=True),) if lacks else (Passthrough(),)
 
 
-def _for_texts(block: Texts) -> tuple[tuple[Step, ...], str]:
+def _for_texts(block: Texts, *, drop_first: bool) -> tuple[tuple[Step, ...], str]:
     count = len(np.unique(block.codes[block.codes >= 0]))
     if count <= MAX_ONE_HOT:
-        return (OneHot(unseen=Unseen.IGNORE),), ""
+        return (OneHot(unseen=Unseen.IGNORE, drop_first=drop_first),), ""
     return (Hashing(features=HASHED_FEATURES),), f"hashed: it has {count:,} categories"
 
 

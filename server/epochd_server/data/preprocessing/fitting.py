@@ -71,6 +71,8 @@ def fit_preprocessing(
     indices: Sequence[int],
     training: TrainingRows,
     violations: Violations,
+    *,
+    independent: bool = False,
 ) -> FittedPreprocessing | None:
     """What every row goes through.
 
@@ -80,6 +82,8 @@ def fit_preprocessing(
         indices: The feature columns, in order.
         training: The rows to learn from.
         violations: Takes everything that is wrong; paths are those of a TrainRequest.
+        independent: Whether the features that are chosen for a column must not add up to a constant, because the
+            model has no single best solution then.
 
     Returns:
         None where anything is wrong.
@@ -94,7 +98,8 @@ def fit_preprocessing(
     fitted = [
         column
         for index in indices
-        if (column := _Fit(columns, index, training, learner).fit(*plan[index], violations)) is not None
+        if (column := _Fit(columns, index, training, learner, independent).fit(*plan[index], violations))
+        is not None
     ]
     if len(violations.found) > before:
         return None
@@ -109,6 +114,7 @@ class _Fit:
     index: int
     training: TrainingRows
     learner: Learner
+    independent: bool
 
     def fit(self, steps: tuple[Step, ...], path: str, violations: Violations) -> FittedColumn | None:
         name, kind = self.columns.names[self.index], self.columns.kind(self.index)
@@ -119,7 +125,7 @@ class _Fit:
             block = block.take(self.training.rows)
         note = ""
         if steps == (Auto(),):
-            steps, note = choose_steps(block, kind)
+            steps, note = choose_steps(block, kind, independent=self.independent)
         if steps == (Drop(),):
             return FittedColumn(name=name, kind=kind, steps=(FittedStep(Drop()),), outputs=(), note=note)
         learned: list[FittedStep] = []
