@@ -10,7 +10,15 @@ import torch
 from torch import nn
 
 from epochd_server.domain.layers import ACTIVATION_PARAMETERS
-from epochd_server.domain.specs import ActivationLayer, LinearLayer, LinearModel, ModuleModel, SequentialModel
+from epochd_server.domain.specs import (
+    ActivationLayer,
+    DropoutLayer,
+    LayerNormLayer,
+    LinearLayer,
+    LinearModel,
+    ModuleModel,
+    SequentialModel,
+)
 from epochd_server.engine.exporting import module_of, pt2_archive
 from epochd_server.engine.inference import Predictor
 from epochd_server.engine.inspection import parameter_shapes
@@ -33,6 +41,22 @@ def test_a_network_as_a_module_gives_what_predict_gives(function):
     )
     parameters = drawn(model)
     rows = np.random.default_rng(0).normal(size=(7, 3))
+    with torch.no_grad():
+        outputs = module_of(model, parameters)(torch.from_numpy(rows)).numpy()
+    np.testing.assert_allclose(outputs, Predictor(model, parameters).predict(rows), rtol=1e-12, atol=1e-14)
+
+
+def test_layer_norm_and_dropout_as_modules():
+    model = SequentialModel(
+        layers=(
+            LayerNormLayer(),
+            LinearLayer(in_features=3, out_features=4),
+            DropoutLayer(),
+            LayerNormLayer(bias=False, eps=0.1),
+            LinearLayer(in_features=4, out_features=1),
+        )
+    )
+    parameters, rows = drawn(model), np.random.default_rng(0).normal(size=(7, 3))
     with torch.no_grad():
         outputs = module_of(model, parameters)(torch.from_numpy(rows)).numpy()
     np.testing.assert_allclose(outputs, Predictor(model, parameters).predict(rows), rtol=1e-12, atol=1e-14)

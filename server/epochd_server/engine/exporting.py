@@ -14,9 +14,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from epochd_server.domain.layers import activation_arguments
-from epochd_server.domain.specs import ActivationLayer, Layer, LinearLayer, LinearModel, Model, ModuleModel
+from epochd_server.domain.specs import (
+    ActivationLayer,
+    DropoutLayer,
+    Layer,
+    LayerNormLayer,
+    LinearLayer,
+    LinearModel,
+    Model,
+    ModuleModel,
+)
 from epochd_server.engine.elementwise import ACTIVATIONS
-from epochd_server.engine.inspection import construct, module_slots
+from epochd_server.engine.inspection import construct, in_features_of, module_slots
 from epochd_server.engine.modules import ModuleRegistry
 
 _EXAMPLE_ROWS = 2
@@ -98,16 +107,29 @@ def _built(model: Model) -> nn.Module:
         return _OneLinear(_linear(model))
     if isinstance(model, ModuleModel):
         raise TypeError("a registered module is constructed, not built")
-    return nn.Sequential(*(_layer(layer) for layer in model.layers))
+    layers: list[nn.Module] = []
+    width = in_features_of(model)
+    for layer in model.layers:
+        layers.append(_layer(layer, width))
+        if isinstance(layer, LinearLayer) and layer.out_features is not None:
+            width = layer.out_features
+    return nn.Sequential(*layers)
 
 
-def _layer(layer: Layer) -> nn.Module:
-    if isinstance(layer, LinearLayer):
-        return _linear(layer)
-    if isinstance(layer, ActivationLayer):
-        function = "gelu_tanh" if layer.approximate == "tanh" else layer.function
-        return _Elementwise(function, tuple(activation_arguments(layer.function, layer.parameters).values()))
-    raise TypeError(type(layer).__name__)
+def _layer(layer: Layer, width: int) -> nn.Module:
+    """A layer whose input has so many features."""
+    match layer:
+        case LinearLayer():
+            return _linear(layer)
+        case ActivationLayer():
+            function = "gelu_tanh" if layer.approximate == "tanh" else layer.function
+            arguments = activation_arguments(layer.function, layer.parameters)
+            return _Elementwise(function, tuple(arguments.values()))
+        case DropoutLayer():
+            return nn.Dropout(layer.p)
+        case LayerNormLayer():
+            affine = layer.elementwise_affine
+            return nn.LayerNorm(width, layer.eps, elementwise_affine=affine, bias=layer.bias)
 
 
 def _linear(layer: LinearLayer | LinearModel) -> nn.Linear:

@@ -14,6 +14,8 @@ from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.layers import ACTIVATION_PARAMETERS
 from epochd_server.domain.specs import (
     ActivationLayer,
+    DropoutLayer,
+    LayerNormLayer,
     LinearLayer,
     LinearModel,
     ModuleModel,
@@ -73,6 +75,28 @@ def test_activations_with_arguments(card, draw, model):
     np.testing.assert_allclose(
         values, Predictor(model, parameters).predict(ROWS)[:, 0], rtol=1e-12, atol=1e-12
     )
+
+
+@pytest.mark.parametrize("members", [0, 3])
+@pytest.mark.parametrize(
+    "norm", [LayerNormLayer(), LayerNormLayer(bias=False, eps=0.1), LayerNormLayer(elementwise_affine=False)]
+)
+def test_layer_norm_and_dropout(card, draw, norm, members):
+    model = SequentialModel(
+        layers=(
+            norm,
+            LinearLayer(in_features=3, out_features=5),
+            DropoutLayer(p=0.5),
+            norm,
+            LinearLayer(in_features=5, out_features=2),
+        )
+    )
+    parameters, of_rows = draw(model, members=members), np.arange(40) % max(members, 1)
+    keys = [[n] for n in range(members)]
+    file = onnx_file("", card(model, outputs=2, keys=("shop",) if members else ()), parameters, keys)
+    inputs = {"features": ROWS} | ({"member": of_rows} if members else {})
+    expected = Predictor(model, parameters).predict(ROWS, of_rows)
+    np.testing.assert_allclose(run(file, **inputs)["values"], expected, rtol=1e-9, atol=1e-9)
 
 
 def test_several_targets_are_columns(card, draw):

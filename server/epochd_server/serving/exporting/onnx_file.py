@@ -15,10 +15,10 @@ import numpy as np
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.models import VersionCard
 from epochd_server.domain.runs import Parameters
-from epochd_server.domain.specs import LinearLayer, LinearModel, ModuleModel
+from epochd_server.domain.specs import ModuleModel
 from epochd_server.serving.exporting.features import add_features
 from epochd_server.serving.exporting.graph import Graph
-from epochd_server.serving.exporting.networks import add_network, dtype_of, feature_width
+from epochd_server.serving.exporting.networks import add_network, dtype_of, feature_width, outputs_of
 
 _MAX_BYTES = 2**31 - 2**20
 """A protobuf message is smaller than 2 GiB."""
@@ -47,7 +47,7 @@ def onnx_file(name: str, card: VersionCard, parameters: Parameters, keys: list[l
     else:
         x = add_features(graph, card.preprocess)
     member = graph.input("member", np.dtype(np.int64), ["rows"]) if keys else None
-    _add_outputs(graph, card, add_network(graph, model, parameters, x, member))
+    _add_outputs(graph, card, outputs_of(model), add_network(graph, model, parameters, x, member))
     metadata = {
         "epochd_version": name,
         "feature_columns": json.dumps(card.input_columns),
@@ -58,10 +58,9 @@ def onnx_file(name: str, card: VersionCard, parameters: Parameters, keys: list[l
     return bytes(graph.model(metadata).SerializeToString())
 
 
-def _add_outputs(graph: Graph, card: VersionCard, raw: str) -> None:
+def _add_outputs(graph: Graph, card: VersionCard, width: int, raw: str) -> None:
     """What Predict makes of a model's outputs [rows, outputs]."""
-    width = len(card.target_columns) if card.classes is None else len(card.classes)
-    is_flat = width == 1 or (card.classes is not None and _is_one_logit(card))
+    is_flat = width == 1
     outputs = graph.add("Squeeze", raw, graph.integers(1)) if is_flat else raw
     shape: list[int | str] = ["rows"] if is_flat else ["rows", width]
     if card.classes is None:
@@ -81,20 +80,6 @@ def _best_class(graph: Graph, outputs: str, is_flat: bool) -> str:
         return graph.add("ArgMax", outputs, axis=1, keepdims=0)
     is_second = graph.add("Greater", outputs, graph.number(0.0))
     return graph.add("Where", is_second, graph.integers(1), graph.integers(0))
-
-
-def _is_one_logit(card: VersionCard) -> bool:
-    """Whether two classes share one output."""
-    return card.classes is not None and len(card.classes) == 2 and _outputs_of(card) == 1
-
-
-def _outputs_of(card: VersionCard) -> int | None:
-    model = card.spec.model
-    if isinstance(model, ModuleModel):
-        return None
-    layers = (model,) if isinstance(model, LinearModel) else model.layers
-    linear = [layer for layer in layers if isinstance(layer, LinearLayer | LinearModel)]
-    return linear[-1].out_features
 
 
 def _impossible(message: str) -> EpochdError:
