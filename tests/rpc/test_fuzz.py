@@ -31,6 +31,7 @@ NASTY_TEXTS = ["", "a", "sigmoid", "models/a", "models/a@b", "runs/x", "w**2", "
 INTEGERS = {
     FIELD.TYPE_INT32: st.integers(-(2**31), 2**31 - 1),
     FIELD.TYPE_INT64: st.one_of(st.integers(-2, 40), st.integers(-(2**63), 2**63 - 1)),
+    FIELD.TYPE_SFIXED64: st.one_of(st.integers(-2, 40), st.integers(-(2**63), 2**63 - 1)),
 }
 NUMBERS = st.one_of(
     st.sampled_from([0.0, -1.0, 1e-3, 1.0, math.nan, math.inf, -math.inf, 1e308, 5e-324]), st.floats()
