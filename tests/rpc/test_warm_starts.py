@@ -43,28 +43,31 @@ def fleet_request(linear, stores, **fields):
 
 
 async def test_continuing_is_training_longer_bit_by_bit(api, linear, name):
-    first = await trained(api, linear(epochs=30, model_name=name))
-    continued = await trained(api, linear(epochs=20, initial_version=f"models/{name}"))
-    assert await parameters(api, continued) == await parameters(api, await trained(api, linear(epochs=50)))
+    double = {"dtype": tensor_pb2.DATA_TYPE_FLOAT64}
+    first = await trained(api, linear(epochs=30, model_name=name, **double))
+    continued = await trained(api, linear(epochs=20, initial_version=f"models/{name}", **double))
+    longer = await trained(api, linear(epochs=50, **double))
+    assert await parameters(api, continued) == await parameters(api, longer)
     lineage = (await api.models.GetVersion(pb.GetVersionRequest(name=continued))).version.lineage
     assert (lineage.parent, lineage.parent_kind) == (first, run_pb2.PARENT_KIND_WARM_START)
 
 
 async def test_a_fleet_continues_each_member_by_its_key_and_new_ones_start_afresh(api, linear):
-    first = await trained(api, fleet_request(linear, ["a", "c"], epochs=30))
-    request = fleet_request(linear, ["a", "b", "c"], epochs=20, initial_version=first)
+    double = {"dtype": tensor_pb2.DATA_TYPE_FLOAT64}
+    first = await trained(api, fleet_request(linear, ["a", "c"], epochs=30, **double))
+    request = fleet_request(linear, ["a", "b", "c"], epochs=20, initial_version=first, **double)
     for column in request.data.table.columns:  # the same rows for a and c as before
         if column.name == "y":
             column.numbers.values[:] = [2, 4, 6, 9, 9, 9, 3, 4, 5]
     continued = await trained(api, request)
-    longer = await trained(api, fleet_request(linear, ["a", "c"], epochs=50))
+    longer = await trained(api, fleet_request(linear, ["a", "c"], epochs=50, **double))
     weights = {
-        version: np.frombuffer((await parameters(api, version))[0], np.float32)
+        version: np.frombuffer((await parameters(api, version))[0], np.float64)
         for version in (continued, longer)
     }
     assert weights[continued][[0, 2]].tolist() == weights[longer].tolist()
     request.ClearField("initial_version")
-    afresh = np.frombuffer((await parameters(api, await trained(api, request)))[0], np.float32)
+    afresh = np.frombuffer((await parameters(api, await trained(api, request)))[0], np.float64)
     assert weights[continued][1] == afresh[1]
 
 

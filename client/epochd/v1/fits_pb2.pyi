@@ -149,7 +149,7 @@ class LbfgsFit(_message.Message):
     max_iterations: _builtins.int
     """Iterations at most, 1 to 1,000,000. Unset means 1,000."""
     tolerance: _builtins.float
-    """Largest gradient of the mean objective that ends the fit, > 0. Unset means 1e-9."""
+    """Largest gradient of the mean objective that ends the fit, > 0. Unset means 1e-10."""
     history: _builtins.int
     """Updates that are remembered, 1 to 100. Unset means 10."""
     automatic: _builtins.bool

@@ -1260,7 +1260,8 @@ class DiffVersionsResponse(_message.Message):
     @_builtins.property
     def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldComparison]:
         """The fields that differ, and what both have of results and sizes whether it differs or not: results first, then
-        in the order of ModelVersion. Names and times are not compared.
+        in the order of ModelVersion. Names, digests of weights and times are not
+        compared.
         """
 
     def __init__(

@@ -45,6 +45,30 @@ INIT_ZEROS: Init.ValueType  # 2
 """All zeros."""
 Global___Init: _TypeAlias = Init  # noqa: Y015
 
+class _ThresholdMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ThresholdModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ThresholdMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    THRESHOLD_MODE_UNSPECIFIED: _ThresholdMode.ValueType  # 0
+    """Not given: REL."""
+    THRESHOLD_MODE_REL: _ThresholdMode.ValueType  # 1
+    """The loss is below best * (1 - threshold)."""
+    THRESHOLD_MODE_ABS: _ThresholdMode.ValueType  # 2
+    """The loss is below best - threshold."""
+
+class ThresholdMode(_ThresholdMode, metaclass=_ThresholdModeEnumTypeWrapper):
+    """What an improvement is measured by."""
+
+THRESHOLD_MODE_UNSPECIFIED: ThresholdMode.ValueType  # 0
+"""Not given: REL."""
+THRESHOLD_MODE_REL: ThresholdMode.ValueType  # 1
+"""The loss is below best * (1 - threshold)."""
+THRESHOLD_MODE_ABS: ThresholdMode.ValueType  # 2
+"""The loss is below best - threshold."""
+Global___ThresholdMode: _TypeAlias = ThresholdMode  # noqa: Y015
+
 @_typing.final
 class ModelSpec(_message.Message):
     """What is trained."""
@@ -160,6 +184,8 @@ class LayerSpec(_message.Message):
 
     LINEAR_FIELD_NUMBER: _builtins.int
     ACTIVATION_FIELD_NUMBER: _builtins.int
+    DROPOUT_FIELD_NUMBER: _builtins.int
+    LAYER_NORM_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def linear(self) -> Global___LinearSpec:
         """nn.Linear."""
@@ -168,21 +194,98 @@ class LayerSpec(_message.Message):
     def activation(self) -> Global___ActivationSpec:
         """An elementwise activation."""
 
+    @_builtins.property
+    def dropout(self) -> Global___DropoutSpec:
+        """nn.Dropout."""
+
+    @_builtins.property
+    def layer_norm(self) -> Global___LayerNormSpec:
+        """nn.LayerNorm over the features of a row."""
+
     def __init__(
         self,
         *,
         linear: Global___LinearSpec | None = ...,
         activation: Global___ActivationSpec | None = ...,
+        dropout: Global___DropoutSpec | None = ...,
+        layer_norm: Global___LayerNormSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "kind", b"kind", "linear", b"linear"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "dropout", b"dropout", "kind", b"kind", "layer_norm", b"layer_norm", "linear", b"linear"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "kind", b"kind", "linear", b"linear"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "dropout", b"dropout", "kind", b"kind", "layer_norm", b"layer_norm", "linear", b"linear"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["linear", "activation"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["linear", "activation", "dropout", "layer_norm"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___LayerSpec: _TypeAlias = LayerSpec  # noqa: Y015
+
+@_typing.final
+class DropoutSpec(_message.Message):
+    """nn.Dropout: in training each input is 0 with probability p and divided by 1 - p otherwise. In predictions, and on
+    held-out rows, it does nothing. What is dropped depends on the seed and the epoch only.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    P_FIELD_NUMBER: _builtins.int
+    p: _builtins.float
+    """From 0 (inclusive) to 1 (exclusive). Unset means 0.5."""
+    def __init__(
+        self,
+        *,
+        p: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_p", b"_p", "p", b"p"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_p", b"_p", "p", b"p"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__p: _TypeAlias = _typing.Literal["p"]  # noqa: Y015
+    _WhichOneofArgType__p: _TypeAlias = _typing.Literal["_p", b"_p"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__p) -> _WhichOneofReturnType__p | None: ...
+
+Global___DropoutSpec: _TypeAlias = DropoutSpec  # noqa: Y015
+
+@_typing.final
+class LayerNormSpec(_message.Message):
+    """nn.LayerNorm."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPS_FIELD_NUMBER: _builtins.int
+    ELEMENTWISE_AFFINE_FIELD_NUMBER: _builtins.int
+    BIAS_FIELD_NUMBER: _builtins.int
+    eps: _builtins.float
+    """Added to the variance, > 0 and finite. Unset means 1e-5."""
+    elementwise_affine: _builtins.bool
+    """Whether there is a weight for each feature; it starts at 1. Unset means true."""
+    bias: _builtins.bool
+    """Whether there is a bias for each feature, with elementwise_affine only; it starts at 0. Unset means true."""
+    def __init__(
+        self,
+        *,
+        eps: _builtins.float | None = ...,
+        elementwise_affine: _builtins.bool | None = ...,
+        bias: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bias", b"_bias", "_elementwise_affine", b"_elementwise_affine", "_eps", b"_eps", "bias", b"bias", "elementwise_affine", b"elementwise_affine", "eps", b"eps"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bias", b"_bias", "_elementwise_affine", b"_elementwise_affine", "_eps", b"_eps", "bias", b"bias", "elementwise_affine", b"elementwise_affine", "eps", b"eps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__bias: _TypeAlias = _typing.Literal["bias"]  # noqa: Y015
+    _WhichOneofArgType__bias: _TypeAlias = _typing.Literal["_bias", b"_bias"]  # noqa: Y015
+    _WhichOneofReturnType__elementwise_affine: _TypeAlias = _typing.Literal["elementwise_affine"]  # noqa: Y015
+    _WhichOneofArgType__elementwise_affine: _TypeAlias = _typing.Literal["_elementwise_affine", b"_elementwise_affine"]  # noqa: Y015
+    _WhichOneofReturnType__eps: _TypeAlias = _typing.Literal["eps"]  # noqa: Y015
+    _WhichOneofArgType__eps: _TypeAlias = _typing.Literal["_eps", b"_eps"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bias) -> _WhichOneofReturnType__bias | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__elementwise_affine) -> _WhichOneofReturnType__elementwise_affine | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__eps) -> _WhichOneofReturnType__eps | None: ...
+
+Global___LayerNormSpec: _TypeAlias = LayerNormSpec  # noqa: Y015
 
 @_typing.final
 class ActivationSpec(_message.Message):
@@ -334,6 +437,9 @@ class Loss(_message.Message):
     HUBER_FIELD_NUMBER: _builtins.int
     BCE_WITH_LOGITS_FIELD_NUMBER: _builtins.int
     CROSS_ENTROPY_FIELD_NUMBER: _builtins.int
+    POISSON_NLL_FIELD_NUMBER: _builtins.int
+    QUANTILE_FIELD_NUMBER: _builtins.int
+    GAUSSIAN_NLL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def mse(self) -> Global___MseLoss:
         """torch.nn.functional.mse_loss."""
@@ -354,6 +460,18 @@ class Loss(_message.Message):
     def cross_entropy(self) -> Global___CrossEntropyLoss:
         """torch.nn.functional.cross_entropy; targets are class labels, integers or texts."""
 
+    @_builtins.property
+    def poisson_nll(self) -> Global___PoissonNllLoss:
+        """torch.nn.functional.poisson_nll_loss; targets are counts or rates, >= 0."""
+
+    @_builtins.property
+    def quantile(self) -> Global___QuantileLoss:
+        """The pinball loss, whose optimum is a quantile."""
+
+    @_builtins.property
+    def gaussian_nll(self) -> Global___GaussianNllLoss:
+        """torch.nn.functional.gaussian_nll_loss, with two outputs for each target."""
+
     def __init__(
         self,
         *,
@@ -362,12 +480,15 @@ class Loss(_message.Message):
         huber: Global___HuberLoss | None = ...,
         bce_with_logits: Global___BceWithLogitsLoss | None = ...,
         cross_entropy: Global___CrossEntropyLoss | None = ...,
+        poisson_nll: Global___PoissonNllLoss | None = ...,
+        quantile: Global___QuantileLoss | None = ...,
+        gaussian_nll: Global___GaussianNllLoss | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bce_with_logits", b"bce_with_logits", "cross_entropy", b"cross_entropy", "huber", b"huber", "kind", b"kind", "l1", b"l1", "mse", b"mse"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bce_with_logits", b"bce_with_logits", "cross_entropy", b"cross_entropy", "gaussian_nll", b"gaussian_nll", "huber", b"huber", "kind", b"kind", "l1", b"l1", "mse", b"mse", "poisson_nll", b"poisson_nll", "quantile", b"quantile"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bce_with_logits", b"bce_with_logits", "cross_entropy", b"cross_entropy", "huber", b"huber", "kind", b"kind", "l1", b"l1", "mse", b"mse"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bce_with_logits", b"bce_with_logits", "cross_entropy", b"cross_entropy", "gaussian_nll", b"gaussian_nll", "huber", b"huber", "kind", b"kind", "l1", b"l1", "mse", b"mse", "poisson_nll", b"poisson_nll", "quantile", b"quantile"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["mse", "l1", "huber", "bce_with_logits", "cross_entropy"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["mse", "l1", "huber", "bce_with_logits", "cross_entropy", "poisson_nll", "quantile", "gaussian_nll"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -437,12 +558,25 @@ class BceWithLogitsLoss(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    LABEL_SMOOTHING_FIELD_NUMBER: _builtins.int
+    CLASS_WEIGHTS_FIELD_NUMBER: _builtins.int
+    label_smoothing: _builtins.float
+    """The share of a label that is spread evenly over both classes, from 0 (inclusive) to 1 (exclusive): a label y counts
+    as y (1 - label_smoothing) + label_smoothing / 2. Gradient fits only. Unset means 0.
+    """
+    @_builtins.property
+    def class_weights(self) -> Global___ClassWeights:
+        """What the rows of each class weigh. Gradient fits only. Unset: all alike."""
+
     def __init__(
         self,
+        *,
+        label_smoothing: _builtins.float = ...,
+        class_weights: Global___ClassWeights | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["class_weights", b"class_weights"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_weights", b"class_weights", "label_smoothing", b"label_smoothing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -451,6 +585,154 @@ Global___BceWithLogitsLoss: _TypeAlias = BceWithLogitsLoss  # noqa: Y015
 @_typing.final
 class CrossEntropyLoss(_message.Message):
     """Cross entropy of logits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_SMOOTHING_FIELD_NUMBER: _builtins.int
+    CLASS_WEIGHTS_FIELD_NUMBER: _builtins.int
+    label_smoothing: _builtins.float
+    """The share of a label that is spread evenly over all classes, from 0 (inclusive) to 1 (exclusive). Gradient fits
+    only. Unset means 0.
+    """
+    @_builtins.property
+    def class_weights(self) -> Global___ClassWeights:
+        """What the rows of each class weigh. Gradient fits only. Unset: all alike."""
+
+    def __init__(
+        self,
+        *,
+        label_smoothing: _builtins.float = ...,
+        class_weights: Global___ClassWeights | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["class_weights", b"class_weights"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_weights", b"class_weights", "label_smoothing", b"label_smoothing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CrossEntropyLoss: _TypeAlias = CrossEntropyLoss  # noqa: Y015
+
+@_typing.final
+class ClassWeights(_message.Message):
+    """What the rows of each class weigh: the loss of a batch is the mean over its rows weighted by their classes, as that of
+    torch.nn.functional.cross_entropy(weight=...), times their row weights. A row's whole loss has its class's weight,
+    smoothed labels included. Give `balanced` or `weights`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BALANCED_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    balanced: _builtins.bool
+    """Each class weighs rows / (classes * rows of the class), counted over each member's training rows by their row
+    weights; held-out rows have the same weights.
+    """
+    @_builtins.property
+    def weights(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassWeight]:
+        """Weights by label; classes that are not listed weigh 1."""
+
+    def __init__(
+        self,
+        *,
+        balanced: _builtins.bool = ...,
+        weights: _abc.Iterable[Global___ClassWeight] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balanced", b"balanced", "weights", b"weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassWeights: _TypeAlias = ClassWeights  # noqa: Y015
+
+@_typing.final
+class ClassWeight(_message.Message):
+    """The weight of one class."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    INTEGER_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """A text label."""
+    integer: _builtins.int
+    """An integer label; 0 and 1 for booleans."""
+    weight: _builtins.float
+    """The weight, >= 0 and finite."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        integer: _builtins.int = ...,
+        weight: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["integer", b"integer", "label", b"label", "text", b"text"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["integer", b"integer", "label", b"label", "text", b"text", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_label: _TypeAlias = _typing.Literal["text", "integer"]  # noqa: Y015
+    _WhichOneofArgType_label: _TypeAlias = _typing.Literal["label", b"label"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_label) -> _WhichOneofReturnType_label | None: ...
+
+Global___ClassWeight: _TypeAlias = ClassWeight  # noqa: Y015
+
+@_typing.final
+class PoissonNllLoss(_message.Message):
+    """Poisson's negative log likelihood, without the constant ln(y!)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOG_INPUT_FIELD_NUMBER: _builtins.int
+    log_input: _builtins.bool
+    """Whether outputs are logarithms of rates (loss e^z - y z; Predict gives e^z) or rates (loss z - y ln(z + 1e-8)).
+    Unset means true.
+    """
+    def __init__(
+        self,
+        *,
+        log_input: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_log_input", b"_log_input", "log_input", b"log_input"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_log_input", b"_log_input", "log_input", b"log_input"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__log_input: _TypeAlias = _typing.Literal["log_input"]  # noqa: Y015
+    _WhichOneofArgType__log_input: _TypeAlias = _typing.Literal["_log_input", b"_log_input"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__log_input) -> _WhichOneofReturnType__log_input | None: ...
+
+Global___PoissonNllLoss: _TypeAlias = PoissonNllLoss  # noqa: Y015
+
+@_typing.final
+class QuantileLoss(_message.Message):
+    """max(quantile * (y - z), (quantile - 1) * (y - z))."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUANTILE_FIELD_NUMBER: _builtins.int
+    quantile: _builtins.float
+    """Between 0 and 1 (exclusive). Unset means 0.5."""
+    def __init__(
+        self,
+        *,
+        quantile: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_quantile", b"_quantile", "quantile", b"quantile"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quantile", b"_quantile", "quantile", b"quantile"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__quantile: _TypeAlias = _typing.Literal["quantile"]  # noqa: Y015
+    _WhichOneofArgType__quantile: _TypeAlias = _typing.Literal["_quantile", b"_quantile"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quantile) -> _WhichOneofReturnType__quantile | None: ...
+
+Global___QuantileLoss: _TypeAlias = QuantileLoss  # noqa: Y015
+
+@_typing.final
+class GaussianNllLoss(_message.Message):
+    """The normal distribution's negative log likelihood, without its constant: (ln v + (y - m)^2 / v) / 2. For t targets
+    there are 2 t outputs: the means m, then the logarithms of the variances v, which count as 1e-6 at least. Predict gives
+    the means.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -463,7 +745,7 @@ class CrossEntropyLoss(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CrossEntropyLoss: _TypeAlias = CrossEntropyLoss  # noqa: Y015
+Global___GaussianNllLoss: _TypeAlias = GaussianNllLoss  # noqa: Y015
 
 @_typing.final
 class GradientFit(_message.Message):
@@ -476,6 +758,10 @@ class GradientFit(_message.Message):
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     SHUFFLE_FIELD_NUMBER: _builtins.int
     ACCUMULATION_STEPS_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    WARMUP_FIELD_NUMBER: _builtins.int
+    CLIPPING_FIELD_NUMBER: _builtins.int
+    PENALTY_FIELD_NUMBER: _builtins.int
     epochs: _builtins.int
     """Passes over the data, 1 to 10,000,000."""
     batch_size: _builtins.int
@@ -488,6 +774,25 @@ class GradientFit(_message.Message):
     def optimizer(self) -> Global___Optimizer:
         """The optimizer. Unset is an error."""
 
+    @_builtins.property
+    def schedule(self) -> Global___Schedule:
+        """How the learning rate changes from epoch to epoch. Unset: not at all."""
+
+    @_builtins.property
+    def warmup(self) -> Global___LinearLr:
+        """What goes before the schedule for its total_iters epochs, as
+        torch.optim.lr_scheduler.SequentialLR([warmup, schedule], milestones=[total_iters]); the schedule counts its epochs
+        from then on. Unset: nothing.
+        """
+
+    @_builtins.property
+    def clipping(self) -> Global___Clipping:
+        """What is done to gradients before each update. Unset: nothing."""
+
+    @_builtins.property
+    def penalty(self) -> Global___Penalty:
+        """What is added to the loss to keep weights small or make them 0. Unset: nothing."""
+
     def __init__(
         self,
         *,
@@ -496,10 +801,14 @@ class GradientFit(_message.Message):
         batch_size: _builtins.int | None = ...,
         shuffle: _builtins.bool | None = ...,
         accumulation_steps: _builtins.int | None = ...,
+        schedule: Global___Schedule | None = ...,
+        warmup: Global___LinearLr | None = ...,
+        clipping: Global___Clipping | None = ...,
+        penalty: Global___Penalty | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps", "_batch_size", b"_batch_size", "_shuffle", b"_shuffle", "accumulation_steps", b"accumulation_steps", "batch_size", b"batch_size", "optimizer", b"optimizer", "shuffle", b"shuffle"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps", "_batch_size", b"_batch_size", "_shuffle", b"_shuffle", "accumulation_steps", b"accumulation_steps", "batch_size", b"batch_size", "clipping", b"clipping", "optimizer", b"optimizer", "penalty", b"penalty", "schedule", b"schedule", "shuffle", b"shuffle", "warmup", b"warmup"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps", "_batch_size", b"_batch_size", "_shuffle", b"_shuffle", "accumulation_steps", b"accumulation_steps", "batch_size", b"batch_size", "epochs", b"epochs", "optimizer", b"optimizer", "shuffle", b"shuffle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps", "_batch_size", b"_batch_size", "_shuffle", b"_shuffle", "accumulation_steps", b"accumulation_steps", "batch_size", b"batch_size", "clipping", b"clipping", "epochs", b"epochs", "optimizer", b"optimizer", "penalty", b"penalty", "schedule", b"schedule", "shuffle", b"shuffle", "warmup", b"warmup"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__accumulation_steps: _TypeAlias = _typing.Literal["accumulation_steps"]  # noqa: Y015
     _WhichOneofArgType__accumulation_steps: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps"]  # noqa: Y015
@@ -517,6 +826,300 @@ class GradientFit(_message.Message):
 Global___GradientFit: _TypeAlias = GradientFit  # noqa: Y015
 
 @_typing.final
+class Schedule(_message.Message):
+    """How a learning rate changes from epoch to epoch, by the names and arguments of torch.optim.lr_scheduler. Epochs are
+    counted from 0; lr is the optimizer's. EpochLog.lr tells an epoch's rate.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    EXPONENTIAL_FIELD_NUMBER: _builtins.int
+    COSINE_ANNEALING_FIELD_NUMBER: _builtins.int
+    LINEAR_FIELD_NUMBER: _builtins.int
+    REDUCE_ON_PLATEAU_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def step(self) -> Global___StepLr:
+        """StepLR."""
+
+    @_builtins.property
+    def exponential(self) -> Global___ExponentialLr:
+        """ExponentialLR."""
+
+    @_builtins.property
+    def cosine_annealing(self) -> Global___CosineAnnealingLr:
+        """CosineAnnealingLR."""
+
+    @_builtins.property
+    def linear(self) -> Global___LinearLr:
+        """LinearLR."""
+
+    @_builtins.property
+    def reduce_on_plateau(self) -> Global___ReduceLrOnPlateau:
+        """ReduceLROnPlateau."""
+
+    def __init__(
+        self,
+        *,
+        step: Global___StepLr | None = ...,
+        exponential: Global___ExponentialLr | None = ...,
+        cosine_annealing: Global___CosineAnnealingLr | None = ...,
+        linear: Global___LinearLr | None = ...,
+        reduce_on_plateau: Global___ReduceLrOnPlateau | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cosine_annealing", b"cosine_annealing", "exponential", b"exponential", "kind", b"kind", "linear", b"linear", "reduce_on_plateau", b"reduce_on_plateau", "step", b"step"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cosine_annealing", b"cosine_annealing", "exponential", b"exponential", "kind", b"kind", "linear", b"linear", "reduce_on_plateau", b"reduce_on_plateau", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["step", "exponential", "cosine_annealing", "linear", "reduce_on_plateau"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___Schedule: _TypeAlias = Schedule  # noqa: Y015
+
+@_typing.final
+class StepLr(_message.Message):
+    """lr * gamma^(epoch // step_size)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_SIZE_FIELD_NUMBER: _builtins.int
+    GAMMA_FIELD_NUMBER: _builtins.int
+    step_size: _builtins.int
+    """Epochs, >= 1."""
+    gamma: _builtins.float
+    """Factor, > 0 and finite. Unset means 0.1."""
+    def __init__(
+        self,
+        *,
+        step_size: _builtins.int = ...,
+        gamma: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gamma", b"_gamma", "gamma", b"gamma"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gamma", b"_gamma", "gamma", b"gamma", "step_size", b"step_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__gamma: _TypeAlias = _typing.Literal["gamma"]  # noqa: Y015
+    _WhichOneofArgType__gamma: _TypeAlias = _typing.Literal["_gamma", b"_gamma"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gamma) -> _WhichOneofReturnType__gamma | None: ...
+
+Global___StepLr: _TypeAlias = StepLr  # noqa: Y015
+
+@_typing.final
+class ExponentialLr(_message.Message):
+    """lr * gamma^epoch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GAMMA_FIELD_NUMBER: _builtins.int
+    gamma: _builtins.float
+    """Factor, > 0 and finite."""
+    def __init__(
+        self,
+        *,
+        gamma: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gamma", b"gamma"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExponentialLr: _TypeAlias = ExponentialLr  # noqa: Y015
+
+@_typing.final
+class CosineAnnealingLr(_message.Message):
+    """eta_min + (lr - eta_min) * (1 + cos(pi * epoch / t_max)) / 2."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    T_MAX_FIELD_NUMBER: _builtins.int
+    ETA_MIN_FIELD_NUMBER: _builtins.int
+    t_max: _builtins.int
+    """Epochs from lr down to eta_min, >= 1. Unset: all epochs, less the warm-up's."""
+    eta_min: _builtins.float
+    """The lowest rate, >= 0 and finite. Unset means 0."""
+    def __init__(
+        self,
+        *,
+        t_max: _builtins.int | None = ...,
+        eta_min: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_t_max", b"_t_max", "t_max", b"t_max"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_t_max", b"_t_max", "eta_min", b"eta_min", "t_max", b"t_max"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__t_max: _TypeAlias = _typing.Literal["t_max"]  # noqa: Y015
+    _WhichOneofArgType__t_max: _TypeAlias = _typing.Literal["_t_max", b"_t_max"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__t_max) -> _WhichOneofReturnType__t_max | None: ...
+
+Global___CosineAnnealingLr: _TypeAlias = CosineAnnealingLr  # noqa: Y015
+
+@_typing.final
+class LinearLr(_message.Message):
+    """lr * (start_factor + (end_factor - start_factor) * min(epoch, total_iters) / total_iters)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FACTOR_FIELD_NUMBER: _builtins.int
+    END_FACTOR_FIELD_NUMBER: _builtins.int
+    TOTAL_ITERS_FIELD_NUMBER: _builtins.int
+    start_factor: _builtins.float
+    """From 0 (exclusive) to 1 (inclusive). Unset means 1/3."""
+    end_factor: _builtins.float
+    """From 0 to 1 (both inclusive). Unset means 1."""
+    total_iters: _builtins.int
+    """Epochs, >= 1. Unset means 5."""
+    def __init__(
+        self,
+        *,
+        start_factor: _builtins.float | None = ...,
+        end_factor: _builtins.float | None = ...,
+        total_iters: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_end_factor", b"_end_factor", "_start_factor", b"_start_factor", "_total_iters", b"_total_iters", "end_factor", b"end_factor", "start_factor", b"start_factor", "total_iters", b"total_iters"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_factor", b"_end_factor", "_start_factor", b"_start_factor", "_total_iters", b"_total_iters", "end_factor", b"end_factor", "start_factor", b"start_factor", "total_iters", b"total_iters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__end_factor: _TypeAlias = _typing.Literal["end_factor"]  # noqa: Y015
+    _WhichOneofArgType__end_factor: _TypeAlias = _typing.Literal["_end_factor", b"_end_factor"]  # noqa: Y015
+    _WhichOneofReturnType__start_factor: _TypeAlias = _typing.Literal["start_factor"]  # noqa: Y015
+    _WhichOneofArgType__start_factor: _TypeAlias = _typing.Literal["_start_factor", b"_start_factor"]  # noqa: Y015
+    _WhichOneofReturnType__total_iters: _TypeAlias = _typing.Literal["total_iters"]  # noqa: Y015
+    _WhichOneofArgType__total_iters: _TypeAlias = _typing.Literal["_total_iters", b"_total_iters"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end_factor) -> _WhichOneofReturnType__end_factor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_factor) -> _WhichOneofReturnType__start_factor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_iters) -> _WhichOneofReturnType__total_iters | None: ...
+
+Global___LinearLr: _TypeAlias = LinearLr  # noqa: Y015
+
+@_typing.final
+class ReduceLrOnPlateau(_message.Message):
+    """Multiplies the rate by factor after more than patience epochs without an improvement of the loss: of that on the
+    held-out rows after the epoch's update, or, without any, of the epoch's training loss. Each member of a fleet has a
+    rate of its own.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACTOR_FIELD_NUMBER: _builtins.int
+    PATIENCE_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    THRESHOLD_MODE_FIELD_NUMBER: _builtins.int
+    COOLDOWN_FIELD_NUMBER: _builtins.int
+    MIN_LR_FIELD_NUMBER: _builtins.int
+    EPS_FIELD_NUMBER: _builtins.int
+    factor: _builtins.float
+    """From 0 to 1 (both exclusive). Unset means 0.1."""
+    patience: _builtins.int
+    """Epochs, >= 0. Unset means 10."""
+    threshold: _builtins.float
+    """By how much the best loss must be beaten, >= 0. Unset means 1e-4."""
+    threshold_mode: Global___ThresholdMode.ValueType
+    """How the threshold is meant. Unset means REL."""
+    cooldown: _builtins.int
+    """Epochs after a reduction in which none is counted, >= 0. Unset means 0."""
+    min_lr: _builtins.float
+    """The lowest rate, >= 0 and finite. Unset means 0."""
+    eps: _builtins.float
+    """A reduction by no more than this is left undone, >= 0. Unset means 1e-8."""
+    def __init__(
+        self,
+        *,
+        factor: _builtins.float | None = ...,
+        patience: _builtins.int | None = ...,
+        threshold: _builtins.float | None = ...,
+        threshold_mode: Global___ThresholdMode.ValueType = ...,
+        cooldown: _builtins.int = ...,
+        min_lr: _builtins.float = ...,
+        eps: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_eps", b"_eps", "_factor", b"_factor", "_patience", b"_patience", "_threshold", b"_threshold", "eps", b"eps", "factor", b"factor", "patience", b"patience", "threshold", b"threshold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eps", b"_eps", "_factor", b"_factor", "_patience", b"_patience", "_threshold", b"_threshold", "cooldown", b"cooldown", "eps", b"eps", "factor", b"factor", "min_lr", b"min_lr", "patience", b"patience", "threshold", b"threshold", "threshold_mode", b"threshold_mode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__eps: _TypeAlias = _typing.Literal["eps"]  # noqa: Y015
+    _WhichOneofArgType__eps: _TypeAlias = _typing.Literal["_eps", b"_eps"]  # noqa: Y015
+    _WhichOneofReturnType__factor: _TypeAlias = _typing.Literal["factor"]  # noqa: Y015
+    _WhichOneofArgType__factor: _TypeAlias = _typing.Literal["_factor", b"_factor"]  # noqa: Y015
+    _WhichOneofReturnType__patience: _TypeAlias = _typing.Literal["patience"]  # noqa: Y015
+    _WhichOneofArgType__patience: _TypeAlias = _typing.Literal["_patience", b"_patience"]  # noqa: Y015
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__eps) -> _WhichOneofReturnType__eps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__factor) -> _WhichOneofReturnType__factor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__patience) -> _WhichOneofReturnType__patience | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
+
+Global___ReduceLrOnPlateau: _TypeAlias = ReduceLrOnPlateau  # noqa: Y015
+
+@_typing.final
+class Clipping(_message.Message):
+    """What is done to a gradient before an update."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_NORM_FIELD_NUMBER: _builtins.int
+    CLIP_VALUE_FIELD_NUMBER: _builtins.int
+    max_norm: _builtins.float
+    """torch.nn.utils.clip_grad_norm_: the largest 2-norm over all parameters of a member, > 0 and finite."""
+    clip_value: _builtins.float
+    """torch.nn.utils.clip_grad_value_: the largest absolute value of an entry, > 0 and finite."""
+    def __init__(
+        self,
+        *,
+        max_norm: _builtins.float = ...,
+        clip_value: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clip_value", b"clip_value", "kind", b"kind", "max_norm", b"max_norm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_value", b"clip_value", "kind", b"kind", "max_norm", b"max_norm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["max_norm", "clip_value"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___Clipping: _TypeAlias = Clipping  # noqa: Y015
+
+@_typing.final
+class Penalty(_message.Message):
+    """Adds l1 * sum |w| + l2 / 2 * sum w^2 to the mean loss, over parameters of two or more dimensions: weights, no biases.
+    Each of the optimizer's updates is followed by a proximal step, w = sign(w) max(|w| - s l1, 0) / (1 + s l2), so that
+    weights become exactly 0; s is lr / (1 - momentum), divided by the root mean square that Adam and RMSprop divide by.
+    Logged losses are without the penalty. scikit-learn's Lasso(alpha) is l1 = 2 alpha under mse; its
+    LogisticRegression(l1_ratio=1, C) is l1 = 1 / (C rows). Needs momentum < 1 and no dampening.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    L1_FIELD_NUMBER: _builtins.int
+    L2_FIELD_NUMBER: _builtins.int
+    l1: _builtins.float
+    """>= 0 and finite. Unset means 0."""
+    l2: _builtins.float
+    """>= 0 and finite. Unset means 0."""
+    def __init__(
+        self,
+        *,
+        l1: _builtins.float = ...,
+        l2: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["l1", b"l1", "l2", b"l2"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Penalty: _TypeAlias = Penalty  # noqa: Y015
+
+@_typing.final
 class Optimizer(_message.Message):
     """An optimizer, with the argument names and defaults of torch.optim."""
 
@@ -525,6 +1128,7 @@ class Optimizer(_message.Message):
     SGD_FIELD_NUMBER: _builtins.int
     ADAM_FIELD_NUMBER: _builtins.int
     ADAMW_FIELD_NUMBER: _builtins.int
+    RMSPROP_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sgd(self) -> Global___Sgd:
         """torch.optim.SGD."""
@@ -537,22 +1141,80 @@ class Optimizer(_message.Message):
     def adamw(self) -> Global___AdamW:
         """torch.optim.AdamW."""
 
+    @_builtins.property
+    def rmsprop(self) -> Global___RmsProp:
+        """torch.optim.RMSprop."""
+
     def __init__(
         self,
         *,
         sgd: Global___Sgd | None = ...,
         adam: Global___Adam | None = ...,
         adamw: Global___AdamW | None = ...,
+        rmsprop: Global___RmsProp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["adam", b"adam", "adamw", b"adamw", "kind", b"kind", "sgd", b"sgd"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adam", b"adam", "adamw", b"adamw", "kind", b"kind", "rmsprop", b"rmsprop", "sgd", b"sgd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adam", b"adam", "adamw", b"adamw", "kind", b"kind", "sgd", b"sgd"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adam", b"adam", "adamw", b"adamw", "kind", b"kind", "rmsprop", b"rmsprop", "sgd", b"sgd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["sgd", "adam", "adamw"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["sgd", "adam", "adamw", "rmsprop"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___Optimizer: _TypeAlias = Optimizer  # noqa: Y015
+
+@_typing.final
+class RmsProp(_message.Message):
+    """torch.optim.RMSprop."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LR_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    EPS_FIELD_NUMBER: _builtins.int
+    WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    MOMENTUM_FIELD_NUMBER: _builtins.int
+    CENTERED_FIELD_NUMBER: _builtins.int
+    lr: _builtins.float
+    """Learning rate, > 0 and finite. Unset means 0.01."""
+    alpha: _builtins.float
+    """Decay of the mean square, from 0 (inclusive) to 1 (exclusive). Unset means 0.99."""
+    eps: _builtins.float
+    """Added to the denominator, >= 0. Unset means 1e-8."""
+    weight_decay: _builtins.float
+    """L2 penalty added to the gradient, >= 0. Unset means 0."""
+    momentum: _builtins.float
+    """Momentum, >= 0. Unset means 0."""
+    centered: _builtins.bool
+    """Whether the squared mean gradient is subtracted from the mean square. Unset means false."""
+    def __init__(
+        self,
+        *,
+        lr: _builtins.float | None = ...,
+        alpha: _builtins.float | None = ...,
+        eps: _builtins.float | None = ...,
+        weight_decay: _builtins.float = ...,
+        momentum: _builtins.float = ...,
+        centered: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_eps", b"_eps", "_lr", b"_lr", "alpha", b"alpha", "eps", b"eps", "lr", b"lr"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_eps", b"_eps", "_lr", b"_lr", "alpha", b"alpha", "centered", b"centered", "eps", b"eps", "lr", b"lr", "momentum", b"momentum", "weight_decay", b"weight_decay"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
+    _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
+    _WhichOneofReturnType__eps: _TypeAlias = _typing.Literal["eps"]  # noqa: Y015
+    _WhichOneofArgType__eps: _TypeAlias = _typing.Literal["_eps", b"_eps"]  # noqa: Y015
+    _WhichOneofReturnType__lr: _TypeAlias = _typing.Literal["lr"]  # noqa: Y015
+    _WhichOneofArgType__lr: _TypeAlias = _typing.Literal["_lr", b"_lr"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha) -> _WhichOneofReturnType__alpha | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__eps) -> _WhichOneofReturnType__eps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lr) -> _WhichOneofReturnType__lr | None: ...
+
+Global___RmsProp: _TypeAlias = RmsProp  # noqa: Y015
 
 @_typing.final
 class Sgd(_message.Message):

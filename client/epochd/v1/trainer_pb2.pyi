@@ -274,8 +274,8 @@ class PredictRequest(_message.Message):
     """
     @_builtins.property
     def table(self) -> _tensor_pb2.Table:
-        """Named columns: the model's features, in any order. The columns that were its targets, weights and keys may
-        stay in; they are not looked at. Any other column is an error.
+        """Named columns: the model's features, in any order. The columns that were its targets and weights, and the one
+        that rows were held out by, may stay in; they are not looked at. Any other column is an error.
         """
 
     @_builtins.property

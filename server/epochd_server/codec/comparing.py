@@ -14,7 +14,7 @@ from epochd_server.codec.evaluations import METRICS
 _Scalar = float | str
 _METRIC = validation_pb2.MetricValue.DESCRIPTOR.full_name
 # A field descriptor is Any below: the stubs know two classes of it, and only one of them has what both have.
-_NAMES_AND_TIMES = frozenset({"name", "create_time", "run"})
+_NAMES_AND_TIMES = frozenset({"name", "create_time", "run", "weights_digest"})
 _DETAILS = ("evaluation.classes", "evaluation.confusion", "evaluation.calibration")
 """Tables of their own, which are not compared cell by cell."""
 _RESULTS = (

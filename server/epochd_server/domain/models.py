@@ -12,7 +12,7 @@ from epochd_server.domain.lineage import Lineage
 from epochd_server.domain.preprocessing import FittedPreprocessing
 from epochd_server.domain.runs import Parameters
 from epochd_server.domain.specs import TrainingSpec
-from epochd_server.domain.validation import Evaluation
+from epochd_server.domain.validation import Evaluation, GivenRows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +61,10 @@ class VersionCard:
     @property
     def role_columns(self) -> frozenset[str]:
         """Columns of the training that are no features: a table to predict may still have them."""
-        weight = () if self.weight_column is None else (self.weight_column,)
-        return frozenset((*self.target_columns, *weight))
+        validation = self.spec.validation
+        split = None if validation is None or isinstance(validation.rows, GivenRows) else validation.rows.column
+        others = (name for name in (self.weight_column, split) if name is not None)
+        return frozenset((*self.target_columns, *others))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
