@@ -31,6 +31,7 @@ from epochd_server.domain.runs import (
     Warned,
 )
 from epochd_server.domain.specs import (
+    CLASSIFICATION_LOSSES,
     ActivationLayer,
     GradientFit,
     Init,
@@ -45,6 +46,18 @@ from epochd_server.domain.specs import (
     Precision,
     SequentialModel,
     TrainingSpec,
+)
+from epochd_server.domain.validation import (
+    CalibrationBin,
+    ClassEvaluation,
+    EarlyStopping,
+    Evaluation,
+    Folds,
+    GivenRows,
+    HoldOut,
+    Metric,
+    Split,
+    Validation,
 )
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
@@ -168,9 +181,71 @@ def sweeps(draw: st.DrawFn, optimizer: Optimizer) -> Sweep:
         weight_decay=listed(not_negative),
         momentum=listed(positive if optimizer.nesterov else not_negative) if sgd else (),
         seed=draw(st.lists(counts, unique=True, min_size=1, max_size=4).map(tuple)),
+        folds=draw(st.sampled_from([0, 0, 2, 7])),
     )
     assert sweep.size <= MAX_MEMBERS
     return sweep
+
+
+@st.composite
+def validations(draw: st.DrawFn, loss: Loss, folds: int) -> Validation:
+    """What a training with this loss, over so many folds, may hold out."""
+    of_classes = loss.kind in CLASSIFICATION_LOSSES
+    asked = st.sampled_from([metric for metric in Metric if metric.of_classes is of_classes])
+    split = draw(st.sampled_from([one for one in Split if of_classes or one is not Split.STRATIFIED]))
+    how = {"split": split, "column": draw(texts.filter(bool)) if split in (Split.TIME, Split.GROUP) else None}
+    rows: Folds | HoldOut | GivenRows = Folds(count=folds, **how)
+    if not folds:
+        part = st.floats(0, 1, exclude_min=True, exclude_max=True)
+        digests = st.none() | st.text("0123456789abcdef", min_size=64, max_size=64)
+        rows = draw(
+            part.map(lambda one: HoldOut(fraction=one, **how)) | st.builds(GivenRows, dataset=digests)
+        )
+    stopping = st.builds(
+        EarlyStopping,
+        metric=st.none() | asked,
+        patience=sizes,
+        min_delta=not_negative,
+        restore_best=st.booleans(),
+        every=sizes,
+    )
+    return Validation(
+        rows=rows,
+        metrics=draw(st.lists(asked, unique=True, max_size=3).map(tuple)),
+        early_stopping=draw(st.none() | stopping),
+    )
+
+
+measured = st.lists(st.tuples(st.sampled_from(Metric), finite), max_size=3).map(tuple)
+
+
+@st.composite
+def evaluations(draw: st.DrawFn) -> Evaluation:
+    """Evaluations of models, and of sweeps over folds."""
+    metrics, classes = draw(measured), draw(st.integers(0, 3))
+    row = st.tuples(*[finite] * classes)
+    is_sweep = draw(st.booleans())
+    return Evaluation(
+        rows=draw(counts),
+        loss=draw(finite),
+        metrics=metrics,
+        best_epoch=draw(st.none() | counts),
+        loss_deviation=draw(finite) if is_sweep else None,
+        deviations=draw(st.tuples(*[finite] * len(metrics))) if is_sweep else (),
+        best=draw(keys) if is_sweep else None,
+        classes=draw(
+            st.tuples(
+                *[st.builds(ClassEvaluation, precision=finite, recall=finite, f1=finite, support=finite)]
+                * classes
+            )
+        ),
+        confusion=draw(st.tuples(*[row] * classes)) if classes else (),
+        calibration=draw(
+            st.lists(
+                st.builds(CalibrationBin, confidence=finite, accuracy=finite, weight=finite), max_size=2
+            ).map(tuple)
+        ),
+    )
 
 
 @st.composite
@@ -178,9 +253,11 @@ def specs(draw: st.DrawFn) -> TrainingSpec:
     """Specs of single models and fleets; a sweep's key columns are the swept names."""
     fit = draw(fits() | exact_fits)
     sweep = draw(st.none() | sweeps(fit.optimizer)) if isinstance(fit, GradientFit) else None
+    loss, folds = draw(losses), 0 if sweep is None else sweep.folds
+    held_out = validations(loss, folds)
     return TrainingSpec(
         model=draw(models),
-        loss=draw(losses),
+        loss=loss,
         fit=fit,
         init=draw(st.sampled_from(Init)),
         precision=draw(st.sampled_from(Precision)),
@@ -192,6 +269,7 @@ def specs(draw: st.DrawFn) -> TrainingSpec:
         ),
         key_columns=draw(columns) if sweep is None else sweep.names,
         sweep=sweep,
+        validation=draw(held_out if folds else st.none() | held_out),
     )
 
 
@@ -217,7 +295,7 @@ def _with_key_columns(value: Started | VersionCard) -> Started | VersionCard:
 
 epoch_logs = st.builds(
     EpochLog, epoch=counts, loss=st.floats(), lr=finite, rows_per_second=finite, parameters=parameters
-)
+) | st.builds(EpochLog, epoch=counts, loss=finite, lr=finite, validation_loss=finite, metrics=measured)
 failures = st.builds(Failure, reason=texts, message=texts, hint=texts, epoch=st.none() | counts)
 bodies = (
     st.builds(Queued, run_id=run_ids, model=names)
@@ -232,6 +310,7 @@ bodies = (
         worst=st.lists(st.tuples(keys, finite), max_size=3).map(tuple),
         eta_seconds=finite,
         elapsed_seconds=finite,
+        validation_quantiles=st.none() | st.tuples(*[finite] * 5),
     )
     | st.builds(MemberLog, key=keys, log=epoch_logs)
     | st.builds(Warned, reason=texts, message=texts)
@@ -244,6 +323,7 @@ bodies = (
         training_seconds=finite,
         members=counts,
         failed_members=counts,
+        evaluation=st.none() | evaluations(),
     )
     | failures
     | st.builds(Cancelled, epochs=counts)
@@ -259,6 +339,7 @@ st.register_type_strategy(
         epochs=counts,
         final_loss=finite,
         failed_members=counts,
+        evaluation=st.none() | evaluations(),
     ).map(_with_key_columns),
 )
 st.register_type_strategy(

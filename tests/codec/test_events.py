@@ -18,6 +18,8 @@ from epochd_server.domain.runs import EpochLog, Event, Failure, FleetProgress, M
 
 def same_log(left: EpochLog, right: EpochLog) -> bool:
     numbers = [[log.epoch, log.loss, log.lr, log.rows_per_second] for log in (left, right)]
+    if (left.validation_loss, left.metrics) != (right.validation_loss, right.metrics):
+        return False
     return same_parameters(left, right) and np.array_equal(*numbers, equal_nan=True)
 
 

@@ -57,6 +57,7 @@ def test_a_version_says_all_that_its_card_does(version: ModelVersion) -> None:
         message.logging,
         message.key_columns,
         stored_sweep(message.sweep, message.gradient) if message.HasField("sweep") else None,
+        message.validation if message.HasField("validation") else None,
     )
     assert spec == card.spec
     origin = card.origin
@@ -80,7 +81,10 @@ def test_a_run_says_all_that_is_known_of_it(run: Run) -> None:
     assert message.HasField("latest_log") == (run.latest_log is not None)
     assert message.latest_sequence == run.latest_sequence
     assert message.epochs == run.spec.fit.epochs
-    spec = join_spec(message.spec, message.loss, message, message.dtype, message.seed, message.logging)
+    held_out = message.validation if message.HasField("validation") else None
+    spec = join_spec(
+        message.spec, message.loss, message, message.dtype, message.seed, message.logging, validation=held_out
+    )
     assert spec == replace(run.spec, key_columns=(), sweep=None)
 
 

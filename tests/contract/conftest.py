@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from epochd_server.domain.datasets import DatasetColumn, DatasetFormat, DatasetSummary
-from epochd_server.domain.fleets import Keys, Members, MemberState, Sweep
+from epochd_server.domain.fleets import HeldOut, Keys, Members, MemberState, Sweep
 from epochd_server.domain.models import TrainedModel, VersionCard
 from epochd_server.domain.records import NewRun
 from epochd_server.domain.runs import Event, EventBody, Parameters, Queued
@@ -103,7 +103,9 @@ class Maker:
         }
         return TrainedModel(card=card, parameters=parameters if parameters is not None else small)
 
-    def fleet(self, run_id: str, members: int = 5, *, sweep: Sweep | None = None) -> TrainedModel:
+    def fleet(
+        self, run_id: str, members: int = 5, *, sweep: Sweep | None = None, held_out: HeldOut | None = None
+    ) -> TrainedModel:
         """What the training of a fleet hands over: keys by city and shop, or by what was swept; the last failed."""
         rng = np.random.default_rng(members)
         cities = np.array([f"city-{n // 3:05}" for n in range(members)], object)
@@ -133,6 +135,7 @@ class Maker:
                 epochs=rng.integers(1, 99, members),
                 final_losses=losses,
                 reasons={members - 1: "ONE_CLASS_ONLY"},
+                held_out=held_out,
             ),
         )
 

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from epochd_server.domain.commands import PromoteCommand
 from epochd_server.domain.errors import EpochdError, InvalidInput, Reason
-from epochd_server.domain.fleets import Keys, Members, Sweep
+from epochd_server.domain.fleets import HeldOut, Keys, Members, Sweep
 from epochd_server.domain.models import Origin
 from epochd_server.domain.resources import VersionReference
+from epochd_server.domain.validation import Metric
 from epochd_server.storage.member_columns import pack, unpack
 
 NOW = datetime(2026, 7, 1, tzinfo=UTC)
@@ -75,6 +76,20 @@ class TestMembers:
         trained, _ = await add_fleet(storage, make, 6, sweep=sweep)
         assert_same(await storage.models.load_members("fleet", 1), trained.members)
         assert (await storage.models.get_version(VersionReference("fleet"))).card.spec.sweep == sweep
+
+    async def test_keep_what_was_measured_on_their_held_out_rows(self, storage, make):
+        held_out = HeldOut(
+            metrics=(Metric.R2, Metric.MAE),
+            rows=np.arange(5),
+            losses=np.array([0.5, 0.25, 1.0, 2.0, np.nan]),
+            values=np.linspace(0, 1, 10).reshape(5, 2),
+            best_epochs=np.array([3, -1, -1, 7, -1]),
+        )
+        await add_fleet(storage, make, 5, held_out=held_out)
+        found = (await storage.models.load_members("fleet", 1)).held_out
+        assert found.metrics == held_out.metrics
+        for name in ("rows", "losses", "values", "best_epochs"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(held_out, name))
 
     @pytest.mark.parametrize("size", SIZES)
     async def test_are_exported_with_the_members_first(self, storage, make, size):

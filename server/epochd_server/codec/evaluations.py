@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, islice
 from types import MappingProxyType
-
-import numpy as np
-from numpy.typing import NDArray
 
 from epochd.v1 import validation_pb2 as pb
 from epochd_server.codec.members import encode_key, stored_key
@@ -48,7 +46,6 @@ def encode_evaluation(evaluation: Evaluation | None) -> pb.Evaluation | None:
     """The message of an evaluation; None for None."""
     if evaluation is None:
         return None
-    confusion = evaluation.confusion
     return pb.Evaluation(
         rows=evaluation.rows,
         loss=evaluation.loss,
@@ -58,7 +55,7 @@ def encode_evaluation(evaluation: Evaluation | None) -> pb.Evaluation | None:
             pb.ClassEvaluation(precision=one.precision, recall=one.recall, f1=one.f1, support=one.support)
             for one in evaluation.classes
         ],
-        confusion=None if confusion is None else confusion.ravel().tolist(),
+        confusion=chain.from_iterable(evaluation.confusion),
         calibration=[
             pb.CalibrationBin(confidence=one.confidence, accuracy=one.accuracy, weight=one.weight)
             for one in evaluation.calibration
@@ -94,8 +91,9 @@ def stored_evaluation(message: pb.Evaluation) -> Evaluation:
     )
 
 
-def _confusion(message: pb.Evaluation) -> NDArray[np.float64] | None:
+def _confusion(message: pb.Evaluation) -> tuple[tuple[float, ...], ...]:
     classes = len(message.classes)
     if len(message.confusion) != classes * classes:
         raise EpochdError(Reason.ARTIFACT_CORRUPT)
-    return np.array(message.confusion).reshape(classes, classes) if classes else None
+    cells = iter(message.confusion)
+    return tuple(tuple(islice(cells, classes)) for _ in range(classes))

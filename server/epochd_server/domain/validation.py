@@ -5,9 +5,6 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 
 class Metric(enum.Enum):
     """What is measured on held-out rows; each equals scikit-learn's function of that meaning.
@@ -150,7 +147,7 @@ class Validation:
     early_stopping: EarlyStopping | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """How a trained model does on its held-out rows; C classes.
 
@@ -163,7 +160,7 @@ class Evaluation:
         deviations: Cross-validation: those of the metrics.
         best: Sweeps: the key of the member with the smallest loss, without its fold; the evaluation is its own.
         classes: Classifiers: one a class, in the order of the model's classes.
-        confusion: Classifiers: sums of weights [C, C], true classes × predicted ones.
+        confusion: Classifiers: sums of weights, a row for each true class with a cell for each predicted one.
         calibration: Classifiers: the bins of the calibration error that hold a row.
     """
 
@@ -175,7 +172,7 @@ class Evaluation:
     deviations: tuple[float, ...] = ()
     best: tuple[str | int | float, ...] | None = None
     classes: tuple[ClassEvaluation, ...] = ()
-    confusion: NDArray[np.float64] | None = None
+    confusion: tuple[tuple[float, ...], ...] = ()
     calibration: tuple[CalibrationBin, ...] = ()
 
 

@@ -116,7 +116,7 @@ def evaluate(
         loss=value,
         metrics=pairs,
         classes=_classes(confusion),
-        confusion=confusion,
+        confusion=tuple(map(tuple, confusion.tolist())),
         calibration=probabilities.calibration_bins(sample),
     )
 
