@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from epochd.v1 import run_pb2 as pb
 from epochd.v1.trainer_pb2 import TrainResponse
 from epochd_server.codec import events
+from epochd_server.codec.pages import EventPage
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.fleets import Key
 from epochd_server.domain.runs import EpochLog, Event, Failure, FleetProgress, MemberLog, Started
@@ -110,7 +111,7 @@ def test_a_key_without_values_is_corrupt() -> None:
 def test_a_page_is_the_message_that_holds_these_events(page: list[Event], size: int) -> None:
     long = Event(1, datetime(2026, 7, 1, tzinfo=UTC), Failure(reason="A", message="m" * size))
     response = TrainResponse(events=map(events.to_message, [*page, long]))
-    assert TrainResponse.FromString(events.encode_page([*page, long])) == response
+    assert TrainResponse.FromString(EventPage.of([*page, long]).data) == response
 
 
 def test_an_event_that_was_stored_is_sent_as_it_was_stored() -> None:

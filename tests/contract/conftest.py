@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,8 +17,8 @@ from sqlalchemy import create_engine, text
 from epochd_server.domain.datasets import DatasetColumn, DatasetFormat, DatasetSummary
 from epochd_server.domain.fleets import HeldOut, Keys, Members, MemberState, Sweep
 from epochd_server.domain.models import TrainedModel, VersionCard
-from epochd_server.domain.records import NewRun
-from epochd_server.domain.runs import Event, EventBody, Parameters, Queued
+from epochd_server.domain.records import Append, NewRun, RunWrite, Success
+from epochd_server.domain.runs import Event, EventBody, Parameters, Queued, RunState
 from epochd_server.domain.specs import (
     GradientFit,
     Init,
@@ -31,7 +31,7 @@ from epochd_server.domain.specs import (
     Precision,
     TrainingSpec,
 )
-from epochd_server.storage import Storage, open_storage
+from epochd_server.storage import SqlRunStore, Storage, open_storage
 from epochd_server.storage.engines import parse_url
 from epochd_server.storage.schema import metadata
 
@@ -83,6 +83,33 @@ class Maker:
     def queued(self, run: NewRun) -> Event:
         """A run's first event."""
         return self.event(1, Queued(run_id=run.run_id, model=run.model))
+
+    async def append(
+        self, store: SqlRunStore, run_id: str, events: Sequence[Event], *, state: RunState | None = None
+    ) -> None:
+        """One write to one log; raises why it could not be made."""
+        await _write(store, Append(run_id=run_id, events=events, state=state))
+
+    async def succeed(
+        self,
+        store: SqlRunStore,
+        run_id: str,
+        sequence: int,
+        time: datetime,
+        trained: TrainedModel,
+        training_seconds: float,
+        before: Sequence[Event] = (),
+    ) -> Event:
+        """One success; its last event, or raises why it could not be written."""
+        write = Success(
+            run_id=run_id,
+            sequence=sequence,
+            time=time,
+            trained=trained,
+            training_seconds=training_seconds,
+            before=before,
+        )
+        return await _write(store, write)
 
     def trained(self, run_id: str, parameters: Parameters | None = None) -> TrainedModel:
         """What a training hands over."""
@@ -138,6 +165,13 @@ class Maker:
                 held_out=held_out,
             ),
         )
+
+
+async def _write(store: SqlRunStore, write: RunWrite) -> Event:
+    (result,) = await store.record([write])
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ async def add_fleet(storage, make, members=5, **options):
     run = make.run(model="fleet")
     trained = make.fleet(run.run_id, members, **options)
     await storage.runs.accept(run, make.queued(run))
-    event = await storage.runs.succeed(run.run_id, 2, run.create_time, trained, 1.0)
+    event = await make.succeed(storage.runs, run.run_id, 2, run.create_time, trained, 1.0)
     return trained, event
 
 
@@ -116,7 +116,7 @@ class TestMembers:
     async def test_of_a_single_model_there_are_none(self, storage, make):
         run = make.run()
         await storage.runs.accept(run, make.queued(run))
-        await storage.runs.succeed(run.run_id, 2, run.create_time, make.trained(run.run_id), 1.0)
+        await make.succeed(storage.runs, run.run_id, 2, run.create_time, make.trained(run.run_id), 1.0)
         with pytest.raises(EpochdError) as caught:
             await storage.models.load_members("house-price", 1)
         assert caught.value.reason is Reason.ARTIFACT_CORRUPT

@@ -30,7 +30,7 @@ async def models(storage, make):
 async def add(storage, make, **changed):
     run = make.run(**({"model": "m"} | changed))
     await storage.runs.accept(run, make.queued(run))
-    await storage.runs.succeed(run.run_id, 2, run.create_time, make.trained(run.run_id), 1.0)
+    await make.succeed(storage.runs, run.run_id, 2, run.create_time, make.trained(run.run_id), 1.0)
     return run
 
 
@@ -126,7 +126,7 @@ class TestCanaries:
         assert caught.value.reason is Reason.VERSION_NOT_FOUND
         run = make.run(model="m")
         await storage.runs.accept(run, make.queued(run))
-        await storage.runs.succeed(run.run_id, 2, NOW, make.fleet(run.run_id), 1.0)
+        await make.succeed(storage.runs, run.run_id, 2, NOW, make.fleet(run.run_id), 1.0)
         with pytest.raises(InvalidInput, match="key columns"):
             await models.set_alias(pointing(1, canary=Canary(version=4, hundredths=1)), NOW)
 

@@ -40,7 +40,7 @@ def test_the_log_is_gapless_whatever_is_tried(storage, make, appends):
             is_next = first == len(log) + 1 and not ended
             state = RunState.CANCELLED if ends else None
             try:
-                await storage.runs.append(run.run_id, events, state=state)
+                await make.append(storage.runs, run.run_id, events, state=state)
             except SequenceConflictError:
                 assert not is_next
                 assert not is_repeat

@@ -47,7 +47,7 @@ async def accepted(storage: Storage, make, **changed):
 
 async def running(storage: Storage, make, **changed):
     run = await accepted(storage, make, **changed)
-    await storage.runs.append(run.run_id, [make.event(2, started(make))], state=RunState.RUNNING)
+    await make.append(storage.runs, run.run_id, [make.event(2, started(make))], state=RunState.RUNNING)
     return run
 
 
@@ -127,7 +127,7 @@ class TestAccept:
 class TestAppend:
     async def test_running_sets_the_start_time_once(self, storage, make):
         run = await running(storage, make)
-        await storage.runs.append(run.run_id, [make.event(3, started(make))], state=RunState.RUNNING)
+        await make.append(storage.runs, run.run_id, [make.event(3, started(make))], state=RunState.RUNNING)
         found = (await storage.runs.get(run.run_id)).run
         assert found.state is RunState.RUNNING
         assert found.start_time == make.event(2, log(0)).time
@@ -135,7 +135,7 @@ class TestAppend:
     async def test_keeps_the_latest_log(self, storage, make):
         run = await running(storage, make)
         bodies = [log(0, 2.5), log(100, 1.5), Warned(reason="SLOW", message="…")]
-        await storage.runs.append(run.run_id, [make.event(3 + n, body) for n, body in enumerate(bodies)])
+        await make.append(storage.runs, run.run_id, [make.event(3 + n, body) for n, body in enumerate(bodies)])
         found = (await storage.runs.get(run.run_id)).run
         assert (found.latest_log.epoch, found.latest_log.loss, found.latest_log.lr) == (100, 1.5, 0.01)
         assert found.latest_sequence == 5
@@ -143,7 +143,7 @@ class TestAppend:
     @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf, 5e-324, 1.7976931348623157e308])
     async def test_any_loss_comes_back(self, storage, make, loss):
         run = await running(storage, make)
-        await storage.runs.append(run.run_id, [make.event(3, log(0, loss))])
+        await make.append(storage.runs, run.run_id, [make.event(3, log(0, loss))])
         found = (await storage.runs.get(run.run_id)).run.latest_log.loss
         assert found == loss or (math.isnan(found) and math.isnan(loss))
         [event] = await storage.runs.events(run.run_id, 2, 1)
@@ -152,31 +152,31 @@ class TestAppend:
     async def test_a_gap_is_refused(self, storage, make):
         run = await running(storage, make)
         with pytest.raises(SequenceConflictError):
-            await storage.runs.append(run.run_id, [make.event(4, log(0))])
+            await make.append(storage.runs, run.run_id, [make.event(4, log(0))])
         assert len(await storage.runs.events(run.run_id, 0, 10)) == 2
 
     async def test_other_events_in_place_of_stored_ones_are_refused(self, storage, make):
         run = await running(storage, make)
         with pytest.raises(SequenceConflictError):
-            await storage.runs.append(run.run_id, [make.event(2, log(0))])
+            await make.append(storage.runs, run.run_id, [make.event(2, log(0))])
 
     async def test_repeating_an_append_changes_nothing(self, storage, make):
         run = await running(storage, make)
         events = [make.event(3, log(0)), make.event(4, log(100))]
-        await storage.runs.append(run.run_id, events)
-        await storage.runs.append(run.run_id, events)
+        await make.append(storage.runs, run.run_id, events)
+        await make.append(storage.runs, run.run_id, events)
         assert [event.sequence for event in await storage.runs.events(run.run_id, 0, 10)] == [1, 2, 3, 4]
 
     async def test_of_two_at_once_for_the_same_sequence_one_is_stored(self, storage, make):
         run = await running(storage, make)
-        both = [storage.runs.append(run.run_id, [make.event(3, log(n))]) for n in range(2)]
+        both = [make.append(storage.runs, run.run_id, [make.event(3, log(n))]) for n in range(2)]
         answers = await asyncio.gather(*both, return_exceptions=True)
         assert sum(isinstance(answer, SequenceConflictError) for answer in answers) == 1
         assert len(await storage.runs.events(run.run_id, 0, 10)) == 3
 
     async def test_an_unknown_run_is_named(self, storage, make):
         with pytest.raises(EpochdError) as caught:
-            await storage.runs.append(make.run_id(), [make.event(1, log(0))])
+            await make.append(storage.runs, make.run_id(), [make.event(1, log(0))])
         assert caught.value.reason is Reason.RUN_NOT_FOUND
         assert caught.value.metadata["name"].startswith("runs/")
 
@@ -184,41 +184,41 @@ class TestAppend:
     async def test_failure_ends_the_run_and_is_kept(self, storage, make, epoch):
         run = await running(storage, make)
         failure = Failure(reason="LOSS_NOT_FINITE", message="The loss is NaN.", hint="Lower lr.", epoch=epoch)
-        await storage.runs.append(run.run_id, [make.event(3, failure)], state=RunState.FAILED)
+        await make.append(storage.runs, run.run_id, [make.event(3, failure)], state=RunState.FAILED)
         found = (await storage.runs.get(run.run_id)).run
         assert (found.state, found.failure) == (RunState.FAILED, failure)
         assert found.end_time == make.event(3, failure).time
 
     async def test_nothing_follows_the_end(self, storage, make):
         run = await running(storage, make)
-        await storage.runs.append(run.run_id, [make.event(3, Cancelled(epochs=5))], state=RunState.CANCELLED)
+        await make.append(storage.runs, run.run_id, [make.event(3, Cancelled(epochs=5))], state=RunState.CANCELLED)
         with pytest.raises(SequenceConflictError):
-            await storage.runs.append(run.run_id, [make.event(4, log(0))])
+            await make.append(storage.runs, run.run_id, [make.event(4, log(0))])
         assert (await storage.runs.get(run.run_id)).run.state is RunState.CANCELLED
 
     async def test_a_state_may_change_without_an_event(self, storage, make):
         run = await running(storage, make)
-        await storage.runs.append(run.run_id, [], state=RunState.QUEUED)
+        await make.append(storage.runs, run.run_id, [], state=RunState.QUEUED)
         assert (await storage.runs.get(run.run_id)).run.state is RunState.QUEUED
 
 
 class TestEvents:
     async def test_come_in_order_after_a_sequence_and_at_most_so_many(self, storage, make):
         run = await running(storage, make)
-        await storage.runs.append(run.run_id, [make.event(n, log(n)) for n in range(3, 500)])
+        await make.append(storage.runs, run.run_id, [make.event(n, log(n)) for n in range(3, 500)])
         found = await storage.runs.events(run.run_id, 250, 100)
         assert [event.sequence for event in found] == list(range(251, 351))
         assert [event.body.epoch for event in found] == list(range(251, 351))
 
     async def test_of_an_unknown_run_are_none(self, storage, make):
-        assert await storage.runs.events(make.run_id(), 0, 10) == []
+        assert not await storage.runs.events(make.run_id(), 0, 10)
 
 
 class TestSucceed:
     async def test_makes_a_version_and_ends_the_run(self, storage, make):
         run = await running(storage, make)
         time = make.event(3, log(0)).time
-        event = await storage.runs.succeed(run.run_id, 3, time, make.trained(run.run_id), 0.25)
+        event = await make.succeed(storage.runs, run.run_id, 3, time, make.trained(run.run_id), 0.25)
         assert event.body == Succeeded(
             model="house-price", version=1, epochs=2000, final_loss=8e-06, training_seconds=0.25
         )
@@ -233,7 +233,7 @@ class TestSucceed:
         await storage.runs.accept(new, make.queued(new))
         before = [make.event(2, started(make)), *(make.event(n, log(n)) for n in range(3, 6))]
         arguments = (new.run_id, 6, make.event(6, log(0)).time, make.trained(new.run_id), 0.25, before)
-        events = [await storage.runs.succeed(*arguments) for _ in range(2)]
+        events = [await make.succeed(storage.runs, *arguments) for _ in range(2)]
         assert events[0] == events[1]
         found = (await storage.runs.get(new.run_id)).run
         assert (found.state, found.latest_sequence) == (RunState.SUCCEEDED, 6)
@@ -245,34 +245,34 @@ class TestSucceed:
     async def test_versions_count_up_for_each_model(self, storage, make):
         for model, expected in [("a", 1), ("b", 1), ("a", 2), ("a", 3)]:
             run = await running(storage, make, model=model)
-            event = await storage.runs.succeed(run.run_id, 3, run.create_time, make.trained(run.run_id), 1.0)
+            event = await make.succeed(storage.runs, run.run_id, 3, run.create_time, make.trained(run.run_id), 1.0)
             assert (event.body.model, event.body.version) == (model, expected)
 
     async def test_many_at_once_get_versions_without_gaps(self, storage, make):
         runs = [await running(storage, make) for _ in range(30)]
         events = await asyncio.gather(
-            *(storage.runs.succeed(r.run_id, 3, r.create_time, make.trained(r.run_id), 1.0) for r in runs)
+            *(make.succeed(storage.runs, r.run_id, 3, r.create_time, make.trained(r.run_id), 1.0) for r in runs)
         )
         assert sorted(event.body.version for event in events) == list(range(1, 31))
 
     async def test_a_conflict_leaves_no_version(self, storage, make):
         run = await running(storage, make)
         with pytest.raises(SequenceConflictError):
-            await storage.runs.succeed(run.run_id, 9, run.create_time, make.trained(run.run_id), 1.0)
+            await make.succeed(storage.runs, run.run_id, 9, run.create_time, make.trained(run.run_id), 1.0)
         assert await storage.models.list_models(10) == []
         assert (await storage.runs.get(run.run_id)).run.state is RunState.RUNNING
 
     async def test_a_cancelled_run_gets_no_version(self, storage, make):
         run = await running(storage, make)
-        await storage.runs.append(run.run_id, [make.event(3, Cancelled(epochs=5))], state=RunState.CANCELLED)
+        await make.append(storage.runs, run.run_id, [make.event(3, Cancelled(epochs=5))], state=RunState.CANCELLED)
         with pytest.raises(SequenceConflictError):
-            await storage.runs.succeed(run.run_id, 4, run.create_time, make.trained(run.run_id), 1.0)
+            await make.succeed(storage.runs, run.run_id, 4, run.create_time, make.trained(run.run_id), 1.0)
         assert await storage.models.list_models(10) == []
 
     async def test_repeating_it_gives_the_same_event_and_no_second_version(self, storage, make):
         run = await running(storage, make)
         ends = [
-            await storage.runs.succeed(run.run_id, 3, run.create_time, make.trained(run.run_id), 1.0)
+            await make.succeed(storage.runs, run.run_id, 3, run.create_time, make.trained(run.run_id), 1.0)
             for _ in range(2)
         ]
         assert ends[0].body == ends[1].body
@@ -281,7 +281,7 @@ class TestSucceed:
     async def test_an_unknown_run_is_named(self, storage, make):
         run_id = make.run_id()
         with pytest.raises(EpochdError) as caught:
-            await storage.runs.succeed(run_id, 3, make.run().create_time, make.trained(run_id), 1.0)
+            await make.succeed(storage.runs, run_id, 3, make.run().create_time, make.trained(run_id), 1.0)
         assert caught.value.reason is Reason.RUN_NOT_FOUND
 
 
@@ -306,7 +306,7 @@ class TestPage:
         first = await accepted(storage, make, request=b"1")
         second = await running(storage, make, request=b"2")
         third = await running(storage, make)
-        await storage.runs.append(
+        await make.append(storage.runs,
             third.run_id, [make.event(3, Cancelled(epochs=5))], state=RunState.CANCELLED
         )
         found = await storage.runs.unfinished()
@@ -316,10 +316,10 @@ class TestPage:
 class TestDelete:
     async def test_deletes_run_and_log_but_not_the_version(self, storage, make):
         run = await running(storage, make)
-        await storage.runs.succeed(run.run_id, 3, run.create_time, make.trained(run.run_id), 1.0)
+        await make.succeed(storage.runs, run.run_id, 3, run.create_time, make.trained(run.run_id), 1.0)
         assert await storage.runs.delete(run.run_id) is True
         assert await storage.runs.get(run.run_id) is None
-        assert await storage.runs.events(run.run_id, 0, 10) == []
+        assert not await storage.runs.events(run.run_id, 0, 10)
         assert len(await storage.models.list_versions("house-price", 10)) == 1
 
     async def test_of_an_unknown_run_is_false(self, storage, make):

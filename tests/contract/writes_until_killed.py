@@ -36,11 +36,11 @@ async def write_runs(storage: Storage, make) -> None:
         say(run.run_id, "1")
         for sequence in itertools.count(2):
             events = [make.event(sequence, EpochLog(epoch=sequence, loss=0.5, lr=0.01))]
-            await storage.runs.append(run.run_id, events, state=RunState.RUNNING)
+            await make.append(storage.runs, run.run_id, events, state=RunState.RUNNING)
             say(run.run_id, str(sequence))
             if sequence == 5:
                 break
-        await storage.runs.succeed(run.run_id, 6, run.create_time, make.trained(run.run_id), 1.0)
+        await make.succeed(storage.runs, run.run_id, 6, run.create_time, make.trained(run.run_id), 1.0)
         say(run.run_id, "succeeded")
 
 

@@ -41,7 +41,7 @@ from epochd_server.domain.work import (
     WorkerDied,
     WorkMessage,
 )
-from epochd_server.runs.ports import Plan
+from epochd_server.runs.ports import Plan, RunWrite
 from epochd_server.runs.service import RunService
 from epochd_server.runs.settings import RunSettings
 from epochd_server.storage import Artifacts, Database, ModelChanges, SqlRunStore
@@ -219,21 +219,15 @@ class FlakyStore(SqlRunStore):
     broken: str | None = None
     """A run whose log cannot be written, for a reason that no retry helps."""
 
-    async def append(self, *args: object, **kwargs: object) -> None:
-        if args[0] == self.broken:
-            raise RuntimeError("a bug")
-        await self._maybe_fail(lambda: super(FlakyStore, self).append(*args, **kwargs))
-
-    async def succeed(self, *args: object, **kwargs: object) -> Event:
-        return await self._maybe_fail(lambda: super(FlakyStore, self).succeed(*args, **kwargs))
-
-    async def _maybe_fail(self, write: Callable[[], Awaitable[object]]) -> object:
+    async def record(self, writes: Sequence[RunWrite]) -> list[Event | Exception | None]:
+        good = [write for write in writes if write.run_id != self.broken]
         if self.failures:
             self.failures -= 1
             if self.failures % 2:
-                await write()
+                await super().record(good)
             raise EpochdError(Reason.STORAGE_UNAVAILABLE)
-        return await write()
+        results = iter(await super().record(good))
+        return [RuntimeError("a bug") if write.run_id == self.broken else next(results) for write in writes]
 
 
 @pytest.fixture

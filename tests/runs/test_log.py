@@ -3,36 +3,51 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from epochd_server.codec.events import encode
+from epochd_server.codec.pages import EventPage
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.runs import Cancelled, EpochLog, Queued
-from epochd_server.runs.log import RunLog, TailBudget, event_bytes
+from epochd_server.runs.log import RunLog, TailBudget
 from epochd_server.runs.watching import StoreReader, follow, replay
+
+NOW = datetime(2026, 7, 1, tzinfo=UTC)
+QUEUED = Queued(run_id="01J" + 23 * "0", model="m")
 
 
 class EventList:
-    """The part of a store that a log needs, over a list; each call lets others run first."""
+    """The part of a store that watchers need, over a list; each call lets others run first."""
 
     def __init__(self):
         self.stored = []
 
-    async def append(self, run_id, events, *, state=None):
-        await asyncio.sleep(0)
-        assert events[0].sequence == len(self.stored) + 1
-        self.stored += events
-
     async def events(self, run_id, after_sequence, limit):
         await asyncio.sleep(0)
-        return self.stored[after_sequence : after_sequence + min(limit, 3)]
+        return page_of(self.stored[after_sequence : after_sequence + min(limit, 3)], after_sequence)
 
 
-def log_of(store, tail_events=4, tail_bytes=10_000):
-    return RunLog("run", store, TailBudget(tail_events, tail_bytes))
+def page_of(events, after_sequence):
+    return EventPage(after_sequence + 1, [encode(event) for event in events])
+
+
+def log_of(tail_events=4, tail_bytes=10_000):
+    return RunLog(TailBudget(tail_events, tail_bytes))
+
+
+async def write(log, store, bodies):
+    """Stores events, then shows them; others run in between."""
+    page = log.next_page([(NOW, body) for body in bodies])
+    assert page.first == len(store.stored) + 1
+    await asyncio.sleep(0)
+    store.stored += page
+    await asyncio.sleep(0)
+    log.publish(page)
 
 
 def epoch(number, size=0):
@@ -44,7 +59,7 @@ async def watch(log, store, after, pauses):
     seen = []
     async for page in follow(log, StoreReader(store, "run", parameters=False), after):
         assert page
-        assert page[-1].sequence <= len(store.stored)
+        assert page[-1].sequence == page.last <= len(store.stored)
         seen += page
         for _ in range(next(pauses)):
             await asyncio.sleep(0)
@@ -64,15 +79,15 @@ def test_every_interleaving_gives_every_watcher_the_rest_of_the_log_once(
 ):
     async def scenario():
         store = EventList()
-        log = log_of(store, tail_events, tail_bytes)
+        log = log_of(tail_events, tail_bytes)
 
-        async def write():
-            await log.append([Queued(run_id="run", model="m")])
+        async def write_all():
+            await write(log, store, [QUEUED])
             for index, size in enumerate(batches):
-                await log.append([epoch(number) for number in range(size)])
+                await write(log, store, [epoch(number) for number in range(size)])
                 for _ in range(pauses[index % len(pauses)]):
                     await asyncio.sleep(0)
-            await log.append([Cancelled(epochs=1)])
+            await write(log, store, [Cancelled(epochs=1)])
 
         async def join(delay, after, pace):
             for _ in range(delay):
@@ -81,7 +96,7 @@ def test_every_interleaving_gives_every_watcher_the_rest_of_the_log_once(
 
         total = 2 + sum(batches)
         joins = [asyncio.create_task(join(delay, min(after, total), pace)) for delay, after, pace in watchers]
-        await write()
+        await write_all()
         for after, seen in await asyncio.gather(*joins):
             assert seen == list(range(after + 1, total + 1))
         assert log._budget.used == 0
@@ -91,21 +106,21 @@ def test_every_interleaving_gives_every_watcher_the_rest_of_the_log_once(
 
 async def test_events_are_stored_before_they_are_seen():
     store = EventList()
-    log = log_of(store)
-    write = asyncio.create_task(log.append([Queued(run_id="run", model="m")]))
+    log = log_of()
+    writing = asyncio.create_task(write(log, store, [QUEUED]))
     changed = asyncio.create_task(log.changed(0))
     await asyncio.sleep(0)
     assert not store.stored
     assert log.newest == 0
     await changed
     assert len(store.stored) == 1
-    await write
+    await writing
 
 
 async def test_a_closed_log_gives_what_is_left_and_then_its_error():
     store = EventList()
-    log = log_of(store)
-    await log.append([Queued(run_id="run", model="m"), epoch(0)])
+    log = log_of()
+    await write(log, store, [QUEUED, epoch(0)])
     log.close(EpochdError(Reason.SERVER_STOPPING))
     pages = follow(log, StoreReader(store, "run", parameters=False), 0)
     assert len(await anext(pages)) == 2
@@ -116,15 +131,15 @@ async def test_a_closed_log_gives_what_is_left_and_then_its_error():
 
 async def test_a_log_closed_without_an_error_ends_its_watchers():
     store = EventList()
-    log = log_of(store)
+    log = log_of()
     log.close()
     assert [page async for page in follow(log, StoreReader(store, "run", parameters=False), 0)] == []
 
 
 async def test_a_run_deleted_under_a_watcher_is_not_found():
     store = EventList()
-    log = log_of(store, tail_events=1)
-    await log.append([Queued(run_id="run", model="m"), epoch(0), Cancelled(epochs=1)])
+    log = log_of(tail_events=1)
+    await write(log, store, [QUEUED, epoch(0), Cancelled(epochs=1)])
     store.stored.clear()
     with pytest.raises(EpochdError) as caught:
         await anext(follow(log, StoreReader(store, "run", parameters=False), 0))
@@ -136,9 +151,9 @@ async def test_tails_share_a_budget_of_memory():
     logs = []
     for _ in range(10):
         store = EventList()
-        logs.append(RunLog("run", store, budget))
-        await logs[-1].append([epoch(number, size=1_000) for number in range(20)])
-    newest = event_bytes(logs[0].after(19)[0])
+        logs.append(RunLog(budget))
+        await write(logs[-1], store, [epoch(number, size=1_000) for number in range(20)])
+    (newest,) = logs[0].after(19).sizes()
     assert budget.used <= 50_000 + 10 * newest
     assert all(log.after(19) for log in logs)
     for log in logs:
@@ -148,16 +163,16 @@ async def test_tails_share_a_budget_of_memory():
 
 async def test_pages_are_bounded_in_events_and_in_bytes():
     store = EventList()
-    log = log_of(store, tail_events=10_000, tail_bytes=10**9)
-    await log.append([epoch(number) for number in range(600)])
+    log = log_of(tail_events=10_000, tail_bytes=10**9)
+    await write(log, store, [epoch(number) for number in range(600)])
     assert len(log.after(0)) == 256
-    await log.append([epoch(number, size=100_000) for number in range(20)])
+    await write(log, store, [epoch(number, size=100_000) for number in range(20)])
     assert len(log.after(600)) == 2
 
 
 async def test_replay_gives_all_pages_of_the_store():
     store = EventList()
-    await log_of(store).append([epoch(number) for number in range(10)])
+    await write(log_of(), store, [epoch(number) for number in range(10)])
     pages = [page async for page in replay(StoreReader(store, "run", parameters=True), 2)]
     assert [event.sequence for page in pages for event in page] == list(range(3, 11))
 
@@ -170,10 +185,10 @@ async def test_pages_of_the_store_shrink_to_a_mebibyte():
 
         async def events(self, run_id, after_sequence, limit):
             self.limits.append(limit)
-            return self.stored[after_sequence : after_sequence + limit]
+            return page_of(self.stored[after_sequence : after_sequence + limit], after_sequence)
 
     store = Counting()
-    await log_of(store).append([epoch(number, size=50_000) for number in range(30)])
+    await write(log_of(), store, [epoch(number, size=50_000) for number in range(30)])
     async for _ in replay(StoreReader(store, "run", parameters=True), 0):
         pass
     assert store.limits[0] == 8

@@ -92,7 +92,7 @@ async def test_a_watch_that_nobody_reads_holds_nobody_back(make_service, plan, w
     first = await anext(lazy)
     assert len(await watch_all(service, accepted.run_id)) == 503
     rest = [event async for page in lazy for event in page]
-    assert_gapless(first + rest)
+    assert_gapless([*first, *rest])
 
 
 async def test_pages_of_a_watch_are_bounded(service, plan):

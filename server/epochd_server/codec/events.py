@@ -27,6 +27,7 @@ from epochd_server.codec.preprocessing import decode_fitted, encode_fitted
 from epochd_server.codec.specs import encode_loss, encode_precision, join_spec
 from epochd_server.codec.times import decode_time, encode_time
 from epochd_server.codec.validation import encode_validation
+from epochd_server.codec.wire import delimited
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.resources import model_name, run_name, version_name
 from epochd_server.domain.runs import (
@@ -56,13 +57,9 @@ def encode(event: Event) -> bytes:
     return event.encoded
 
 
-def encode_page(events: Iterable[Event]) -> bytes:
+def frame(messages: Iterable[bytes]) -> bytes:
     """The bytes of any message whose ``repeated Event events = 1`` are these and which holds nothing else."""
-    parts: list[bytes] = []
-    for event in events:
-        data = encode(event)
-        parts += (_EVENTS_TAG, _varint(len(data)), data)
-    return b"".join(parts)
+    return b"".join([delimited(_EVENTS_TAG, message) for message in messages])
 
 
 def decode(data: bytes) -> Event:
@@ -102,16 +99,6 @@ def from_message(message: pb.Event) -> Event:
         raise EpochdError(Reason.ARTIFACT_CORRUPT)
     body = _DECODERS[kind](getattr(message, kind))
     return Event(message.sequence, decode_time(message.time), body)
-
-
-def _varint(number: int) -> bytes:
-    """A length as protobuf writes it: seven bits a byte, the lowest first, all but the last with the top bit set."""
-    data = bytearray()
-    while number > 127:
-        data.append(number & 127 | 128)
-        number >>= 7
-    data.append(number)
-    return bytes(data)
 
 
 def encode_epoch_log(log: EpochLog) -> pb.EpochLog:

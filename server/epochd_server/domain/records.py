@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from epochd_server.domain.labels import Labels
-from epochd_server.domain.runs import Run
+from epochd_server.domain.models import TrainedModel
+from epochd_server.domain.runs import Event, Run, RunState
 from epochd_server.domain.specs import TrainingSpec
 
 
@@ -53,3 +55,39 @@ class Accepted:
 
     run_id: str
     created: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Append:
+    """Events to be added to a run's log, and the state that they bring.
+
+    Attributes:
+        events: Their sequences follow the newest one.
+        state: Where the run goes, or None where it stays.
+    """
+
+    run_id: str
+    events: Sequence[Event]
+    state: RunState | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Success:
+    """A run's end with a model version.
+
+    Attributes:
+        sequence: Of the event Succeeded.
+        time: When it succeeded.
+        trained: The model.
+        before: Events that lead up to it, logged with it.
+    """
+
+    run_id: str
+    sequence: int
+    time: datetime
+    trained: TrainedModel
+    training_seconds: float
+    before: Sequence[Event] = ()
+
+
+RunWrite = Append | Success

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -88,7 +89,7 @@ class RunLogged:
     """Epochs of a run, in order."""
 
     run_id: str
-    logs: tuple[EpochLog, ...]
+    logs: Sequence[EpochLog]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from epochd_server.domain.epoch_columns import EpochColumns
 from epochd_server.domain.fit_failures import FIT_FAILURES
 from epochd_server.domain.runs import EpochLog, Failure, Parameters
 from epochd_server.domain.specs import GradientFit, Penalty, TrainingSpec
@@ -140,12 +142,8 @@ class Unpacker:
         return [RunBegan(run_id=self._run_ids[member], device=self._device) for member in new]
 
     def _logged(self, columns: LogColumns) -> list[WorkMessage]:
-        by_member: dict[int, list[EpochLog]] = {}
-        for member, log in epoch_logs(columns):
-            by_member.setdefault(member, []).append(log)
-        return [
-            RunLogged(run_id=self._run_ids[member], logs=tuple(logs)) for member, logs in by_member.items()
-        ]
+        by_member = _columns_by_member(columns) if _is_even(columns) else _logs_by_member(columns)
+        return [RunLogged(run_id=self._run_ids[member], logs=logs) for member, logs in by_member]
 
     def _ended(self, columns: EndColumns) -> list[WorkMessage]:
         rows = zip(
@@ -181,6 +179,41 @@ class Unpacker:
     def _failed(self, report: MembersFailed) -> list[WorkMessage]:
         failure = Failure(reason=report.reason, message=report.message, hint=report.hint)
         return [RunFailed(run_id=self._run_ids[member], failure=failure) for member in report.members]
+
+
+def _is_even(columns: LogColumns) -> bool:
+    """Whether all points or none of them carry parameters, and none tells of held-out rows."""
+    return columns.held_out is None and (
+        columns.with_parameters is None or len(columns.with_parameters) in (0, len(columns.members))
+    )
+
+
+def _columns_by_member(columns: LogColumns) -> Iterator[tuple[int, EpochColumns]]:
+    """Members and their points, in the order of epochs; for reports that are even."""
+    order = np.argsort(columns.members, kind="stable")
+    members = columns.members[order]
+    epochs, losses = columns.epochs[order].tolist(), columns.losses[order].tolist()
+    lrs, rates = columns.lrs[order].tolist(), columns.rows_per_second[order].tolist()
+    parameters = {name: array[order] for name, array in columns.parameters.items()}
+    bounds = [0, *(np.flatnonzero(np.diff(members)) + 1).tolist(), len(members)]
+    for start, stop in itertools.pairwise(bounds):
+        yield (
+            int(members[start]),
+            EpochColumns(
+                epochs=epochs[start:stop],
+                losses=losses[start:stop],
+                lrs=lrs[start:stop],
+                rows_per_second=rates[start:stop],
+                parameters={name: array[start:stop] for name, array in parameters.items()},
+            ),
+        )
+
+
+def _logs_by_member(columns: LogColumns) -> Iterable[tuple[int, Sequence[EpochLog]]]:
+    by_member: dict[int, list[EpochLog]] = {}
+    for member, log in epoch_logs(columns):
+        by_member.setdefault(member, []).append(log)
+    return by_member.items()
 
 
 def epoch_logs(columns: LogColumns) -> Iterator[tuple[int, EpochLog]]:

@@ -7,7 +7,6 @@ from contextlib import aclosing
 
 from epochd.v1 import runs_pb2 as pb
 from epochd.v1 import runs_pb2_grpc
-from epochd_server.codec.events import encode_page
 from epochd_server.codec.runs import decode_states, encode_run
 from epochd_server.codec.user_labels import decode_label_change, decode_user_labels
 from epochd_server.domain.errors import FieldViolation, InvalidInput, Violations
@@ -56,7 +55,7 @@ class RunsServicer(runs_pb2_grpc.RunsServicer):
             )
         async with aclosing(self._runs.watch(run, request.after_sequence)) as pages:
             async for page in pages:
-                yield pb.WatchRunResponse.FromString(encode_page(page))
+                yield pb.WatchRunResponse.FromString(page.data)
 
     async def CancelRun(self, request: pb.CancelRunRequest, context: Context) -> pb.CancelRunResponse:
         """Cancels a run at its next epoch."""

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from epochd.v1 import activation_pb2, differentiate_pb2, trainer_pb2_grpc
 from epochd.v1 import trainer_pb2 as pb
-from epochd_server.codec.events import encode_page, encode_started
+from epochd_server.codec.events import encode_started
 from epochd_server.codec.predictions import decode_predict, encode_prediction
 from epochd_server.domain.commands import PredictCommand
 from epochd_server.domain.errors import Violations
@@ -61,7 +61,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServicer):
         del request, plan  # the rows: the stream may outlive their use by hours
         async with aclosing(self._runs.watch(accepted.run_id)) as pages:
             async for page in pages:
-                yield pb.TrainResponse.FromString(encode_page(page))
+                yield pb.TrainResponse.FromString(page.data)
 
     async def Predict(self, request: pb.PredictRequest, context: Context) -> pb.PredictResponse:
         """Predicts with a model version."""

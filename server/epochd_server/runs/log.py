@@ -1,4 +1,4 @@
-"""A live run's log: written to the store first, then shown to watchers from memory.
+"""A live run's log as its watchers see it: what is in the store already, and the newest of it in memory.
 
 Only one task writes a log at a time: its sequence numbers have no gaps and no repeats because nobody else counts.
 """
@@ -7,29 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from itertools import islice
+from collections.abc import Iterable
+from dataclasses import dataclass
 
+from epochd_server.codec.pages import Entry, EventPage
 from epochd_server.domain.errors import EpochdError
-from epochd_server.domain.models import TrainedModel
-from epochd_server.domain.runs import (
-    Cancelled,
-    EpochLog,
-    Event,
-    EventBody,
-    Failure,
-    MemberLog,
-    RunState,
-    Started,
-    Succeeded,
-)
-from epochd_server.runs.durable import durably
-from epochd_server.runs.ports import RunStore
-
-_EVENT_BYTES = 400
-"""About what an event takes besides its parameters."""
+from epochd_server.domain.runs import Cancelled, Event, Failure, Succeeded
 
 PAGE_EVENTS = 256
 PAGE_BYTES = 2**20
@@ -38,14 +21,6 @@ PAGE_BYTES = 2**20
 def ends(event: Event) -> bool:
     """Whether this is a run's last event."""
     return isinstance(event.body, Succeeded | Failure | Cancelled)
-
-
-def event_bytes(event: Event) -> int:
-    """About how large an event's message is; in memory it takes up to twice as much."""
-    log = event.body.log if isinstance(event.body, MemberLog) else event.body
-    if isinstance(log, EpochLog) and log.parameters:
-        return _EVENT_BYTES + sum(array.nbytes for array in log.parameters.values())
-    return _EVENT_BYTES
 
 
 @dataclass(slots=True)
@@ -67,20 +42,17 @@ class RunLog:
     """The log of one live run.
 
     Args:
-        run_id: The run.
-        store: Where events are kept.
         budget: Memory for tails.
         newest: Sequence of the newest event in the store; 0 for a run that is being accepted.
     """
 
-    def __init__(self, run_id: str, store: RunStore, budget: TailBudget, newest: int = 0) -> None:
-        self._run_id = run_id
-        self._store = store
+    def __init__(self, budget: TailBudget, newest: int = 0) -> None:
         self._budget = budget
         self._newest = newest
-        self._tail: deque[tuple[Event, int]] = deque()  # with the bytes of each
+        self._tail: deque[EventPage] = deque()
+        self._kept_events = 0
+        self._kept_bytes = 0
         self._changed = asyncio.Event()
-        self._kept = 0
         self._closed = False
         self._error: EpochdError | None = None
 
@@ -94,41 +66,18 @@ class RunLog:
         """Whether nothing will be added any more."""
         return self._closed
 
-    def next_events(self, bodies: Sequence[EventBody]) -> list[Event]:
-        """Events that would follow the newest one, happening now."""
-        now = datetime.now(UTC)
-        return [Event(number, now, body) for number, body in enumerate(bodies, self._newest + 1)]
+    def next_page(self, entries: Iterable[Entry]) -> EventPage:
+        """The page that would follow the newest event."""
+        return EventPage.write(self._newest + 1, entries)
 
-    async def append(self, bodies: Sequence[EventBody], state: RunState | None = None) -> None:
-        """Stores events and the state they bring, then shows them."""
-        events = self.next_events(bodies)
-        await durably(lambda: self._store.append(self._run_id, events, state=state))
-        self.publish(events)
-
-    async def succeed(
-        self, bodies: Sequence[EventBody], trained: TrainedModel, training_seconds: float
-    ) -> None:
-        """Stores events, the model version and the run's success all at once, then shows them."""
-        before, now = self.next_events(bodies), datetime.now(UTC)
-        if before and isinstance(
-            before[0].body, Started
-        ):  # it is news only now, but happened when training began
-            before[0] = replace(before[0], time=now - timedelta(seconds=training_seconds))
-        sequence = self._newest + len(before) + 1
-        event = await durably(
-            lambda: self._store.succeed(self._run_id, sequence, now, trained, training_seconds, before)
-        )
-        self.publish([*before, event])
-
-    def publish(self, events: Sequence[Event]) -> None:
+    def publish(self, page: EventPage) -> None:
         """Shows events that are in the store."""
-        sized = [(event, event_bytes(event)) for event in events]
-        self._tail.extend(sized)
-        self._account(sum(nbytes for _, nbytes in sized))
-        self._newest = events[-1].sequence
+        self._tail.append(page)
+        self._account(len(page), sum(page.sizes()))
+        self._newest = page.last
         self._trim()
         self._wake()
-        if ends(events[-1]):
+        if ends(page[-1]):
             self.close()
 
     def close(self, error: EpochdError | None = None) -> None:
@@ -136,24 +85,28 @@ class RunLog:
         if self._closed:
             return
         self._closed, self._error = True, error
-        self._account(-self._kept)
+        self._account(0, -self._kept_bytes)
         self._wake()
 
-    def after(self, sequence: int) -> list[Event] | None:
-        """A page of events after a sequence number; None where memory no longer holds the first of them."""
+    def after(self, sequence: int) -> EventPage | None:
+        """A page of events after a sequence number; None where memory no longer holds the first of them.
+
+        It is empty where there are none.
+        """
         if sequence >= self._newest:
-            return []
-        start = sequence + 1 - self._tail[0][0].sequence if self._tail else -1
-        if start < 0:
+            return EventPage(sequence + 1, [])
+        if not self._tail or sequence + 1 < self._tail[0].first:
             return None
-        page: list[Event] = []
-        room = PAGE_BYTES
-        for event, nbytes in islice(self._tail, start, start + PAGE_EVENTS):
-            room -= nbytes
-            if page and room < 0:
+        pages: list[EventPage] = []
+        for page in reversed(self._tail):  # most watchers lack the newest only
+            if page.last <= sequence:
                 break
-            page.append(event)
-        return page
+            pages.append(page)
+        joined = pages.pop()
+        joined = joined[sequence + 1 - joined.first :]
+        while pages and len(joined) < PAGE_EVENTS:
+            joined += pages.pop()
+        return joined[: _fitting(joined)]
 
     async def changed(self, sequence: int) -> None:
         """Returns once there are events after ``sequence``, or the log is closed.
@@ -171,10 +124,36 @@ class RunLog:
         self._changed = asyncio.Event()
 
     def _trim(self) -> None:
+        """Lets the oldest events go, as far as they are too many or too large, but never the newest."""
         budget = self._budget
-        while len(self._tail) > 1 and (len(self._tail) > budget.events or budget.used > budget.nbytes):
-            self._account(-self._tail.popleft()[1])
+        while self._kept_events > 1 and (self._kept_events > budget.events or budget.used > budget.nbytes):
+            self._drop(self._tail.popleft())
 
-    def _account(self, nbytes: int) -> None:
-        self._kept += nbytes
+    def _drop(self, page: EventPage) -> None:
+        """Lets go of the oldest page, or of so many of its events that the rest can stay."""
+        budget, count = self._budget, 0
+        for size in page.sizes():
+            over = self._kept_events > budget.events or budget.used > budget.nbytes
+            if self._kept_events == 1 or not over:
+                break
+            count += 1
+            self._account(-1, -size)
+        if count < len(page):
+            self._tail.appendleft(page[count:])
+
+    def _account(self, events: int, nbytes: int) -> None:
+        self._kept_events += events
+        self._kept_bytes += nbytes
         self._budget.used += nbytes
+
+
+def _fitting(page: EventPage) -> int:
+    """How many of a page's events go into one message: at least one."""
+    if len(page) <= PAGE_EVENTS and sum(page.sizes()) <= PAGE_BYTES:
+        return len(page)
+    room = PAGE_BYTES
+    for count, size in enumerate(page.sizes()[:PAGE_EVENTS]):
+        room -= size
+        if count and room < 0:
+            return count
+    return min(len(page), PAGE_EVENTS)

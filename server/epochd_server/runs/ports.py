@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from datetime import datetime
 from typing import Protocol
 
+from epochd_server.codec.pages import EventPage
 from epochd_server.domain.fleets import Members
 from epochd_server.domain.labels import LabelChange, Labels
-from epochd_server.domain.models import ModelVersion, TrainedModel
+from epochd_server.domain.models import ModelVersion
 from epochd_server.domain.plans import Plan as Plan
 from epochd_server.domain.records import Accepted as Accepted
+from epochd_server.domain.records import Append as Append
 from epochd_server.domain.records import NewRun as NewRun
+from epochd_server.domain.records import RunWrite as RunWrite
 from epochd_server.domain.records import StoredRun as StoredRun
+from epochd_server.domain.records import Success as Success
 from epochd_server.domain.resources import VersionReference
 from epochd_server.domain.runs import Event, Parameters, Run, RunState
 from epochd_server.domain.work import CohortWork, WorkMessage
@@ -33,24 +36,14 @@ class RunStore(Protocol):
             EpochdError: REQUEST_ID_REUSED where the fingerprints differ.
         """
 
-    async def append(self, run_id: str, events: Sequence[Event], *, state: RunState | None = None) -> None:
-        """Adds events whose sequences follow the newest one, and moves the run to ``state`` if given.
+    async def record(self, writes: Sequence[RunWrite]) -> list[Event | Exception | None]:
+        """Adds to the logs of runs; each write is made whole or not at all, whatever becomes of the others.
 
-        Also keeps the run's latest log, its start time (with RUNNING) and its end time and failure.
-        """
+        Also keeps the runs' latest logs, their start times (with RUNNING), their end times and failures. A success
+        makes the next version of its run's model, ends the run and logs Succeeded, all at once.
 
-    async def succeed(
-        self,
-        run_id: str,
-        sequence: int,
-        time: datetime,
-        trained: TrainedModel,
-        training_seconds: float,
-        before: Sequence[Event] = (),
-    ) -> Event:
-        """Atomically makes the next version of the run's model, ends the run and logs Succeeded; returns that event.
-
-        Events ``before`` it, whose sequences lead up to it, are logged with it.
+        Returns:
+            For each write the event Succeeded, None, or why it was not made.
         """
 
     async def get(self, run_id: str) -> StoredRun | None:
@@ -59,7 +52,7 @@ class RunStore(Protocol):
     async def find_request(self, request_id: str) -> tuple[str, bytes] | None:
         """Id and fingerprint of the run that had this request_id, or None."""
 
-    async def events(self, run_id: str, after_sequence: int, limit: int) -> list[Event]:
+    async def events(self, run_id: str, after_sequence: int, limit: int) -> EventPage:
         """At most ``limit`` events after a sequence number, in order."""
 
     async def page(

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from epochd_server.codec.pages import Body, EventPage
+from epochd_server.domain.epoch_columns import EpochColumns
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.evaluations import fleet_evaluation
 from epochd_server.domain.fleets import MemberState
 from epochd_server.domain.models import TrainedModel, VersionCard
 from epochd_server.domain.runs import (
     Cancelled,
-    EpochLog,
-    EventBody,
+    Event,
     Failure,
     FleetProgress,
     MemberLog,
@@ -32,75 +34,119 @@ from epochd_server.domain.work import (
     RunTrained,
     WorkMessage,
 )
+from epochd_server.runs.durable import durably
 from epochd_server.runs.live import LiveRun
+from epochd_server.runs.ports import Append, RunStore, RunWrite, Success
 
 _logger = structlog.get_logger(__name__)
 
 _SAME_RESULT = "It is trained again from its first epoch, to the same result; logged epochs are not repeated."
 
 
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """What is to be written of a run.
+
+    Attributes:
+        page: The events; of a success those before the last. None where there are none.
+    """
+
+    run: LiveRun
+    page: EventPage | None
+    write: RunWrite
+
+
 class Recorder:
-    """Writes runs' logs. What comes together is written together.
+    """Writes runs' logs. What comes together is written together, whichever runs it is of.
 
     Args:
+        store: Where logs are kept.
         ended: Is told of every run after its last event was written, or could not be.
     """
 
-    def __init__(self, ended: Callable[[LiveRun], None]) -> None:
+    def __init__(self, store: RunStore, ended: Callable[[LiveRun], None]) -> None:
+        self._store = store
         self._ended = ended
 
-    async def record(self, run: LiveRun, messages: Sequence[WorkMessage]) -> None:
-        """Writes what a worker said of a run, in order."""
-        if run.ended:
-            return
-        bodies: list[EventBody] = []
-        last: WorkMessage | None = None
-        for message in messages:
-            if isinstance(message, RunBegan):
-                bodies += self._begin(run, message)
-            elif isinstance(message, RunLogged):
-                bodies += self._new_logs(run, message)
-            elif isinstance(message, FleetAdvanced):
-                bodies += [news for news in message.news if _is_new(run, news)]
-            else:
-                last = message
-        await self._guarded(run, bodies, last)
+    async def record(self, said: Iterable[tuple[LiveRun, Sequence[WorkMessage]]]) -> None:
+        """Writes what a worker said of runs, in order; of each run once."""
+        pending: list[_Pending] = []
+        for run, messages in said:
+            if run.ended:
+                continue
+            try:
+                pending += self._draft(run, messages)
+            except Exception as error:
+                self._lose(run, error)
+        await self._write(pending)
 
     async def fail(self, run: LiveRun, failure: Failure) -> None:
         """Ends a run as FAILED."""
-        await self._guarded(run, (), RunFailed(run_id=run.run_id, failure=failure))
+        await self.record([(run, [RunFailed(run_id=run.run_id, failure=failure)])])
 
     async def cancel(self, run: LiveRun) -> None:
         """Ends a run as CANCELLED, after the epochs that its log tells of."""
-        await self._guarded(run, (), RunStopped(run_id=run.run_id, epochs=run.last_epoch + 1))
+        await self.record([(run, [RunStopped(run_id=run.run_id, epochs=run.last_epoch + 1)])])
 
-    async def _guarded(self, run: LiveRun, bodies: Sequence[EventBody], last: WorkMessage | None) -> None:
-        run.ended = last is not None
-        try:
-            if last is not None:
-                await self._end(run, bodies, last)
-            elif bodies:
-                begins = isinstance(bodies[0], Started)
-                await run.log.append(bodies, RunState.RUNNING if begins else None)
-        except Exception:
-            _logger.exception(
-                "a run's log could not be written; it is left for the next start", run=run.run_id
-            )
-            run.ended = True
-            run.log.close(EpochdError(Reason.INTERNAL))
-        if run.ended:
-            self._ended(run)
-
-    async def _end(self, run: LiveRun, bodies: Sequence[EventBody], last: WorkMessage) -> None:
-        """Writes the last event, and those that came with it, at once."""
+    def _draft(self, run: LiveRun, messages: Sequence[WorkMessage]) -> Iterator[_Pending]:
+        """What is to be written of a run: one thing, or nothing where the log tells it all."""
+        bodies: list[Body] = []
+        for message in messages[:-1]:
+            bodies += self._bodies(run, message)
+        last = messages[-1]
+        bodies += self._bodies(run, last)
+        run.ended = isinstance(last, RunTrained | RunFailed | RunStopped)
+        now = datetime.now(UTC)
         if isinstance(last, RunTrained):
-            await run.log.succeed(bodies, trained_model(run, last), last.training_seconds)
-        elif isinstance(last, RunFailed):
-            await run.log.append([*bodies, last.failure], RunState.FAILED)
-        elif isinstance(last, RunStopped):
-            await run.log.append([*bodies, Cancelled(epochs=last.epochs)], RunState.CANCELLED)
+            yield _success(run, bodies, last, now)
+        elif bodies:
+            page = run.log.next_page((now, body) for body in bodies)
+            write = Append(run_id=run.run_id, events=page, state=_state(bodies))
+            yield _Pending(run, page, write)
 
-    def _begin(self, run: LiveRun, began: RunBegan) -> list[EventBody]:
+    def _bodies(self, run: LiveRun, message: WorkMessage) -> Sequence[Body]:
+        """What a message adds to the run's log."""
+        match message:
+            case RunBegan():
+                return self._begin(run, message)
+            case RunLogged():
+                return self._new_logs(run, message)
+            case FleetAdvanced():
+                return [news for news in message.news if _is_new(run, news)]
+            case RunFailed():
+                return [message.failure]
+            case RunStopped():
+                return [Cancelled(epochs=message.epochs)]
+            case RunTrained():
+                return []
+
+    async def _write(self, pending: Sequence[_Pending]) -> None:
+        if not pending:
+            return
+        writes = [one.write for one in pending]
+        results: Sequence[Event | Exception | None]
+        try:
+            results = await durably(lambda: self._store.record(writes))
+        except Exception as error:
+            results = [error] * len(writes)
+        for one, result in zip(pending, results, strict=True):
+            if isinstance(result, Exception):
+                self._lose(one.run, result)
+                continue
+            _publish(one, result)
+            if one.run.ended:
+                self._ended(one.run)
+
+    def _lose(self, run: LiveRun, error: Exception) -> None:
+        """Gives a run up whose log could not be written."""
+        _logger.error(
+            "a run's log could not be written; it is left for the next start", run=run.run_id, exc_info=error
+        )
+        run.ended = True
+        run.log.close(EpochdError(Reason.INTERNAL))
+        self._ended(run)
+
+    def _begin(self, run: LiveRun, began: RunBegan) -> list[Body]:
         interrupted, run.interrupted = run.interrupted, ""
         if run.begun:
             return (
@@ -109,13 +155,49 @@ class Recorder:
         run.begun = True
         return [replace(_started(run), device=began.device)]
 
-    def _new_logs(self, run: LiveRun, message: RunLogged) -> Sequence[EpochLog]:
+    def _new_logs(self, run: LiveRun, message: RunLogged) -> Sequence[Body]:
         logs = message.logs
         if logs[0].epoch <= run.last_epoch:
-            logs = tuple(log for log in logs if log.epoch > run.last_epoch)
-        if logs:
-            run.last_epoch = logs[-1].epoch
-        return logs
+            logs = logs[sum(log.epoch <= run.last_epoch for log in logs) :]
+        if not logs:
+            return []
+        run.last_epoch = logs[-1].epoch
+        return [logs] if isinstance(logs, EpochColumns) else logs
+
+
+def _state(bodies: Sequence[Body]) -> RunState | None:
+    """The state that events bring."""
+    if isinstance(bodies[-1], Failure):
+        return RunState.FAILED
+    if isinstance(bodies[-1], Cancelled):
+        return RunState.CANCELLED
+    return RunState.RUNNING if isinstance(bodies[0], Started) else None
+
+
+def _success(run: LiveRun, bodies: Sequence[Body], trained: RunTrained, now: datetime) -> _Pending:
+    entries = [(now, body) for body in bodies]
+    if bodies and isinstance(bodies[0], Started):  # it is news only now, but happened when training began
+        entries[0] = (now - timedelta(seconds=trained.training_seconds), bodies[0])
+    page = run.log.next_page(entries) if entries else None
+    write = Success(
+        run_id=run.run_id,
+        sequence=(run.log.newest if page is None else page.last) + 1,
+        time=now,
+        trained=trained_model(run, trained),
+        training_seconds=trained.training_seconds,
+        before=page or (),
+    )
+    return _Pending(run, page, write)
+
+
+def _publish(written: _Pending, end: Event | None) -> None:
+    """Shows the run's watchers what was written."""
+    page = written.page
+    if end is not None:
+        last = EventPage.of([end])
+        page = last if page is None else page + last
+    if page is not None:
+        written.run.log.publish(page)
 
 
 def _is_new(run: LiveRun, news: FleetProgress | MemberLog) -> bool:

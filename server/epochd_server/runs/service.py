@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 
 import structlog
 
+from epochd_server.codec.pages import EventPage
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.labels import LabelChange, Labels
 from epochd_server.domain.resources import run_name
-from epochd_server.domain.runs import Event, Queued, Run, RunState
+from epochd_server.domain.runs import Queued, Run, RunState
 from epochd_server.domain.specs import TrainingSpec
 from epochd_server.runs.fair_queue import Ticket
 from epochd_server.runs.identifiers import RunIds
@@ -58,7 +59,7 @@ class RunService:
         self._live: dict[str, LiveRun] = {}
         self._shelf = Shelf(self._settings.queued_bytes)
         self._tails = TailBudget(self._settings.tail_events, self._settings.tail_bytes)
-        self._recorder = Recorder(self._forget)
+        self._recorder = Recorder(store, self._forget)
         self._trainer = CohortTrainer(
             store=store,
             planner=planner,
@@ -100,11 +101,11 @@ class RunService:
             return await self._attach_or_refuse(plan)
         run_id = self._ids.new()
         model = plan.model or f"run-{run_id.lower()}"
-        log = RunLog(run_id, self._store, self._tails)
+        log = RunLog(self._tails)
         run = LiveRun(
             run_id=run_id, client=client, model=model, spec=plan.spec, log=log, started=plan.started
         )
-        first = log.next_events([Queued(run_id=run_id, model=model)])
+        first = log.next_page([(datetime.now(UTC), Queued(run_id=run_id, model=model))])
         self._live[run_id] = run  # before it can be found in the store, so that no watcher misses its log
         self._accepting += 1
         try:
@@ -123,7 +124,7 @@ class RunService:
         self._enqueue(run)
         return accepted
 
-    async def watch(self, run_id: str, after_sequence: int = 0) -> AsyncGenerator[list[Event], None]:
+    async def watch(self, run_id: str, after_sequence: int = 0) -> AsyncGenerator[EventPage, None]:
         """Replays a run's events after a sequence number, then follows it to its end.
 
         Yields:
@@ -298,7 +299,7 @@ class RunService:
             client=stored.client,
             model=run.model,
             spec=run.spec,
-            log=RunLog(run.run_id, self._store, self._tails, run.latest_sequence),
+            log=RunLog(self._tails, run.latest_sequence),
             begun=run.state is RunState.RUNNING,
             last_epoch=-1 if run.latest_log is None else run.latest_log.epoch,
             interrupted="The server was restarted.",

@@ -166,9 +166,7 @@ class CohortTrainer:
         by_run: dict[str, list[WorkMessage]] = {}
         for message in delivery:
             by_run.setdefault(message.run_id, []).append(message)
-        await asyncio.gather(
-            *(self._recorder.record(runs[run_id], messages) for run_id, messages in by_run.items())
-        )
+        await self._recorder.record([(runs[run_id], messages) for run_id, messages in by_run.items()])
         unwanted = [run_id for run_id, messages in by_run.items() if _is_unwanted(runs[run_id], messages)]
         if unwanted:
             self._executor.stop_runs(unwanted)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from epochd_server.codec.pages import EventPage
 from epochd_server.domain.errors import EpochdError, Reason
-from epochd_server.domain.runs import Event
-from epochd_server.runs.log import PAGE_BYTES, PAGE_EVENTS, RunLog, ends, event_bytes
+from epochd_server.runs.log import PAGE_BYTES, PAGE_EVENTS, RunLog, ends
 from epochd_server.runs.ports import RunStore
 
 _FIRST_PAGE_WITH_PARAMETERS = 8
@@ -30,23 +30,23 @@ class StoreReader:
         self._run_id = run_id
         self._limit = _FIRST_PAGE_WITH_PARAMETERS if parameters else PAGE_EVENTS
 
-    async def after(self, sequence: int) -> list[Event]:
+    async def after(self, sequence: int) -> EventPage:
         """The next events after a sequence number; empty where there are none."""
         page = await self._store.events(self._run_id, sequence, self._limit)
         if page:
-            mean = sum(map(event_bytes, page)) / len(page)
+            mean = sum(page.sizes()) / len(page)
             self._limit = max(1, min(PAGE_EVENTS, int(PAGE_BYTES / mean)))
         return page
 
 
-async def replay(reader: StoreReader, after_sequence: int) -> AsyncIterator[list[Event]]:
+async def replay(reader: StoreReader, after_sequence: int) -> AsyncIterator[EventPage]:
     """The events of a run that has ended, after a sequence number, in pages."""
     while page := await reader.after(after_sequence):
         yield page
-        after_sequence = page[-1].sequence
+        after_sequence = page.last
 
 
-async def follow(log: RunLog, reader: StoreReader, after_sequence: int) -> AsyncIterator[list[Event]]:
+async def follow(log: RunLog, reader: StoreReader, after_sequence: int) -> AsyncIterator[EventPage]:
     """The events of a live run after a sequence number, in pages, until its last one.
 
     Raises:
@@ -60,7 +60,7 @@ async def follow(log: RunLog, reader: StoreReader, after_sequence: int) -> Async
                 raise EpochdError(Reason.RUN_NOT_FOUND)  # it ended, and was deleted since
         if page:
             yield page
-            after_sequence = page[-1].sequence
+            after_sequence = page.last
             if ends(page[-1]):
                 return
             continue

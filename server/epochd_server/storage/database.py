@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from sqlalchemy import Connection
 
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.storage.engines import make_engine, parse_url
 from epochd_server.storage.failures import translating
 from epochd_server.storage.migrating import migrate
-from epochd_server.storage.writer import GroupWriter, Operation
+from epochd_server.storage.writer import Failed, GroupWriter, Operation, Together
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 
 class Database:
@@ -53,10 +57,26 @@ class Database:
         Raises:
             EpochdError: STORAGE_UNAVAILABLE; or whatever the operation raises, its changes undone.
         """
+        (result,) = await self.write_each(_run, [operation])
+        if isinstance(result, Failed):
+            raise result.error
+        return result
+
+    async def write_each(self, operation: Together[Item, T], items: Sequence[Item]) -> list[T | Failed]:
+        """Has an operation write many items, and those of others that wait too; the results once they are on disk.
+
+        Raises:
+            EpochdError: STORAGE_UNAVAILABLE, where no answer came in time.
+        """
         try:
-            return await asyncio.wait_for(self._writer.submit(operation), self._timeout_s)
+            async with asyncio.timeout(self._timeout_s):
+                return await self._writer.submit(operation, items)
         except TimeoutError as error:
             raise EpochdError(Reason.STORAGE_UNAVAILABLE) from error
+
+    async def settle(self) -> None:
+        """Returns when every write that was begun before has ended, also those whose callers have left."""
+        await self.write(lambda _: None)
 
     async def read(self, operation: Operation[T], *, timeout_s: float | None = None) -> T:
         """Runs an operation that only reads.
@@ -83,3 +103,7 @@ class Database:
     def _read(self, operation: Operation[T]) -> T:
         with self._reading.begin() as connection:
             return operation(connection)
+
+
+def _run(connection: Connection, operations: Sequence[Operation[T]]) -> list[T]:
+    return [operation(connection) for operation in operations]

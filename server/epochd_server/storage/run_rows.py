@@ -4,36 +4,60 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, bindparam, func, update
+from sqlalchemy import Connection
 
 from epochd_server.codec import specs as spec_codec
 from epochd_server.domain.records import NewRun
 from epochd_server.domain.runs import EpochLog, Event, Failure, Run, RunState, Started, Succeeded
+from epochd_server.storage.bulk import update_rows
 from epochd_server.storage.schema import from_micros, runs, to_micros
 from epochd_server.storage.statements import AnyRow
 
+BEGAN = "began"
+"""Stands among a run's changes for the time at which it started, if it had not before."""
 RUN_COLUMNS = [column for column in runs.c if column.name not in {"request_id", "fingerprint", "dataset"}]
 
 
-_UNFINISHED = [state.value for state in RunState if not state.is_terminal]
-_ADVANCE = update(runs).where(
-    runs.c.run_id == bindparam("of_run"),
-    runs.c.latest_sequence == func.coalesce(bindparam("after", type_=BigInteger), runs.c.latest_sequence),
-    runs.c.state.in_(_UNFINISHED),
+_UNFINISHED = ", ".join(f"'{state.value}'" for state in RunState if not state.is_terminal)
+_WHERE = (
+    "runs.run_id = {of_run} AND runs.latest_sequence = COALESCE({after}, runs.latest_sequence) "
+    f"AND runs.state IN ({_UNFINISHED})"
 )
-_BEGIN = _ADVANCE.values(start_time=func.coalesce(runs.c.start_time, bindparam("began", type_=BigInteger)))
 
 
-def advance(connection: Connection, run_id: str, after: int | None, changed: Mapping[str, Any]) -> bool:
-    """Applies :func:`changes` to a run that has not ended and whose newest event is ``after`` (None: any).
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """What :func:`changes` says of a run that has not ended and whose newest event is ``after`` (None: any)."""
 
-    False where there is no such run.
-    """
-    statement = _BEGIN if "began" in changed else _ADVANCE
-    return connection.execute(statement, {"of_run": run_id, "after": after, **changed}).rowcount == 1
+    run_id: str
+    after: int | None
+    changed: Mapping[str, Any]
+
+
+def advance(connection: Connection, advances: Sequence[Advance]) -> bool:
+    """Applies changes, of which each run has one at most; False where not every run is as it was said to be."""
+    by_columns: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for one in advances:
+        row = {"of_run": one.run_id, "after": one.after, **one.changed}
+        by_columns.setdefault(tuple(one.changed), []).append(row)
+    return all(_update(connection, names, rows) for names, rows in by_columns.items())
+
+
+def _update(connection: Connection, names: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> bool:
+    columns = {"of_run": runs.c.run_id, "after": runs.c.latest_sequence}
+    columns |= {name: runs.c.start_time if name == BEGAN else runs.c[name] for name in names}
+    assigned = ", ".join(map(_assignment, names))
+    return update_rows(connection, runs, rows, columns, assign=assigned, where=_WHERE) == len(rows)
+
+
+def _assignment(column: str) -> str:
+    if column == BEGAN:
+        return "start_time = COALESCE(runs.start_time, {began})"
+    return f"{column} = {{{column}}}"
 
 
 def new_row(new: NewRun, first: Event) -> dict[str, Any]:
@@ -54,15 +78,17 @@ def new_row(new: NewRun, first: Event) -> dict[str, Any]:
 
 
 def changes(events: Sequence[Event], state: RunState | None) -> dict[str, Any]:
-    """What newly logged events and a new state change in a run's row: column → value, for :func:`advance`."""
+    """What newly logged events and a new state change in a run's row: column → value, for :class:`Advance`."""
     changed: dict[str, Any] = {}
     if events:
         changed["latest_sequence"] = events[-1].sequence
         changed |= _log_changes(events)
     if state is not None:
         changed["state"] = state.value
+    if events and isinstance(events[-1].body, Succeeded):
+        changed["version"] = events[-1].body.version
     if events and isinstance(events[0].body, Started):
-        changed["began"] = to_micros(events[0].time)
+        changed[BEGAN] = to_micros(events[0].time)
     if state is not None and state.is_terminal and events:
         changed["end_time"] = to_micros(events[-1].time)
         changed |= _failure_changes(events[-1])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, insert
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.sql.dml import ReturningInsert
+from sqlalchemy import Connection
 
 from epochd_server.codec import models as model_codec
 from epochd_server.domain.labels import Labels
@@ -16,8 +15,8 @@ from epochd_server.domain.models import TrainedModel
 from epochd_server.storage import member_columns, weights
 from epochd_server.storage.artifacts import Artifacts
 from epochd_server.storage.blobs import Blob, make_blob
+from epochd_server.storage.bulk import insert_rows, upsert_rows
 from epochd_server.storage.schema import models, to_micros, version_members, version_weights, versions
-from epochd_server.storage.statements import Insert, is_postgresql
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +66,37 @@ async def store(artifacts: Artifacts, new: NewVersion) -> None:
 
 def add(connection: Connection, model: str, new: NewVersion, labels: Labels | None = None) -> int:
     """Adds the next version of a model, and the model itself with its first; returns the version's number."""
-    number = _next_number(connection, model, new.time)
-    row = {
+    return add_all(connection, [(model, new, labels)])[0]
+
+
+Added = tuple[str, NewVersion, Labels | None]
+"""The model that gets a version, the version, and its labels."""
+
+
+def add_all(connection: Connection, added: Sequence[Added]) -> list[int]:
+    """Adds the next versions of models, and the models that there are not yet; returns the versions' numbers."""
+    numbers = _next_numbers(connection, added)
+    numbered = [(model, number, new) for (model, new, _), number in zip(added, numbers, strict=True)]
+    rows = [
+        _version_row(model, number, new, labels)
+        for (model, new, labels), number in zip(added, numbers, strict=True)
+    ]
+    insert_rows(connection, versions, rows)
+    inline = [
+        {"model": model, "version": number, "data": new.weights.data}
+        for model, number, new in numbered
+        if new.weights.artifact is None
+    ]
+    insert_rows(connection, version_weights, inline)
+    fleets = [
+        _members_row(model, number, new.members) for model, number, new in numbered if new.members is not None
+    ]
+    insert_rows(connection, version_members, fleets)
+    return numbers
+
+
+def _version_row(model: str, number: int, new: NewVersion, labels: Labels | None) -> dict[str, object]:
+    return {
         "model": model,
         "version": number,
         "run_id": new.identity,
@@ -79,13 +107,6 @@ def add(connection: Connection, model: str, new: NewVersion, labels: Labels | No
         "weights_artifact": new.weights.artifact,
         "labels": labels or None,
     }
-    connection.execute(insert(versions), row)
-    if new.weights.artifact is None:
-        inline = {"model": model, "version": number, "data": new.weights.data}
-        connection.execute(insert(version_weights), inline)
-    if new.members is not None:
-        connection.execute(insert(version_members), _members_row(model, number, new.members))
-    return number
 
 
 def _members_row(model: str, number: int, blob: Blob) -> dict[str, object]:
@@ -98,18 +119,27 @@ def _members_row(model: str, number: int, blob: Blob) -> dict[str, object]:
     }
 
 
-def _next_number(connection: Connection, model: str, time: int) -> int:
-    """Counts on from the highest number ever given; locks the model's row until the commit."""
-    first = {"model": model, "last_version": 1, "create_time": time, "update_time": time}
-    statement = _COUNT_IN_POSTGRESQL if is_postgresql(connection) else _COUNT_IN_SQLITE
-    return int(connection.execute(statement, first).scalar_one())
+def _next_numbers(connection: Connection, added: Sequence[Added]) -> list[int]:
+    """Counts on from the highest numbers ever given; locks the models' rows until the commit.
+
+    All writers lock them in the order of their names, so that none waits for another that waits for it.
+    """
+    counts = Counter(model for model, _, _ in added)
+    times = {model: new.time for model, new, _ in added}
+    rows = [
+        {"model": model, "last_version": count, "create_time": times[model], "update_time": times[model]}
+        for model, count in sorted(counts.items())
+    ]
+    found = upsert_rows(connection, models, rows, _COUNT_ON)
+    following = {row.model: row.last_version - counts[row.model] + 1 for row in found}
+    numbers: list[int] = []
+    for model, _, _ in added:
+        numbers.append(following[model])
+        following[model] += 1
+    return numbers
 
 
-def _counting(insertion: Insert) -> ReturningInsert[int]:
-    following = {"last_version": models.c.last_version + 1, "update_time": insertion.excluded.update_time}
-    counted = insertion.on_conflict_do_update(index_elements=[models.c.model], set_=following)
-    return counted.returning(models.c.last_version)
-
-
-_COUNT_IN_POSTGRESQL = _counting(postgresql.insert(models))
-_COUNT_IN_SQLITE = _counting(sqlite.insert(models))
+_COUNT_ON = (
+    "ON CONFLICT (model) DO UPDATE SET last_version = models.last_version + excluded.last_version, "
+    "update_time = excluded.update_time RETURNING model, last_version"
+)

@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -19,9 +20,13 @@ from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.storage.failures import is_collision, is_unavailable, translated
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 Operation = Callable[[Connection], T]
 """What is done in a transaction. May be called again after its changes were undone, so it changes nothing else."""
+
+Together = Callable[[Connection, Sequence[Item]], Sequence[T]]
+"""An operation on many items at once; gives a result for each. If it raises, it is called with each item alone."""
 
 _MOST_IN_ONE_COMMIT = 1024
 _ATTEMPTS = 3
@@ -29,19 +34,23 @@ _ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
-    """An operation and who waits for it."""
+    """Items for an operation, and who waits for them."""
 
-    operation: Operation[Any]
+    operation: Together[Any, Any]
+    items: Sequence[Any]
     future: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
 
 
 @dataclass(frozen=True, slots=True)
-class _Outcome:
-    """What an operation returned, or what it raised."""
+class Failed:
+    """Stands for the result of an item that could not be written."""
 
-    value: Any = None
-    error: Exception | None = None
+    error: Exception
+
+
+_Step = tuple[Together[Any, Any], Any]
+"""An operation and one of its items."""
 
 
 class GroupWriter:
@@ -59,17 +68,18 @@ class GroupWriter:
         self._thread = threading.Thread(target=self._serve, name="storage-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, operation: Operation[T]) -> asyncio.Future[T]:
-        """Queues an operation; must be called in a running loop.
+    def submit(self, operation: Together[Item, T], items: Sequence[Item]) -> asyncio.Future[list[T | Failed]]:
+        """Queues items of an operation; must be called in a running loop.
 
-        A future that is cancelled before the operation's transaction began is never run.
+        Items of the same operation that wait one behind the other are written at once, whoever submitted them.
+        A future that is cancelled before its transaction began is never run.
         """
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
+        future: asyncio.Future[list[T | Failed]] = loop.create_future()
         with self._wake:
             if self._closed:
                 raise EpochdError(Reason.SERVER_STOPPING)
-            self._waiting.append(_Waiting(operation, future, loop))
+            self._waiting.append(_Waiting(operation, items, future, loop))
             self._wake.notify()
         return future
 
@@ -84,60 +94,70 @@ class GroupWriter:
         while batch := self._next_batch():
             live = [waiting for waiting in batch if not waiting.future.cancelled()]
             if live:
-                _settle(live, self._commit([waiting.operation for waiting in live]))
+                steps = [(waiting.operation, item) for waiting in live for item in waiting.items]
+                results = iter(self._commit(steps))
+                _settle(live, [list(itertools.islice(results, len(waiting.items))) for waiting in live])
 
     def _next_batch(self) -> list[_Waiting]:
         with self._wake:
             while not self._waiting and not self._closed:
                 self._wake.wait()
-            count = min(len(self._waiting), _MOST_IN_ONE_COMMIT)
-            return [self._waiting.popleft() for _ in range(count)]
+            batch: list[_Waiting] = []
+            room = _MOST_IN_ONE_COMMIT
+            while self._waiting and room > 0:
+                batch.append(self._waiting.popleft())
+                room -= len(batch[-1].items)
+            return batch
 
-    def _commit(self, operations: Sequence[Operation[Any]]) -> list[_Outcome]:
-        """Everything in one transaction; if anything fails, again with a savepoint around each operation."""
-        attempts = (self._together, self._with_savepoints) if len(operations) > 1 else ()
+    def _commit(self, steps: Sequence[_Step]) -> list[Any]:
+        """Everything in one transaction; if anything fails, again with a savepoint around each step."""
+        attempts = (self._together, self._with_savepoints) if len(steps) > 1 else ()
         for attempt in attempts:
             try:
-                return attempt(operations)
+                return attempt(steps)
             except Exception as error:
                 if is_collision(error):
                     break
                 if is_unavailable(error):
-                    return [_Outcome(error=translated(error)) for _ in operations]
-        return [self._alone(operation) for operation in operations]
+                    return [Failed(translated(error)) for _ in steps]
+        return [self._alone(step) for step in steps]
 
-    def _alone(self, operation: Operation[Any]) -> _Outcome:
-        """One operation, which takes its locks in the order that all keep: a few attempts get it past others."""
+    def _alone(self, step: _Step) -> Any:
+        """One step, which takes its locks in the order that all keep: a few attempts get it past others."""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return self._together([operation])[0]
+                return self._together([step])[0]
             except Exception as error:
                 if attempt == _ATTEMPTS or not is_collision(error):
-                    return _Outcome(error=translated(error))
+                    return Failed(translated(error))
         raise AssertionError("unreachable: the last attempt returns")
 
-    def _together(self, operations: Sequence[Operation[Any]]) -> list[_Outcome]:
+    def _together(self, steps: Sequence[_Step]) -> list[Any]:
         with self._engine.begin() as connection:
-            return [_Outcome(operation(connection)) for operation in operations]
+            results: list[Any] = []
+            for operation, group in itertools.groupby(steps, key=itemgetter(0)):
+                results += operation(connection, [item for _, item in group])
+            return results
 
-    def _with_savepoints(self, operations: Sequence[Operation[Any]]) -> list[_Outcome]:
+    def _with_savepoints(self, steps: Sequence[_Step]) -> list[Any]:
         with self._engine.begin() as connection:
-            return [_guarded(connection, operation) for operation in operations]
+            return [_guarded(connection, step) for step in steps]
 
 
-def _guarded(connection: Connection, operation: Operation[Any]) -> _Outcome:
+def _guarded(connection: Connection, step: _Step) -> Any:
+    operation, item = step
     try:
         with connection.begin_nested():
-            return _Outcome(operation(connection))
+            return operation(connection, [item])[0]
     except Exception as error:
         if is_unavailable(error) or is_collision(error):
             raise
-        return _Outcome(error=error)
+        return Failed(error)
 
 
-def _settle(batch: Sequence[_Waiting], outcomes: Sequence[_Outcome]) -> None:
+def _settle(batch: Sequence[_Waiting], results: Sequence[list[Any]]) -> None:
     """Tells every waiter, with one wake-up a loop."""
-    settled = sorted(zip(batch, outcomes, strict=True), key=lambda pair: id(pair[0].loop))
+    settled = sorted(zip(batch, results, strict=True), key=lambda pair: id(pair[0].loop))
     for _, group in itertools.groupby(settled, key=lambda pair: id(pair[0].loop)):
         pairs = list(group)
         loop = pairs[0][0].loop
@@ -145,11 +165,7 @@ def _settle(batch: Sequence[_Waiting], outcomes: Sequence[_Outcome]) -> None:
             loop.call_soon_threadsafe(_resolve, pairs)
 
 
-def _resolve(pairs: Sequence[tuple[_Waiting, _Outcome]]) -> None:
-    for waiting, outcome in pairs:
-        if waiting.future.done():
-            continue
-        if outcome.error is not None:
-            waiting.future.set_exception(outcome.error)
-        else:
-            waiting.future.set_result(outcome.value)
+def _resolve(pairs: Sequence[tuple[_Waiting, list[Any]]]) -> None:
+    for waiting, results in pairs:
+        if not waiting.future.done():
+            waiting.future.set_result(results)
