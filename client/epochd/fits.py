@@ -82,7 +82,7 @@ class LBFGS:
     max_iterations: int = 1000
     """Iterations at most."""
 
-    tolerance: float = 1e-9
+    tolerance: float = 1e-10
     """Largest gradient of the mean objective that ends the fit."""
 
     history: int = 10

@@ -71,7 +71,7 @@ class LbfgsFit:
     l2: float = 0.0
     penalize_bias: bool = False
     max_iterations: int = 1000
-    tolerance: float = 1e-9
+    tolerance: float = 1e-10
     history: int = 10
     automatic: bool = False
     """Whether the server chose it, as ``auto`` asked."""

@@ -68,6 +68,8 @@ def misfit(fit: Fit, model: Model, loss: Loss) -> str:
     """Why a fit cannot fit a model with a loss, and what would; empty where it can."""
     if isinstance(fit, GradientFit):
         return ""
+    if loss.label_smoothing or loss.class_weights is not None or loss.balanced:
+        return "takes no label smoothing and no class weights; give row weights, or use gradient"
     if isinstance(fit, LbfgsFit):
         return _lbfgs_misfit(model, loss)
     if not isinstance(model, LinearModel):
@@ -89,7 +91,7 @@ def _lbfgs_misfit(model: Model, loss: Loss) -> str:
         rough = [layer for layer in model.layers if not _is_smooth(layer)]
         if rough:
             return (
-                f"needs smooth layers, which {_named(rough[0])} is not; use gradient, or tanh, gelu, silu …"
+                f"takes linear layers and smooth activations, not {_named(rough[0])}; use gradient, or tanh …"
             )
     elif not isinstance(model, LinearModel):
         return "needs a linear model or a sequential one; use gradient for modules"
@@ -103,7 +105,9 @@ def _is_smooth(layer: object) -> bool:
 
 
 def _named(layer: object) -> str:
-    return layer.function if isinstance(layer, ActivationLayer) else type(layer).__name__
+    return (
+        layer.function if isinstance(layer, ActivationLayer) else type(layer).__name__.removesuffix("Layer")
+    )
 
 
 def _other(loss: Loss) -> str:

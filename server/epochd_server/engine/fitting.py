@@ -10,6 +10,7 @@ from epochd_server.domain.exact_fits import LeastSquaresFit, NewtonFit
 from epochd_server.engine.chain import chain_of
 from epochd_server.engine.cohort import train_cohort
 from epochd_server.engine.evaluating import EvaluatingObserver
+from epochd_server.engine.exact.lbfgs import fit_lbfgs
 from epochd_server.engine.exact.least_squares import fit_least_squares
 from epochd_server.engine.exact.newton import fit_newton
 from epochd_server.engine.exact.reporting import ExactReporter
@@ -49,4 +50,6 @@ def fit_members(
         fit_least_squares(task, task.fit, chain.has_bias, reporter)
     elif isinstance(task.fit, NewtonFit):
         fit_newton(task, task.fit, chain.has_bias, reporter)
+    else:
+        fit_lbfgs(task, task.fit, chain, reporter)
     reporter.flush()

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from epochd_server.domain.exact_fits import ExactFit, LeastSquaresFit, NewtonFit
+from epochd_server.domain.exact_fits import ExactFit, LbfgsFit, LeastSquaresFit, NewtonFit
 from epochd_server.domain.specs import Init, LinearModel, Loss, LossKind, Precision
 from epochd_server.engine.exact.task import ExactTask
 from epochd_server.engine.fitting import fit_members
@@ -19,6 +19,7 @@ def warm_up_exact() -> None:
         (LeastSquaresFit(), LossKind.MSE),
         (NewtonFit(), LossKind.BCE_WITH_LOGITS),
         (NewtonFit(), LossKind.CROSS_ENTROPY),
+        (LbfgsFit(l2=1.0), LossKind.MSE),
     ):
         fit_members(_task(fit, kind), _Silent())
 
