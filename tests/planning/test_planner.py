@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -209,7 +210,8 @@ def test_a_dataset_is_planned_as_its_table_would_be_and_loads_the_same(
     inline = plan(request)
     request.data.dataset = datasets.add(pa.table({"a": numbers, "target": target}))
     stored = plan(request)
-    assert stored.started == inline.started
+    assert replace(stored.started, lineage=inline.started.lineage) == inline.started
+    assert stored.started.lineage.dataset == stored.dataset
     assert stored.memory_bytes == inline.memory_bytes
     assert isinstance(stored.data, DatasetFile)
     assert stored.data.roles == ColumnRoles(features=("a",), targets=("target",))
