@@ -42,6 +42,14 @@ def test_folds_are_a_sweep_with_a_mean(cli, wine: str):
     assert end["evaluation"]["loss_deviation"] > 0
 
 
+def test_members_are_listed_by_their_loss_on_the_rows_held_out(cli, wine: str):
+    cli("train", wine, *TRAIN, "--epochs", "5", "--folds", "3", "--name", "folded")
+    shown = cli("models", "members", "folded", "--by-loss", "--json").json
+    losses = [member["evaluation"]["loss"] for member in shown]
+    assert losses == sorted(losses)
+    assert "VALIDATION" in cli("models", "members", "folded").out
+
+
 def test_a_file_may_hold_the_rows(cli, wine: str):
     done = cli("train", wine, *TRAIN, "--epochs", "1", "--validation", wine, "--json")
     assert done.json_lines[-1]["evaluation"]["rows"] == 178

@@ -236,6 +236,17 @@ def test_a_dataset_is_split_as_the_same_table_is(client, people):
     assert (given.rows, given.evaluation.rows) == (300, 50)
 
 
+def test_rows_too_large_for_one_request_are_uploaded(client):
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(18_000, 32)).astype(np.float32)
+    targets = features.sum(axis=1)
+    model = client.train(
+        features, targets, model=epochd.Linear(), optimizer=epochd.SGD(lr=0.01), epochs=2,
+        validation=(features[:17_000], targets[:17_000]),
+    ).result()  # fmt: skip
+    assert (model.rows, model.evaluation.rows) == (18_000, 17_000)
+
+
 def test_asyncio_cross_validates_too(server, people):
     async def use():
         async with epochd.aio.connect(server.address) as client:

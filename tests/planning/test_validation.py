@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +13,7 @@ from epochd.v1.tensor_pb2 import Column, Numbers, Strings
 from epochd.v1.trainer_pb2 import TrainRequest
 from epochd_server.data.loading import load_training_arrays
 from epochd_server.domain.data import TrainingArrays
+from epochd_server.domain.errors import InvalidInput
 from epochd_server.domain.plans import Plan
 from epochd_server.domain.validation import Folds, GivenRows, HoldOut, Split
 from epochd_server.domain.work import DatasetFile
@@ -256,6 +258,23 @@ def test_a_missing_dataset_of_held_out_rows_is_not_found(request_of: Make, fault
     request.validation.dataset = f"datasets/{'cd' * 32}"
     request.gradient.epochs = 0
     assert "validation.dataset" in faults(request)
+
+
+def test_a_dataset_of_held_out_rows_is_kept_while_the_run_is(
+    request_of: Make, plan: Planning, datasets: object
+) -> None:
+    request = request_of()
+    request.validation.dataset = datasets.add(pa.table({"x": [1.0], "y": [2.0]}))
+    assert plan(request).dataset == request.validation.dataset.removeprefix("datasets/")
+
+
+def test_held_out_rows_have_a_limit_too(
+    given_rows: Callable[[list[str]], TrainRequest], make_planner: Callable[..., object]
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        asyncio.run(make_planner(max_data_bytes=64).plan(given_rows(["a"] * 100)))
+    (violation,) = caught.value.violations
+    assert violation.field == "validation.table"
 
 
 def test_stratified_folds_are_the_default_of_classifiers(classes_of: Make, plan: Planning) -> None:

@@ -40,6 +40,12 @@ class Rows:
     group_columns: Sequence[str] = ()
     weight_column: str = ""
 
+    @property
+    def room_left(self) -> int:
+        """Bytes that further rows may take in the same request."""
+        sent = (message.ByteSize() for message in (self.table, self.tensors) if message is not None)
+        return INLINE_BYTES - sum(sent)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roles:
@@ -53,6 +59,8 @@ class Roles:
     """Columns of keys and weights that were given as values."""
     split: str = ""
     """The column that decides which rows are held out; of a table without such a column the server says so."""
+    room: int = INLINE_BYTES
+    """What the rows may take in the request; larger ones are uploaded first."""
 
     @classmethod
     def of(
@@ -62,6 +70,7 @@ class Roles:
         groups: Sequence[str | Column],
         weight: Any,
         split: str = "",
+        room: int = INLINE_BYTES,
     ) -> Roles:
         """The roles of ``train``'s arguments; see there."""
         weights = () if weight is None or isinstance(weight, str) else (_named(weight, _WEIGHT_NAME),)
@@ -72,6 +81,7 @@ class Roles:
             weight=weight if isinstance(weight, str) else "".join(column.name for column in weights),
             added=(*(group for group in groups if isinstance(group, Column)), *weights),
             split=split,
+            room=room,
         )
 
     @property
@@ -100,16 +110,28 @@ def gather(
     group_by: Any = None,
     weight: Any = None,
     split: str = "",
+    room: int = INLINE_BYTES,
     dtype: str = "float32",
 ) -> Rows:
-    """The rows of ``train``'s arguments, see there; ``split`` is the column that decides which are held out.
+    """The rows of ``train``'s arguments, see there.
+
+    Args:
+        data: Features, or a table.
+        targets: Targets beside it.
+        target: Their columns.
+        features: The columns to learn from.
+        group_by: Keys, or their columns.
+        weight: Weights, or their column.
+        split: The column that decides which rows are held out.
+        room: Bytes that rows in the request may take; more are uploaded.
+        dtype: The training's.
 
     Raises:
         InvalidArgument: When the arguments do not fit each other or a column cannot be sent.
     """
     is_stored = isinstance(data, Dataset | str | os.PathLike)
     groups = _groups(group_by, has_names=is_stored or is_table(data))
-    roles = Roles.of(target, features, groups, weight, split)
+    roles = Roles.of(target, features, groups, weight, split, room)
     if is_stored:
         _refuse_values(targets, roles, "a dataset or a file")
         return _stored_rows(data, roles)
@@ -155,7 +177,7 @@ def _table_rows(table: Table, targets: Any, roles: Roles, dtype: str) -> Rows:
         table = table.select(_distinct([*roles.features, *target, *roles.groups, roles.weight, *split]))
     others = {*target, *roles.groups, roles.weight, roles.split}
     features = set(table.names if roles.features is None else roles.features) - others
-    return _sendable(_with_narrow(table, features, dtype), roles.fields(target))
+    return _sendable(_with_narrow(table, features, dtype), roles.fields(target), roles.room)
 
 
 def _array_rows(data: Any, targets: Any, roles: Roles, dtype: str) -> Rows:
@@ -164,17 +186,17 @@ def _array_rows(data: Any, targets: Any, roles: Roles, dtype: str) -> Rows:
     raw, wanted = as_array(data), as_array(targets)
     is_text = wanted.dtype.kind in "OUS" or raw.dtype.kind in "OUS"
     sent = raw if is_text else _narrowed(raw, dtype)
-    if not is_text and not roles.added and sent.nbytes + wanted.nbytes <= INLINE_BYTES:
+    if not is_text and not roles.added and sent.nbytes + wanted.nbytes <= roles.room:
         tensors = spec_pb2.TensorData(features=encode_tensor(sent), targets=encode_tensor(wanted))
         return Rows(tensors=tensors)
     matrix = as_matrix(sent, "data.tensors.features")
     return _table_rows(matrix_table(matrix, feature_names(matrix.shape[1])), targets, roles, dtype)
 
 
-def _sendable(table: Table, fields: dict[str, Any]) -> Rows:
-    if table.nbytes <= INLINE_BYTES:
+def _sendable(table: Table, fields: dict[str, Any], room: int) -> Rows:
+    if table.nbytes <= room:
         message = table.encode()
-        if message.ByteSize() <= INLINE_BYTES:  # text may take more bytes than it has characters
+        if message.ByteSize() <= room:  # text may take more bytes than it has characters
             return Rows(table=message, **fields)
     return Rows(upload=Upload(TableSource(table)), **fields)
 

@@ -133,6 +133,7 @@ def plan_training(
         metrics,
         early_stopping,
         columns,
+        room=rows.room_left,
         dtype=sent,
         folds=swept is not None and swept.folds is not None,
     )

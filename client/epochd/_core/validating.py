@@ -34,6 +34,7 @@ def plan_validation(
     early_stopping: EarlyStopping | int | None,
     columns: Mapping[str, Any],
     *,
+    room: int,
     dtype: str,
     folds: bool,
 ) -> ValidationPlan:
@@ -44,6 +45,7 @@ def plan_validation(
         metrics: As given.
         early_stopping: As given.
         columns: The arguments of the training that name columns: those of the held-out rows too.
+        room: Bytes that held-out rows may take in the request.
         dtype: The training's.
         folds: Whether its sweep is over folds.
 
@@ -62,17 +64,15 @@ def plan_validation(
     if validation is None or isinstance(validation, HoldOut):
         return ValidationPlan(encode_rules(validation, names, early_stopping, folds=folds))
     message = encode_rules(None, names, early_stopping, folds=folds)
-    return ValidationPlan(message, _put_rows(validation, columns, dtype, message))
+    return ValidationPlan(message, _put_rows(validation, {**columns, "room": room, "dtype": dtype}, message))
 
 
-def _put_rows(
-    given: Any, columns: Mapping[str, Any], dtype: str, message: validation_pb2.Validation
-) -> Upload | None:
+def _put_rows(given: Any, arguments: Mapping[str, Any], message: validation_pb2.Validation) -> Upload | None:
     """Puts rows of their own into the message; returns what has to be uploaded instead."""
     pair = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
-    if any(not _names_columns(columns[name]) for name in ("group_by", "weight")):
+    if any(not _names_columns(arguments[name]) for name in ("group_by", "weight")):
         raise invalid("validation", "rows of their own need keys and weights that are columns of a table")
-    rows = gather(*pair, **columns, dtype=dtype)
+    rows = gather(*pair, **arguments)
     if rows.table is not None:
         message.table.CopyFrom(rows.table)
     elif rows.tensors is not None:

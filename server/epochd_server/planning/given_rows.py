@@ -23,6 +23,7 @@ from epochd_server.domain.errors import Violations
 from epochd_server.domain.member_index import UNKNOWN, MemberIndex
 from epochd_server.domain.preprocessing import FittedPreprocessing
 from epochd_server.domain.work import DatasetFile
+from epochd_server.planning.cost import ITEM_BYTES
 from epochd_server.planning.preparing import FeatureReader, named_features
 from epochd_server.planning.sources import open_source
 
@@ -39,6 +40,7 @@ class GivenReader:
         roles: The training's columns, all named.
         classes: The training's classes; None for a regression.
         fleet: The training's members; None where one model is trained.
+        max_data_bytes: What the features may take.
         preprocess: What the training's columns go through.
     """
 
@@ -47,6 +49,7 @@ class GivenReader:
     roles: ColumnRoles
     classes: Classes | None
     fleet: Fleet | None
+    max_data_bytes: int
     preprocess: FittedPreprocessing | None = None
 
     def read(self, violations: Violations) -> TrainingArrays | DatasetFile | None:
@@ -70,7 +73,15 @@ class GivenReader:
         if not columns.rows:
             violations.add(columns.field, "has no rows")
             return None
+        if self._data_bytes(columns, selection) > self.max_data_bytes:
+            violations.add(columns.field, f"takes more than {self.max_data_bytes:,} bytes")
+            return None
         return self._values(columns, selection, violations)
+
+    def _data_bytes(self, columns: Columns, selection: Selection) -> int:
+        outputs = selection.features if self.preprocess is None else self.preprocess.outputs
+        width = len(outputs) + len(selection.targets) + (selection.weight is not None)
+        return columns.rows * width * ITEM_BYTES[self.command.data_precision]
 
     def _select(self, columns: Columns, violations: Violations) -> Selection | None:
         roles = replace(self.roles, split=None)

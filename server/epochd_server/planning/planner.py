@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from epochd.v1.trainer_pb2 import TrainRequest
 from epochd_server.codec.requests import decode_train
 from epochd_server.domain.commands import TrainCommand
-from epochd_server.domain.data import DatasetReference
+from epochd_server.domain.data import DatasetReference, DataSource
 from epochd_server.domain.errors import EpochdError, Reason, Violations
 from epochd_server.domain.models import ModelVersion
 from epochd_server.domain.plans import Plan
@@ -156,7 +156,7 @@ class RequestPlanner:
             fingerprint=fingerprint,
             spec=spec,
             data=draft.data,
-            dataset=source.digest if isinstance(source, DatasetReference) else None,
+            dataset=_dataset(source) or _dataset(command.validation_source),
             started=Started(
                 spec=spec,
                 parameters=draft.parameters,
@@ -178,6 +178,11 @@ class RequestPlanner:
             validate_only=command.validate_only,
             labels=command.labels,
         )
+
+
+def _dataset(source: DataSource | None) -> str | None:
+    """The digest of the stored dataset that rows are in; the run keeps it from being deleted."""
+    return source.digest if isinstance(source, DatasetReference) else None
 
 
 def _seed(command: TrainCommand) -> int:

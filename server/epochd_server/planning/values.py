@@ -167,6 +167,7 @@ class Reader:
             roles=self.selection.roles(self.columns.names),
             classes=targets.classes,
             fleet=values.fleet,
+            max_data_bytes=self.max_data_bytes,
             preprocess=values.preprocess,
         )
         given = reader.read(violations)
