@@ -94,8 +94,8 @@ class _ExportFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExportFo
     """The card alone, as JSON: the ModelVersion, and of a fleet its members."""
     EXPORT_FORMAT_ONNX: _ExportFormat.ValueType  # 3
     """ONNX, opset 17, of linear and sequential models. Inputs: `features` [rows, features]; of a version with
-    preprocessing each column by its name, float64 or text [rows] (timestamps, hashing and scaling by member are
-    FAILED_PRECONDITION); for a fleet also `member` int64 [rows], places in the metadata's `member_keys`. Outputs:
+    preprocessing each column by its name, float64 or text [rows] (timestamps and hashing are FAILED_PRECONDITION);
+    for a fleet also `member` int64 [rows], places in the metadata's `member_keys`. Outputs:
     `values`, or `logits`, `probabilities` and `labels`.
     """
     EXPORT_FORMAT_PT2: _ExportFormat.ValueType  # 4
@@ -116,8 +116,8 @@ EXPORT_FORMAT_CARD: ExportFormat.ValueType  # 2
 """The card alone, as JSON: the ModelVersion, and of a fleet its members."""
 EXPORT_FORMAT_ONNX: ExportFormat.ValueType  # 3
 """ONNX, opset 17, of linear and sequential models. Inputs: `features` [rows, features]; of a version with
-preprocessing each column by its name, float64 or text [rows] (timestamps, hashing and scaling by member are
-FAILED_PRECONDITION); for a fleet also `member` int64 [rows], places in the metadata's `member_keys`. Outputs:
+preprocessing each column by its name, float64 or text [rows] (timestamps and hashing are FAILED_PRECONDITION);
+for a fleet also `member` int64 [rows], places in the metadata's `member_keys`. Outputs:
 `values`, or `logits`, `probabilities` and `labels`.
 """
 EXPORT_FORMAT_PT2: ExportFormat.ValueType  # 4

@@ -30,7 +30,7 @@ from epochd_server.domain.preprocessing import (
 )
 from epochd_server.domain.specs import LinearModel
 from epochd_server.engine.inference import Predictor
-from epochd_server.serving.exporting.features import add_features
+from epochd_server.serving.exporting.features import Learned, add_features
 from epochd_server.serving.exporting.graph import Graph
 from epochd_server.serving.exporting.onnx_file import onnx_file
 
@@ -129,6 +129,27 @@ def test_what_has_no_form_is_refused_by_name(values, step):
     with pytest.raises(EpochdError, match="'c'") as caught:
         graph_of(fitted_to(values, step), values)
     assert caught.value.reason is Reason.EXPORT_NOT_POSSIBLE
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [(Standardize(per_member=True),), (Impute(per_member=True), MinMax(per_member=True, high=2.0))],
+)
+def test_members_have_numbers_of_their_own(steps):
+    violations, of_rows = Violations(), np.arange(60) % 3
+    training = TrainingRows(members=of_rows, count=3)
+    asked = Preprocessing(columns=(ColumnSteps(columns=("c",), steps=steps),))
+    fitted = fit_preprocessing(asked, as_columns(NUMBERS), range(1), training, violations)
+    violations.raise_if_any()
+    expected = np.empty((60, 1))
+    Transformer(fitted).transform(as_columns(NUMBERS), {"c": 0}, expected, violations, of_rows)
+    graph = Graph(np.dtype(np.float64))
+    member = graph.input("member", np.dtype(np.int64), ["rows"])
+    features = add_features(graph, fitted, Learned(fitted.statistics, member))
+    graph.output(features, "features", graph.dtype, ["rows", 1])
+    session = onnxruntime.InferenceSession(graph.model({}).SerializeToString())
+    found = session.run(["features"], {"c": NUMBERS, "member": of_rows})[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_a_whole_model_takes_raw_columns(card, draw):

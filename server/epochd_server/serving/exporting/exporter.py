@@ -110,7 +110,8 @@ class Exporter:
         parameters = parameters or await self._parameters(version)
         keys = [] if members is None else keys_of(members)
         name = version_name(version.model, version.version)
-        return await asyncio.to_thread(onnx_file, name, version.card, parameters, keys)
+        learned = None if members is None else members.learned
+        return await asyncio.to_thread(onnx_file, name, version.card, parameters, keys, learned)
 
     async def _parameters(self, version: ModelVersion) -> Parameters:
         return await self._source.load_parameters(version.model, version.version)

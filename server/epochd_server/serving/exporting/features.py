@@ -4,12 +4,12 @@ Every column that is read is an input of its own [rows]: float64 with NaN for mi
 missing ones. What cannot be written as operators that onnxruntime has for every one of its types is refused.
 An unseen category that Predict would refuse makes the row's features, and so its outputs, NaN: a graph cannot refuse.
 
-Legend: n rows, m columns that one column has become, C categories.
+Legend: n rows, m columns that one column has become, C categories, K members, S numbers kept a member.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,19 @@ _DOUBLE = np.dtype(np.float64)
 _UNKNOWN = -1.0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Learned:
+    """What the members of a fleet learned by themselves.
+
+    Attributes:
+        statistics: float64 [K, S]
+        member: The graph's value that says the member of each row, int64 [n].
+    """
+
+    statistics: NDArray[np.float64]
+    member: str
+
+
 @dataclass(slots=True)
 class _Column:
     """A column on its way through its steps.
@@ -49,35 +62,41 @@ class _Column:
         is_text: Which of both.
         filled: Texts: what takes the place of missing ones; None: nothing does.
         indicator: Whether values were missing, [n, 1]; None where nobody asked.
+        learned: The members' own numbers; None where there are none.
     """
 
     name: str
     value: str
     is_text: bool
     filled: str | None = None
-    indicator: str | None = field(default=None)
+    indicator: str | None = None
+    learned: Learned | None = None
 
 
-def add_features(graph: Graph, fitted: FittedPreprocessing) -> str:
+def add_features(graph: Graph, fitted: FittedPreprocessing, learned: Learned | None = None) -> str:
     """Adds inputs for the raw columns, and all steps; returns the features [n, d] in the graph's dtype.
+
+    Args:
+        graph: Is added to.
+        fitted: What columns go through.
+        learned: Fleets: what members learned by themselves, where they did.
 
     Raises:
         EpochdError: EXPORT_NOT_POSSIBLE, naming the column.
     """
-    parts = [_add_column(graph, column) for column in fitted.columns if column.outputs]
+    parts = [_add_column(graph, column, learned) for column in fitted.columns if column.outputs]
     features = parts[0] if len(parts) == 1 else graph.add("Concat", *parts, axis=1)
     if graph.dtype == _DOUBLE:
         return features
     return graph.add("Cast", features, to=TensorProto.FLOAT)
 
 
-def _add_column(graph: Graph, fitted: FittedColumn) -> str:
+def _add_column(graph: Graph, fitted: FittedColumn, learned: Learned | None) -> str:
     is_text = fitted.kind is ColumnKind.TEXT
     if not is_text and fitted.kind not in _NUMERIC:
         raise _impossible(fitted.name, "holds timestamps")
-    column = _Column(
-        fitted.name, graph.input(fitted.name, np.dtype(object) if is_text else _DOUBLE, ["rows"]), is_text
-    )
+    value = graph.input(fitted.name, np.dtype(object) if is_text else _DOUBLE, ["rows"])
+    column = _Column(fitted.name, value, is_text, learned=learned)
     if not is_text:
         column.value = graph.add("Unsqueeze", column.value, graph.integers(1))
     for step in fitted.steps:
@@ -93,8 +112,6 @@ def _add_step(graph: Graph, column: _Column, fitted: FittedStep) -> None:
     step, state = fitted.step, fitted.state
     if isinstance(step, Impute) and step.indicator and column.indicator is None:
         column.indicator = _missing(graph, column)
-    if isinstance(state, Affine | Filled) and state.slot is not None:
-        raise _impossible(column.name, "is scaled for each member by itself")
     match step, state:
         case Impute(), Filled():
             _fill(graph, column, state)
@@ -112,7 +129,7 @@ def _of_numbers(graph: Graph, column: _Column, fitted: FittedStep) -> str:
     """What a step that only numbers go through makes of them."""
     match fitted.step, fitted.state:
         case _, Affine() as state:
-            return _scaled(graph, column.value, state)
+            return _scaled(graph, column, state)
         case Bucketize() as step, Edges() as state:
             return _bucketized(graph, column.value, state, one_hot=step.one_hot)
         case Log1p(), _:
@@ -128,13 +145,27 @@ def _fill(graph: Graph, column: _Column, state: Filled) -> None:
         column.filled = state.text
         return
     fill = _constant(graph, np.array(state.numbers))
+    if state.slot is not None:
+        fill = _own(graph, column, state.slot)
     column.value = graph.add("Where", graph.add("IsNaN", column.value), fill, column.value)
 
 
-def _scaled(graph: Graph, x: str, state: Affine) -> str:
-    moved = graph.add("Sub", x, _constant(graph, np.array(state.center)))
-    scaled = graph.add("Div", moved, _constant(graph, np.array(state.scale)))
+def _scaled(graph: Graph, column: _Column, state: Affine) -> str:
+    if state.slot is None:
+        center, scale = (_constant(graph, np.array(numbers)) for numbers in (state.center, state.scale))
+    else:
+        center, scale = (_own(graph, column, state.slot + place) for place in range(2))
+    scaled = graph.add("Div", graph.add("Sub", column.value, center), scale)
     return graph.add("Add", scaled, _number(graph, state.low)) if state.low else scaled
+
+
+def _own(graph: Graph, column: _Column, slot: int) -> str:
+    """A number [n, 1] that each row's member learned by itself."""
+    learned = column.learned
+    if learned is None:
+        raise _impossible(column.name, "is scaled for each member by itself")
+    numbers = _constant(graph, learned.statistics[:, slot : slot + 1])
+    return graph.add("Gather", numbers, learned.member, axis=0)
 
 
 def _log1p(graph: Graph, x: str) -> str:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 
 import numpy as np
+from numpy.typing import NDArray
 
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.models import VersionCard
 from epochd_server.domain.runs import Parameters
 from epochd_server.domain.specs import ModuleModel
-from epochd_server.serving.exporting.features import add_features
+from epochd_server.serving.exporting.features import Learned, add_features
 from epochd_server.serving.exporting.graph import Graph
 from epochd_server.serving.exporting.networks import add_network, dtype_of, feature_width, outputs_of
 
@@ -24,7 +25,13 @@ _MAX_BYTES = 2**31 - 2**20
 """A protobuf message is smaller than 2 GiB."""
 
 
-def onnx_file(name: str, card: VersionCard, parameters: Parameters, keys: list[list[object]]) -> bytes:
+def onnx_file(
+    name: str,
+    card: VersionCard,
+    parameters: Parameters,
+    keys: list[list[object]],
+    learned: NDArray[np.float64] | None = None,
+) -> bytes:
     """The bytes of an ONNX file, checked by ONNX's own checker.
 
     Args:
@@ -32,6 +39,7 @@ def onnx_file(name: str, card: VersionCard, parameters: Parameters, keys: list[l
         card: What is known of it.
         parameters: By PyTorch's names; of a fleet, those of all members [K, …].
         keys: Fleets: the members' keys in their order; otherwise empty.
+        learned: Fleets: what members learned of their columns by themselves, float64 [K, S]; None: nothing.
 
     Raises:
         EpochdError: EXPORT_NOT_POSSIBLE.
@@ -42,11 +50,12 @@ def onnx_file(name: str, card: VersionCard, parameters: Parameters, keys: list[l
     if sum(array.nbytes for array in parameters.values()) > _MAX_BYTES:
         raise _impossible("Its parameters do not fit an ONNX file, which is smaller than 2 GiB.")
     graph = Graph(dtype_of(parameters))
+    member = graph.input("member", np.dtype(np.int64), ["rows"]) if keys else None
     if card.preprocess is None:
         x = graph.input("features", graph.dtype, ["rows", feature_width(model)])
     else:
-        x = add_features(graph, card.preprocess)
-    member = graph.input("member", np.dtype(np.int64), ["rows"]) if keys else None
+        own = None if learned is None or member is None else Learned(learned, member)
+        x = add_features(graph, card.preprocess, own)
     _add_outputs(graph, card, outputs_of(model), add_network(graph, model, parameters, x, member))
     metadata = {
         "epochd_version": name,
