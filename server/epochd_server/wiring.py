@@ -11,6 +11,7 @@ import grpc
 import torch
 
 from epochd.v1 import datasets_pb2_grpc, models_pb2_grpc, runs_pb2_grpc, trainer_pb2_grpc
+from epochd_server.data.roots import DataRoots
 from epochd_server.domain.specs import Precision
 from epochd_server.engine.inference import Predictor
 from epochd_server.engine.modules import ModuleRegistry, ModuleSourceError
@@ -106,7 +107,8 @@ def build(settings: Settings, storage: Storage, modules: ModuleRegistry, executo
         differentiator=Differentiator(computer),
     )
     exporter = Exporter(storage.models, settings.modules)
-    transfers = TransferCalls(storage.models, exporter, modules, limits)
+    transfers = TransferCalls(storage.models, exporter, modules, limits, storage.folder.uploads)
+    datasets = DatasetsServicer(storage.datasets, DataRoots(settings.data_root))
     server = grpc.aio.server(options=_SERVER_OPTIONS)
     guard = Guard()
     registrar = Registrar(server, guard)
@@ -114,7 +116,7 @@ def build(settings: Settings, storage: Storage, modules: ModuleRegistry, executo
         (trainer_pb2_grpc.add_TrainerServicer_to_server, trainer),
         (runs_pb2_grpc.add_RunsServicer_to_server, RunsServicer(runs)),
         (models_pb2_grpc.add_ModelsServicer_to_server, ModelsServicer(storage.models, transfers)),
-        (datasets_pb2_grpc.add_DatasetsServicer_to_server, DatasetsServicer(storage.datasets)),
+        (datasets_pb2_grpc.add_DatasetsServicer_to_server, datasets),
     )
     for add, servicer in services:
         add(servicer, registrar)

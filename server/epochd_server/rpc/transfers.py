@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import mmap
+import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
 
 from epochd.v1 import models_pb2 as pb
 from epochd_server.codec.models import encode_version
@@ -35,15 +39,22 @@ class TransferCalls:
         exporter: Writes files.
         modules: The registered modules, which an imported version may need.
         limits: How large an imported version may be.
+        folder: Where files are kept while they arrive.
     """
 
     def __init__(
-        self, store: SqlModelStore, exporter: Exporter, modules: ModuleRegistry, limits: PlanLimits
+        self,
+        store: SqlModelStore,
+        exporter: Exporter,
+        modules: ModuleRegistry,
+        limits: PlanLimits,
+        folder: Path,
     ) -> None:
         self._store = store
         self._exporter = exporter
         self._modules = modules
         self._limits = limits
+        self._folder = folder
         self._one_at_a_time = asyncio.Lock()
 
     async def export(self, request: pb.ExportVersionRequest) -> AsyncGenerator[pb.ExportVersionResponse]:
@@ -66,37 +77,41 @@ class TransferCalls:
         violations.raise_if_any()
         if found := await self._store.find_import(command):
             return pb.ImportVersionResponse(version=encode_version(found))
-        async with self._one_at_a_time:  # a file is in memory until it is stored
-            data = await _file(command, requests)
-            adding = asyncio.create_task(self._add(command, data))
-            return pb.ImportVersionResponse(version=encode_version(await asyncio.shield(adding)))
+        with tempfile.TemporaryFile(dir=self._folder) as file:
+            await _receive(command, requests, file)
+            data = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+        adding = asyncio.create_task(self._add(command, data))
+        return pb.ImportVersionResponse(version=encode_version(await asyncio.shield(adding)))
 
-    async def _add(self, command: ImportCommand, data: bytearray) -> ModelVersion:
+    async def _add(self, command: ImportCommand, data: memoryview) -> ModelVersion:
         # imported here: it brings in pyarrow
         from epochd_server.serving.importing import read_import
 
-        imported = await asyncio.to_thread(
-            read_import, memoryview(data), self._modules, max_parameters=self._limits.max_parameters
-        )
-        labels = LabelChange(labels=command.labels).applied_to(imported.labels)
-        model = command.model or imported.model
-        return await self._store.add_import(model, command, imported.trained, labels, datetime.now(UTC))
+        async with self._one_at_a_time:  # its parameters are in memory until they are stored
+            imported = await asyncio.to_thread(
+                read_import, data, self._modules, max_parameters=self._limits.max_parameters
+            )
+            labels = LabelChange(labels=command.labels).applied_to(imported.labels)
+            model = command.model or imported.model
+            return await self._store.add_import(model, command, imported.trained, labels, datetime.now(UTC))
 
 
-async def _file(command: ImportCommand, requests: AsyncIterator[pb.ImportVersionRequest]) -> bytearray:
-    """The file, which has the size and the digest that were announced."""
-    file, digest = bytearray(), hashlib.sha256()
+async def _receive(
+    command: ImportCommand, requests: AsyncIterator[pb.ImportVersionRequest], file: IO[bytes]
+) -> None:
+    """Writes the bytes of a stream to a file; they have the size and the digest that were announced."""
+    size, digest = 0, hashlib.sha256()
     async for message in requests:
         data = message.data
         if message.WhichOneof("part") != "data" or not 1 <= len(data) <= MAX_MESSAGE_BYTES:
             rule = f"must be data of 1 to {MAX_MESSAGE_BYTES:,} bytes in every message after the first"
             raise InvalidInput([FieldViolation("part", rule)])
-        if len(file) + len(data) > command.size_bytes:
-            raise InvalidInput(
-                [FieldViolation("data", f"has more than the {command.size_bytes:,} bytes announced")]
-            )
-        file += data
+        size += len(data)
+        if size > command.size_bytes:
+            rule = f"has more than the {command.size_bytes:,} bytes announced"
+            raise InvalidInput([FieldViolation("data", rule)])
+        await asyncio.to_thread(file.write, data)
         digest.update(data)
-    if len(file) < command.size_bytes or digest.hexdigest() != command.sha256:
+    if size < command.size_bytes or digest.hexdigest() != command.sha256:
         raise EpochdError(Reason.DIGEST_MISMATCH)
-    return file
+    await asyncio.to_thread(file.flush)
