@@ -136,5 +136,7 @@ async def test_a_dataset_stays_while_an_unfinished_run_uses_it(storage, make):
     assert caught.value.metadata["run"] == f"runs/{run.run_id}"
     assert storage.datasets.path_of(DIGEST).exists()
     await storage.datasets.get(DIGEST)
-    await make.append(storage.runs, run.run_id, [make.event(2, Cancelled(epochs=0))], state=RunState.CANCELLED)
+    await make.append(
+        storage.runs, run.run_id, [make.event(2, Cancelled(epochs=0))], state=RunState.CANCELLED
+    )
     await storage.datasets.delete(DIGEST)

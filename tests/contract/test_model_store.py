@@ -28,8 +28,8 @@ def versions_of(model) -> dict[str, int]:
 async def add_version(storage: Storage, make, model="house-price", parameters=None):
     run = make.run(model=model)
     await storage.runs.accept(run, make.queued(run))
-    event = await make.succeed(storage.runs,
-        run.run_id, 2, run.create_time, make.trained(run.run_id, parameters), 1.0
+    event = await make.succeed(
+        storage.runs, run.run_id, 2, run.create_time, make.trained(run.run_id, parameters), 1.0
     )
     return run, event.body.version
 

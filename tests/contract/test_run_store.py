@@ -135,7 +135,9 @@ class TestAppend:
     async def test_keeps_the_latest_log(self, storage, make):
         run = await running(storage, make)
         bodies = [log(0, 2.5), log(100, 1.5), Warned(reason="SLOW", message="…")]
-        await make.append(storage.runs, run.run_id, [make.event(3 + n, body) for n, body in enumerate(bodies)])
+        await make.append(
+            storage.runs, run.run_id, [make.event(3 + n, body) for n, body in enumerate(bodies)]
+        )
         found = (await storage.runs.get(run.run_id)).run
         assert (found.latest_log.epoch, found.latest_log.loss, found.latest_log.lr) == (100, 1.5, 0.01)
         assert found.latest_sequence == 5
@@ -191,7 +193,9 @@ class TestAppend:
 
     async def test_nothing_follows_the_end(self, storage, make):
         run = await running(storage, make)
-        await make.append(storage.runs, run.run_id, [make.event(3, Cancelled(epochs=5))], state=RunState.CANCELLED)
+        await make.append(
+            storage.runs, run.run_id, [make.event(3, Cancelled(epochs=5))], state=RunState.CANCELLED
+        )
         with pytest.raises(SequenceConflictError):
             await make.append(storage.runs, run.run_id, [make.event(4, log(0))])
         assert (await storage.runs.get(run.run_id)).run.state is RunState.CANCELLED
@@ -245,13 +249,18 @@ class TestSucceed:
     async def test_versions_count_up_for_each_model(self, storage, make):
         for model, expected in [("a", 1), ("b", 1), ("a", 2), ("a", 3)]:
             run = await running(storage, make, model=model)
-            event = await make.succeed(storage.runs, run.run_id, 3, run.create_time, make.trained(run.run_id), 1.0)
+            event = await make.succeed(
+                storage.runs, run.run_id, 3, run.create_time, make.trained(run.run_id), 1.0
+            )
             assert (event.body.model, event.body.version) == (model, expected)
 
     async def test_many_at_once_get_versions_without_gaps(self, storage, make):
         runs = [await running(storage, make) for _ in range(30)]
         events = await asyncio.gather(
-            *(make.succeed(storage.runs, r.run_id, 3, r.create_time, make.trained(r.run_id), 1.0) for r in runs)
+            *(
+                make.succeed(storage.runs, r.run_id, 3, r.create_time, make.trained(r.run_id), 1.0)
+                for r in runs
+            )
         )
         assert sorted(event.body.version for event in events) == list(range(1, 31))
 
@@ -264,7 +273,9 @@ class TestSucceed:
 
     async def test_a_cancelled_run_gets_no_version(self, storage, make):
         run = await running(storage, make)
-        await make.append(storage.runs, run.run_id, [make.event(3, Cancelled(epochs=5))], state=RunState.CANCELLED)
+        await make.append(
+            storage.runs, run.run_id, [make.event(3, Cancelled(epochs=5))], state=RunState.CANCELLED
+        )
         with pytest.raises(SequenceConflictError):
             await make.succeed(storage.runs, run.run_id, 4, run.create_time, make.trained(run.run_id), 1.0)
         assert await storage.models.list_models(10) == []
@@ -306,8 +317,8 @@ class TestPage:
         first = await accepted(storage, make, request=b"1")
         second = await running(storage, make, request=b"2")
         third = await running(storage, make)
-        await make.append(storage.runs,
-            third.run_id, [make.event(3, Cancelled(epochs=5))], state=RunState.CANCELLED
+        await make.append(
+            storage.runs, third.run_id, [make.event(3, Cancelled(epochs=5))], state=RunState.CANCELLED
         )
         found = await storage.runs.unfinished()
         assert [(s.run.run_id, s.request) for s in found] == [(first.run_id, b"1"), (second.run_id, b"2")]

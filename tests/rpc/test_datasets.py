@@ -57,6 +57,19 @@ async def test_an_upload_becomes_a_dataset_named_by_its_digest(api):
     assert (await api.datasets.GetDataset(pb.GetDatasetRequest(name=dataset.name))).dataset == dataset
 
 
+async def test_a_repeated_request_finds_its_run_after_its_dataset_was_deleted(api, linear):
+    dataset = await upload(api, csv())
+    data = spec_pb2.TrainingData(dataset=dataset.name, target_columns=["y"])
+    request = linear(data=data, request_id=str(uuid.uuid4()))
+    first = await api.train(request)
+    await api.datasets.DeleteDataset(pb.DeleteDatasetRequest(name=dataset.name))
+    assert await api.train(request) == first
+    request.gradient.epochs += 1
+    assert (await api.refused(api.train(request))).reason == "REQUEST_ID_REUSED"
+    request.request_id = str(uuid.uuid4())
+    assert (await api.refused(api.train(request))).reason == "DATASET_NOT_FOUND"
+
+
 async def test_what_is_here_already_need_not_be_uploaded(api):
     data = csv()
     assert not (await begin(api, data)).HasField("dataset")

@@ -7,6 +7,11 @@ import hashlib
 from epochd.v1.trainer_pb2 import TrainRequest
 
 
+def fingerprint(request: TrainRequest) -> bytes:
+    """SHA-256 of what the client sent, without its request_id."""
+    return fingerprint_and_store(request, 0)[0]
+
+
 def fingerprint_and_store(request: TrainRequest, seed: int, initial_version: str = "") -> tuple[bytes, bytes]:
     """SHA-256 of what the client sent (without its request_id), and the request with its seed filled in.
 

@@ -12,9 +12,11 @@ from epochd.v1 import trainer_pb2 as pb
 from epochd_server.codec.events import encode_started
 from epochd_server.codec.predictions import decode_predict, encode_prediction
 from epochd_server.domain.commands import PredictCommand
-from epochd_server.domain.errors import Violations
+from epochd_server.domain.errors import EpochdError, Violations
 from epochd_server.domain.predictions import Prediction
+from epochd_server.domain.resources import is_request_id
 from epochd_server.planning.planner import RequestPlanner
+from epochd_server.planning.requests import fingerprint
 from epochd_server.rpc.activation import Activations
 from epochd_server.rpc.activation_stream import ActivationStreams
 from epochd_server.rpc.calls import Context, client_of
@@ -53,11 +55,11 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServicer):
 
     async def Train(self, request: pb.TrainRequest, context: Context) -> AsyncIterator[pb.TrainResponse]:
         """Creates a run, or finds the one that has the request_id, and follows it. A client may leave."""
-        plan = await self._planner.plan(request)
-        if plan.validate_only:
+        plan = await self._plan_or_attach(request)
+        if isinstance(plan, Plan) and plan.validate_only:
             yield pb.TrainResponse(estimate=_estimate(plan))
             return
-        accepted = await self._submit(plan, client_of(context))
+        accepted = plan if isinstance(plan, Accepted) else await self._submit(plan, client_of(context))
         del request, plan  # the rows: the stream may outlive their use by hours
         async with aclosing(self._runs.watch(accepted.run_id)) as pages:
             async for page in pages:
@@ -90,6 +92,18 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServicer):
     ) -> differentiate_pb2.DifferentiateResponse:
         """Evaluates a small expression and differentiates it."""
         return await self._differentiator.differentiate(request)
+
+    async def _plan_or_attach(self, request: pb.TrainRequest) -> Plan | Accepted:
+        """The plan; of a request that was good once and is so no longer, as its dataset is gone, the run it made."""
+        try:
+            return await self._planner.plan(request)
+        except EpochdError:
+            if request.validate_only or not is_request_id(request.request_id):
+                raise
+            run = await self._runs.attach(request.request_id, fingerprint(request))
+            if run is None:
+                raise
+            return run
 
     async def _submit(self, plan: Plan, client: str) -> Accepted:
         """Submits a plan; the acceptance, once begun, is completed even when the client leaves meanwhile."""

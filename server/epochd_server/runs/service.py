@@ -124,6 +124,20 @@ class RunService:
         self._enqueue(run)
         return accepted
 
+    async def attach(self, request_id: str, fingerprint: bytes) -> Accepted | None:
+        """The run that had this request_id before, if there is one.
+
+        Raises:
+            EpochdError: REQUEST_ID_REUSED where it was for another request.
+        """
+        known = await self._store.find_request(request_id)
+        if known is None:
+            return None
+        if known[1] != fingerprint:
+            raise EpochdError(Reason.REQUEST_ID_REUSED)
+        await self._find(known[0])
+        return Accepted(known[0], created=False)
+
     async def watch(self, run_id: str, after_sequence: int = 0) -> AsyncGenerator[EventPage, None]:
         """Replays a run's events after a sequence number, then follows it to its end.
 
@@ -240,13 +254,10 @@ class RunService:
             raise EpochdError(Reason.SERVER_STOPPING)
 
     async def _attach_or_refuse(self, plan: Plan) -> Accepted:
-        known = await self._store.find_request(plan.request_id) if plan.request_id else None
-        if known is None:
+        found = await self.attach(plan.request_id, plan.fingerprint) if plan.request_id else None
+        if found is None:
             raise EpochdError(Reason.QUEUE_FULL)
-        if known[1] != plan.fingerprint:
-            raise EpochdError(Reason.REQUEST_ID_REUSED)
-        await self._find(known[0])
-        return Accepted(known[0], created=False)
+        return found
 
     def _withdraw_unaccepted(self, run: LiveRun) -> None:
         del self._live[run.run_id]
