@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+_EXACT = 2.0**53
 ExportFormat = Literal["safetensors", "card", "onnx", "pt2"]
 """What a version is exported as; ``card`` is JSON."""
 ParentKindName = Literal["", "WARM_START", "PROMOTION", "IMPORT"]
@@ -109,4 +110,6 @@ class Comparison:
 def _shown(value: float | str | None) -> str:
     if value is None:
         return "-"
-    return value if isinstance(value, str) else f"{value:.6g}"
+    if isinstance(value, str):
+        return value
+    return str(int(value)) if value.is_integer() and abs(value) < _EXACT else f"{value:.6g}"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from epochd_server.domain.commands import AliasCommand
+from epochd_server.domain.data import Column, Table
 from epochd_server.domain.errors import InvalidInput
 from epochd_server.domain.models import Canary
+from epochd_server.serving.canaries import canary_rows
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 KEYS = [f"store-{n}" for n in range(400)]
@@ -117,6 +120,17 @@ class TestFleets:
         await point(25, "fleet")
         with pytest.raises(InvalidInput, match="no member"):
             await fleets.predict(ask(tables({"x0": [1.0], "store": ["nobody"]}), "fleet", alias="best"))
+
+
+def test_texts_with_holes_times_and_whole_numbers_decide_too(ask):
+    texts = np.array(["a", None, "", "b"], object)
+    times = np.array(["2026-01-01", "NaT", "2026-01-02", "2026-01-03"], "M8[us]")
+    table = Table((Column("text", texts), Column("time", times), Column("whole", np.arange(4))))
+    card = SimpleNamespace(key_columns=(), input_columns=("text", "time", "whole"))
+    chosen = [canary_rows(ask(table, alias="best"), card, share) for share in (1, 5_000, 9_999)]
+    assert all(one.shape == (4,) for one in chosen)
+    empty = Table((Column("text", np.array(["a", "", "", "b"], object)), *table.columns[1:]))
+    assert canary_rows(ask(empty, alias="best"), card, 5_000).tolist() == chosen[1].tolist()
 
 
 async def test_classifiers_give_labels_and_probabilities_of_both(registry, service, ask, point):

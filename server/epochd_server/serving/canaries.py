@@ -83,7 +83,7 @@ def _deciding_columns(command: PredictCommand, card: VersionCard) -> list[NDArra
         columns = list(command.rows.reshape(_row_count(command), -1).T)
     # Features come as float32 from some clients, as float64 from others: what float32 tells apart decides.
     with np.errstate(over="ignore"):
-        return [column if column.dtype == object else column.astype(np.float32) for column in columns]
+        return [column.astype(np.float32) if column.dtype.kind in "biuf" else column for column in columns]
 
 
 def _named(table: Table, names: Sequence[str]) -> list[NDArray[Any]]:
@@ -96,10 +96,13 @@ def _some_rows(table: Table, chosen: NDArray[np.bool_]) -> Table:
 
 
 def _of_column(column: NDArray[Any]) -> _Hashes:
-    """Hashes of values: of texts by BLAKE2b, of numbers their bits as float64."""
+    """Hashes of values: of texts by BLAKE2b, of numbers their bits as float64, of times their microseconds."""
     if column.dtype == object:
-        distinct, places = np.unique(column, return_inverse=True)
-        return np.array([_of_text(text) for text in distinct], np.uint64)[places]
+        texts = column.tolist()
+        hashes = {text: _of_text(text or "") for text in set(texts)}  # a missing text is an empty one
+        return np.array([hashes[text] for text in texts], np.uint64)
+    if column.dtype.kind == "M":
+        return column.astype("M8[us]").view(np.uint64)
     numbers = column.astype(np.float64) + 0.0  # one zero
     numbers[np.isnan(numbers)] = np.nan  # one NaN
     return numbers.view(np.uint64)
