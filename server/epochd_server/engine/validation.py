@@ -18,7 +18,7 @@ from epochd_server.domain.validation import EarlyStopping, Metric
 from epochd_server.engine.chain import Chain
 from epochd_server.engine.held_out_kernel import held_out_losses
 from epochd_server.engine.inference import predict_rows
-from epochd_server.engine.metrics import measure
+from epochd_server.engine.metrics import measure_members
 from epochd_server.engine.programs import lane_losses
 from epochd_server.engine.programs.lane_layers import WIDTH_OUT, network_of
 from epochd_server.engine.rows import Rows, rows_of
@@ -193,13 +193,10 @@ class Validator:
             counts,
             losses,
         )
-        metrics = np.empty((len(members), len(self._metrics)))
-        for m in range(len(members) if self._metrics else 0):
-            piece = slice(ends[m] - counts[m], ends[m])
-            own = sources[piece]
-            weights = None if self._row_weights is None else self._row_weights[own]
-            metrics[m] = measure(self._metrics, loss, outputs[piece], rows.targets[own], weights)
-        return losses, metrics
+        if not self._metrics:
+            return losses, np.empty((len(members), 0))
+        weights = None if self._row_weights is None else self._row_weights[sources]
+        return losses, measure_members(self._metrics, loss, outputs, rows.targets[sources], weights, counts)
 
     def _watch(
         self, rule: EarlyStopping, members: Integers, epoch: int, flat: Floats, scores: Scores

@@ -19,7 +19,7 @@ from sklearn.preprocessing import label_binarize
 
 from epochd_server.domain.specs import Loss, LossKind
 from epochd_server.domain.validation import REGRESSION_METRICS, Metric
-from epochd_server.engine.metrics import evaluate, measure
+from epochd_server.engine.metrics import evaluate, measure, measure_members
 
 Array = NDArray[np.generic]
 MSE = Loss(kind=LossKind.MSE)
@@ -197,6 +197,48 @@ def test_two_outputs_are_measured_as_two_classes_with_one_logit_are() -> None:
     one = measure(metrics, BCE, logit[:, None], labels[:, None])
     two = measure(metrics, CROSS_ENTROPY, np.stack([np.zeros(40), logit], axis=1), labels)
     np.testing.assert_allclose(two, one, **TOLERANCE)
+
+
+@given(st.lists(logits(3), min_size=1, max_size=4))
+def test_many_models_are_measured_as_each_is_alone(
+    models: list[tuple[Array, Array, Array | None]],
+) -> None:
+    """Bit for bit; one without rows and one whose outputs are not finite disturb nobody."""
+    labels = np.concatenate([rows[0] for rows in models] + [np.zeros(2, np.int64)])
+    values = np.concatenate([rows[1] for rows in models] + [np.full((2, 3), np.nan)])
+    weights = np.concatenate([np.ones(len(rows[0])) if rows[2] is None else rows[2] for rows in models])
+    weights = np.append(weights, [1.0, 1.0])
+    counts = np.array([*(len(rows[0]) for rows in models), 0, 2])
+    of_classes = [metric for metric in Metric if metric.of_classes]
+    for metrics, loss, targets in (
+        (of_classes, CROSS_ENTROPY, labels),
+        (list(REGRESSIONS), MSE, values[:, ::-1] * 2),
+    ):
+        together = measure_members(metrics, loss, values, targets, weights, counts)
+        for end, count, found in zip(np.cumsum(counts), counts, together, strict=True):
+            own = slice(end - count, end)
+            alone = measure(metrics, loss, values[own], targets[own], weights[own])
+            assert alone.tobytes() == found.tobytes()
+
+
+@pytest.mark.parametrize("quantile", [0.1, 0.9])
+def test_a_quantile_losss_pinball_is_at_its_quantile(quantile: float) -> None:
+    random = np.random.default_rng(2)
+    targets, predictions = random.normal(size=(9, 2)), random.normal(size=(9, 2))
+    loss = Loss(kind=LossKind.QUANTILE, quantile=quantile)
+    expected = sk.mean_pinball_loss(targets, predictions, alpha=quantile)
+    np.testing.assert_allclose(measure([Metric.PINBALL], loss, predictions, targets), [expected], **TOLERANCE)
+
+
+def test_rates_and_means_are_measured_where_outputs_say_more() -> None:
+    """Outputs of poisson_nll are logarithms of rates; gaussian_nll has variances beside the means."""
+    random = np.random.default_rng(2)
+    targets, outputs = random.poisson(3, (9, 1)).astype(float), random.normal(size=(9, 2))
+    poisson, gaussian = Loss(kind=LossKind.POISSON_NLL), Loss(kind=LossKind.GAUSSIAN_NLL)
+    rates = sk.mean_squared_error(targets, np.exp(outputs[:, :1]))
+    means = sk.mean_squared_error(targets, outputs[:, :1])
+    np.testing.assert_allclose(measure([Metric.MSE], poisson, outputs[:, :1], targets), [rates], **TOLERANCE)
+    np.testing.assert_allclose(measure([Metric.MSE], gaussian, outputs, targets), [means], **TOLERANCE)
 
 
 def test_no_rows_and_outputs_that_are_not_finite_measure_nan() -> None:

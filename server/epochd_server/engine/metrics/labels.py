@@ -1,4 +1,4 @@
-"""Metrics of predicted labels, all from the confusion matrix.
+"""Metrics of predicted labels, most of them from the confusion matrix.
 
 Legend: C classes; a confusion matrix [C, C] has true classes × predicted ones, as scikit-learn's.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from epochd_server.engine.metrics.predictions import ClassSample, Floats
+from epochd_server.engine.metrics.segments import Segments
 
 
 def confusion_matrix(sample: ClassSample) -> Floats:
@@ -18,9 +19,10 @@ def confusion_matrix(sample: ClassSample) -> Floats:
     return sums.astype(np.float64).reshape(classes, classes)
 
 
-def accuracy(confusion: Floats) -> float:
-    """Share of rows whose class was predicted."""
-    return _ratio(float(np.trace(confusion)), float(confusion.sum()))
+def accuracy(sample: ClassSample, members: Segments) -> Floats:
+    """Share of rows whose class was predicted [M]."""
+    right = (sample.labels == sample.predicted).astype(np.float64)
+    return members.mean(right, sample.weights)
 
 
 def balanced_accuracy(confusion: Floats) -> float:
@@ -53,10 +55,6 @@ def micro(confusion: Floats) -> float:
     """Precision, recall and F1 over all classes together: with one class a row they are all the accuracy."""
     total = float(confusion.sum())
     return float(np.trace(confusion)) / total if total else 0.0
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else float("nan")
 
 
 def _ratios(parts: Floats, wholes: Floats) -> Floats:

@@ -23,11 +23,12 @@ from epochd_server.engine.metrics.predictions import (
     Sample,
     sample_of,
 )
+from epochd_server.engine.metrics.segments import Segments
 
 _MEDIAN = 0.5
 _PRECISION, _RECALL, _F1 = range(3)
 
-_OF_REGRESSIONS: Mapping[Metric, Callable[[RegressionSample], float]] = MappingProxyType(
+_OF_REGRESSIONS: Mapping[Metric, Callable[[RegressionSample, Segments], Floats]] = MappingProxyType(
     {
         Metric.MSE: regression.mse,
         Metric.RMSE: regression.rmse,
@@ -37,19 +38,26 @@ _OF_REGRESSIONS: Mapping[Metric, Callable[[RegressionSample], float]] = MappingP
     }
 )
 
-_OF_PROBABILITIES: Mapping[Metric, Callable[[ClassSample], float]] = MappingProxyType(
+_OF_CLASSES: Mapping[Metric, Callable[[ClassSample, Segments], Floats]] = MappingProxyType(
+    {
+        Metric.ACCURACY: labels.accuracy,
+        Metric.LOG_LOSS: probabilities.log_loss,
+        Metric.BRIER: probabilities.brier,
+    }
+)
+"""Of all members at once."""
+
+_OF_RANKS: Mapping[Metric, Callable[[ClassSample], float]] = MappingProxyType(
     {
         Metric.ROC_AUC: ranking.roc_auc,
         Metric.AVERAGE_PRECISION: ranking.average_precision,
-        Metric.LOG_LOSS: probabilities.log_loss,
-        Metric.BRIER: probabilities.brier,
         Metric.CALIBRATION_ERROR: probabilities.calibration_error,
     }
 )
+"""Member by member."""
 
 _OF_LABELS: Mapping[Metric, Callable[[ClassSample, Floats], float]] = MappingProxyType(
     {
-        Metric.ACCURACY: lambda _, confusion: labels.accuracy(confusion),
         Metric.BALANCED_ACCURACY: lambda _, confusion: labels.balanced_accuracy(confusion),
         Metric.PRECISION: partial(labels.binary_or_macro, score=_PRECISION),
         Metric.RECALL: partial(labels.binary_or_macro, score=_RECALL),
@@ -62,27 +70,92 @@ _OF_LABELS: Mapping[Metric, Callable[[ClassSample, Floats], float]] = MappingPro
         Metric.F1_MICRO: lambda _, confusion: labels.micro(confusion),
     }
 )
+"""Member by member, from its confusion matrix."""
 
 
 def measure(
     metrics: Sequence[Metric], loss: Loss, outputs: Array, targets: Array, weights: Array | None = None
 ) -> NDArray[np.float64]:
-    """Metrics of one model on some rows.
+    """Metrics of one model on some rows; as :func:`measure_members`.
+
+    Returns:
+        float64 [metrics].
+    """
+    counts = np.array([len(outputs)])
+    values: NDArray[np.float64] = measure_members(metrics, loss, outputs, targets, weights, counts)[0]
+    return values
+
+
+def measure_members(
+    metrics: Sequence[Metric],
+    loss: Loss,
+    outputs: Array,
+    targets: Array,
+    weights: Array | None,
+    counts: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Metrics of many models, each on its own rows; none depends on the rows of another.
 
     Args:
         metrics: Which ones; those of regressions or those of classifiers, as the loss is for.
-        loss: What the model was trained with: it says what outputs mean.
-        outputs: [n, outputs], as the model computes them (logits of a classifier), of any float type.
+        loss: What the models were trained with: it says what outputs mean.
+        outputs: [n, outputs], as the models compute them (logits of classifiers), of any float type; one model's rows
+            after the other's.
         targets: As the loss takes them: [n, t]; int64 [n] for cross_entropy, [n, 1] of 0 and 1 for bce_with_logits.
         weights: [n], ≥ 0; None where all rows count alike.
+        counts: int64 [M], rows of each model; they add up to n.
 
     Returns:
-        float64 [metrics]; NaN where a metric is not defined on these rows, there are none, or outputs are not finite.
+        float64 [M, metrics]; NaN where a metric is not defined on a model's rows, there are none, or its outputs are
+        not finite.
     """
-    if not len(outputs) or not np.isfinite(outputs).all():
-        return np.full(len(metrics), np.nan)
-    sample = sample_of(loss, outputs, targets, weights)
-    return np.array(_values(metrics, loss, sample), np.float64)
+    found = np.full((len(counts), len(metrics)), np.nan)
+    usable = _usable(outputs, counts)
+    if not metrics or not usable.any():
+        return found
+    rows = slice(None) if usable.all() else np.repeat(usable, counts)
+    own_weights = None if weights is None else weights[rows]
+    sample = sample_of(loss, outputs[rows], targets[rows], own_weights)
+    found[usable] = _columns(metrics, loss, sample, Segments(counts[usable]))
+    return found
+
+
+def _usable(outputs: Array, counts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Bool [M]: models with rows, all of whose outputs are finite."""
+    usable: NDArray[np.bool_] = counts > 0
+    finite = np.isfinite(outputs).all(axis=1)
+    if not finite.all():
+        owners = np.repeat(np.arange(len(counts)), counts)
+        usable[owners[~finite]] = False
+    return usable
+
+
+def _columns(metrics: Sequence[Metric], loss: Loss, sample: Sample, members: Segments) -> Floats:
+    """[M, metrics]"""
+    if isinstance(sample, RegressionSample):
+        columns = [_of_regressions(metric, loss, sample, members) for metric in metrics]
+        return np.stack(columns, axis=1)
+    found = {metric: _OF_CLASSES[metric](sample, members) for metric in metrics if metric in _OF_CLASSES}
+    others = [metric for metric in metrics if metric not in _OF_CLASSES]
+    if others:
+        each = np.array([_of_one(others, sample.part(rows)) for rows in members.slices()])
+        found.update(zip(others, each.T, strict=True))
+    return np.stack([found[metric] for metric in metrics], axis=1)
+
+
+def _of_one(metrics: Sequence[Metric], sample: ClassSample) -> list[float]:
+    """Metrics that are measured member by member."""
+    confusion = labels.confusion_matrix(sample) if _OF_LABELS.keys() & set(metrics) else np.empty((0, 0))
+    return [
+        _OF_LABELS[metric](sample, confusion) if metric in _OF_LABELS else _OF_RANKS[metric](sample)
+        for metric in metrics
+    ]
+
+
+def _of_regressions(metric: Metric, loss: Loss, sample: RegressionSample, members: Segments) -> Floats:
+    if metric is Metric.PINBALL:
+        return regression.pinball(sample, members, _quantile(loss))
+    return _OF_REGRESSIONS[metric](sample, members)
 
 
 def evaluate(
@@ -127,22 +200,6 @@ def _classes(confusion: Floats) -> tuple[ClassEvaluation, ...]:
         ClassEvaluation(precision=precision, recall=recall, f1=f1, support=support)
         for precision, recall, f1, support in zip(*columns, strict=True)
     )
-
-
-def _values(metrics: Sequence[Metric], loss: Loss, sample: Sample) -> list[float]:
-    if isinstance(sample, RegressionSample):
-        return [_of_regression(metric, loss, sample) for metric in metrics]
-    confusion = labels.confusion_matrix(sample)
-    return [
-        _OF_LABELS[metric](sample, confusion) if metric in _OF_LABELS else _OF_PROBABILITIES[metric](sample)
-        for metric in metrics
-    ]
-
-
-def _of_regression(metric: Metric, loss: Loss, sample: RegressionSample) -> float:
-    if metric is Metric.PINBALL:
-        return regression.pinball(sample, _quantile(loss))
-    return _OF_REGRESSIONS[metric](sample)
 
 
 def _quantile(loss: Loss) -> float:

@@ -46,6 +46,11 @@ class ClassSample:
         """C."""
         return int(self.probabilities.shape[1])
 
+    def part(self, rows: slice) -> ClassSample:
+        """Some of the rows."""
+        weights = None if self.weights is None else self.weights[rows]
+        return ClassSample(self.labels[rows], self.predicted[rows], self.probabilities[rows], weights)
+
     @property
     def row_weights(self) -> Floats:
         """[n], ones where all rows count alike."""
@@ -85,15 +90,6 @@ def _predicted(loss: Loss, outputs: Floats, targets: int) -> Floats:
         rates: Floats = np.exp(outputs)
         return rates
     return outputs[:, :targets] if loss.kind is LossKind.GAUSSIAN_NLL else outputs
-
-
-def average(values: Floats, weights: Floats | None) -> Floats:
-    """The weighted mean over rows: [n, …] → […]; NaN where there is no weight."""
-    if weights is None:
-        weights = np.ones(len(values))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean: Floats = np.tensordot(weights, values, axes=1) / weights.sum()
-    return mean
 
 
 def _sigmoid(logits: Floats) -> Floats:

@@ -1,6 +1,6 @@
 """Metrics of probabilities.
 
-Legend: n rows, C classes, B bins.
+Legend: n rows, C classes, M members.
 """
 
 from __future__ import annotations
@@ -8,24 +8,25 @@ from __future__ import annotations
 import numpy as np
 
 from epochd_server.domain.validation import CalibrationBin
-from epochd_server.engine.metrics.predictions import ClassSample, Floats, average
+from epochd_server.engine.metrics.predictions import ClassSample, Floats
+from epochd_server.engine.metrics.segments import Segments
 
 _EPS = float(np.finfo(np.float64).eps)
 _EDGES = np.linspace(0.0, 1.0, 11)[1:-1]
 
 
-def log_loss(sample: ClassSample) -> float:
-    """Mean negative logarithm of the true class's probability, clipped to [2.2e-16, 1 − 2.2e-16]."""
+def log_loss(sample: ClassSample, members: Segments) -> Floats:
+    """Mean negative logarithm of the true class's probability, clipped to [2.2e-16, 1 − 2.2e-16]; [M]."""
     probabilities = np.clip(_of_true_class(sample), _EPS, 1 - _EPS)
-    return float(average(-np.log(probabilities), sample.weights))
+    return members.mean(-np.log(probabilities), sample.weights)
 
 
-def brier(sample: ClassSample) -> float:
-    """Mean squared error of the second of two classes' probability; of more classes, summed over classes."""
+def brier(sample: ClassSample, members: Segments) -> Floats:
+    """Mean squared error of the second of two classes' probability; of more classes, summed over classes; [M]."""
     others = sample.probabilities.copy()
     others[np.arange(len(others)), sample.labels] -= 1
     squares = (others**2).sum(1)
-    return float(average(squares, sample.weights)) / (2 if sample.classes == 2 else 1)
+    return members.mean(squares, sample.weights) / (2 if sample.classes == 2 else 1)
 
 
 def calibration_error(sample: ClassSample) -> float:
