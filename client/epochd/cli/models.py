@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 import epochd
-from epochd.cli import members, registry
+from epochd.cli import members, registry, statistics
 from epochd.cli.output import Column, ago, shortest
 from epochd.cli.session import of
 
@@ -91,6 +91,7 @@ def show_model(
         session.output.note("  --parameters shows the parameters, too")
 
 
+app.command("statistics")(statistics.show)
 app.command("members")(members.list_members)
 app.command("promote")(members.promote)
 

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar, get_args
 
 import typer
 
-from epochd import losses, optimizers
+from epochd import fits, losses, optimizers
 from epochd.activations import Activation, Operation
 from epochd.specs import Init, Linear, Module, Sequential
 
@@ -25,6 +25,11 @@ _OPTIMIZERS: Mapping[str, type[optimizers.Optimizer]] = {
     "sgd": optimizers.SGD,
     "adam": optimizers.Adam,
     "adamw": optimizers.AdamW,
+}
+_FITS: Mapping[str, type[fits.Fit]] = {
+    "least_squares": fits.LeastSquares,
+    "newton": fits.Newton,
+    "lbfgs": fits.LBFGS,
 }
 _SGD_LR = 0.01
 _UNKNOWN_ARGUMENT = re.compile(r"unexpected keyword argument ('[^']*')")
@@ -67,6 +72,17 @@ def optimizer(text: str, lr: float | None) -> optimizers.Optimizer:
         lr = _SGD_LR
     given = {**arguments, **({} if lr is None else {"lr": lr})}
     return _built(kind, _with_betas(given), "--optimizer")
+
+
+def fit(text: str) -> fits.Fit | str:
+    """Reads a fit such as ``auto`` or ``least_squares:l2=1:rank=minimum_norm``."""
+    name, arguments = _named(text)
+    if name == "auto" and not arguments:
+        return name
+    kind = _FITS.get(name)
+    if kind is None:
+        raise typer.BadParameter(f"must be one of auto, {', '.join(_FITS)}, is {text!r}", param_hint="--fit")
+    return _built(kind, arguments, "--fit")
 
 
 def loss(text: str) -> losses.Loss:

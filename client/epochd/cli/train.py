@@ -18,6 +18,7 @@ _DATA = "Data"
 _MODEL = "Model"
 _FIT = "Fit"
 _FLEET = "Many models at once"
+_EPOCHS = 100
 _VALIDATION = "Validation"
 
 
@@ -133,8 +134,13 @@ def train(
         typer.Option(metavar="INIT", help="How parameters start: default or zeros.", rich_help_panel=_MODEL),
     ] = "default",
     dtype: Annotated[
-        str, typer.Option(metavar="DTYPE", help="float32 or float64.", rich_help_panel=_MODEL)
-    ] = "float32",
+        str,
+        typer.Option(
+            metavar="DTYPE",
+            help="float32 or float64. Default: float32; with --fit float64.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = "",
     loss: Annotated[
         str,
         typer.Option(
@@ -143,6 +149,15 @@ def train(
             rich_help_panel=_FIT,
         ),
     ] = "mse",
+    fit: Annotated[
+        str,
+        typer.Option(
+            metavar="SPEC",
+            help="Go to the optimum itself instead: auto, least_squares[:l2=1:rank=minimum_norm], newton[:l2=1] or "
+            "lbfgs. No optimizer and epochs then; float64 unless --dtype is given.",
+            rich_help_panel=_FIT,
+        ),
+    ] = "",
     optimizer: Annotated[
         str,
         typer.Option(
@@ -157,7 +172,9 @@ def train(
             help="Learning rate. Default: 0.01 for sgd, 0.001 for adam and adamw.", rich_help_panel=_FIT
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the data.", rich_help_panel=_FIT)] = 100,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the data. Default: 100.", rich_help_panel=_FIT)
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(metavar="ROWS", help="Default: all rows at once.", rich_help_panel=_FIT)
     ] = None,
@@ -176,9 +193,7 @@ def train(
     ] = None,
     initial: Annotated[
         str,
-        typer.Option(
-            metavar="MODEL", help="Go on from this version's parameters.", rich_help_panel=_MODEL
-        ),
+        typer.Option(metavar="MODEL", help="Go on from this version's parameters.", rich_help_panel=_MODEL),
     ] = "",
     detach: Annotated[bool, typer.Option("--detach", help="Print the run's name and leave.")] = False,
 ) -> None:
@@ -195,6 +210,7 @@ def train(
     epochd train people.csv --target income --preprocess auto --preprocess city=one_hot:unseen=other
     epochd train sales.csv --target sales --group-by store --name sales
     epochd train data.csv --target y --sweep lr=0.1,0.01 --sweep seed=1,2,3
+    epochd train sales.csv --target sales --group-by store --fit least_squares --name exact
     epochd train wine.csv --target cultivar --loss cross_entropy --optimizer adam --epochs 500 \
         --validation 0.2 --metrics accuracy,roc_auc --patience 20
     epochd train data.csv --target y --folds 5 --sweep lr=0.1,0.01
@@ -212,13 +228,11 @@ def train(
         "preprocess": preprocessing.preprocess(preprocess or ()),
         "model": specs.module(module, arg or [], init) if module else specs.model(model, init),
         "loss": specs.loss(loss),
-        "optimizer": specs.optimizer(optimizer, lr),
+        **_how(fit, optimizer, lr, epochs, batch_size),
         "name": name or None,
         "labels": labels_of(label or []),
         "initial": initial or None,
-        "dtype": dtype,
-        "epochs": epochs,
-        "batch_size": batch_size,
+        "dtype": dtype or None,
         "seed": seed,
         "log_every": log_every,
     }
@@ -241,6 +255,21 @@ def _many(
         for key in members
     ]
     return {"group_by": groups or None, "sweep": sweep, "log_members": logged}
+
+
+def _how(
+    fit: str, optimizer: str, lr: float | None, epochs: int | None, batch_size: int | None
+) -> dict[str, Any]:
+    """The arguments that say how the model is fitted."""
+    if fit:
+        if lr is not None or epochs is not None or batch_size is not None:
+            raise typer.BadParameter("takes no --lr, --epochs and --batch-size", param_hint="--fit")
+        return {"fit": specs.fit(fit)}
+    return {
+        "optimizer": specs.optimizer(optimizer, lr),
+        "epochs": _EPOCHS if epochs is None else epochs,
+        "batch_size": batch_size,
+    }
 
 
 def _names(text: str) -> list[str]:

@@ -24,7 +24,7 @@ from epochd_server.domain.exact_fits import (
     RankRule,
 )
 from epochd_server.domain.fit_choice import FIELDS, choose_fit, misfit
-from epochd_server.domain.fleets import Sweep
+from epochd_server.domain.fleets import FOLD, Sweep
 from epochd_server.domain.specs import Fit, GradientFit, Loss, Model
 
 _RANK_RULES: Mapping[int, RankRule] = MappingProxyType(
@@ -87,8 +87,7 @@ def decode_fit(
     if kind == "gradient":
         with violations.within("gradient"):
             return decode_gradient_fit(with_swept(request.gradient, sweep), violations)
-    if sweep is not None and set(sweep.names) & {"lr", "weight_decay", "momentum", "seed"}:
-        violations.add("sweep", "is for gradient: exact fits have nothing that could be swept")
+    _refuse_what_descends(request, sweep, violations)
     if kind == "auto":
         return _choose(request.auto, model, loss, violations)
     with violations.within(kind):
@@ -97,6 +96,18 @@ def decode_fit(
         if problem:
             violations.add("", problem)
     return fit
+
+
+def _refuse_what_descends(
+    request: trainer_pb2.TrainRequest, sweep: Sweep | None, violations: Violations
+) -> None:
+    """What an exact fit has no use for."""
+    if sweep is not None and set(sweep.names) - {FOLD}:
+        violations.add("sweep", "is for gradient, but for folds: exact fits have nothing that could be swept")
+    if request.initial_version:
+        violations.add("initial_version", "is for gradient: exact fits find the optimum without it")
+    if request.validation.HasField("early_stopping"):
+        violations.add("validation.early_stopping", "is for gradient: exact fits end at the optimum")
 
 
 def stored_fit(message: HasFit, violations: Violations) -> Fit:
