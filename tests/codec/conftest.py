@@ -30,11 +30,22 @@ from epochd_server.domain.runs import (
     Succeeded,
     Warned,
 )
+from epochd_server.domain.schedules import (
+    CosineAnnealingLR,
+    ExponentialLR,
+    LinearLR,
+    ReduceLROnPlateau,
+    StepLR,
+    ThresholdMode,
+)
 from epochd_server.domain.specs import (
     CLASSIFICATION_LOSSES,
     ActivationLayer,
+    Clipping,
+    DropoutLayer,
     GradientFit,
     Init,
+    LayerNormLayer,
     LinearLayer,
     LinearModel,
     Logging,
@@ -43,6 +54,7 @@ from epochd_server.domain.specs import (
     ModuleModel,
     Optimizer,
     OptimizerKind,
+    Penalty,
     Precision,
     SequentialModel,
     TrainingSpec,
@@ -99,11 +111,45 @@ def activation_layers(draw: st.DrawFn) -> ActivationLayer:
     return ActivationLayer(function=function, parameters=parameters, approximate=approximate)
 
 
+epochs = st.integers(1, 10_000_000)
+linear_schedules = st.builds(
+    LinearLR,
+    start_factor=st.floats(0, 1, exclude_min=True),
+    end_factor=st.floats(0, 1),
+    total_iters=epochs,
+)
+plateaus = st.builds(
+    ReduceLROnPlateau,
+    factor=st.floats(0, 1, exclude_min=True, exclude_max=True),
+    patience=st.integers(0, 10_000_000),
+    threshold=not_negative,
+    threshold_mode=st.sampled_from(ThresholdMode),
+    cooldown=st.integers(0, 10_000_000),
+    min_lr=not_negative,
+    eps=not_negative,
+)
+schedules = (
+    st.builds(StepLR, step_size=epochs, gamma=positive)
+    | st.builds(ExponentialLR, gamma=positive)
+    | st.builds(CosineAnnealingLR, t_max=st.none() | epochs, eta_min=not_negative)
+    | linear_schedules
+    | plateaus
+)
+clippings = st.builds(Clipping, max_norm=positive) | st.builds(Clipping, clip_value=positive)
+
+
 @st.composite
 def fits(draw: st.DrawFn) -> GradientFit:
     batch_size = draw(st.none() | sizes)
+    optimizer = draw(st.from_type(Optimizer))
+    penalised = optimizer.momentum < 1 and optimizer.dampening == 0
+    penalty = st.builds(Penalty, l1=not_negative, l2=not_negative)
     return GradientFit(
-        optimizer=draw(st.from_type(Optimizer)),
+        optimizer=optimizer,
+        schedule=draw(st.none() | schedules),
+        warmup=draw(st.none() | linear_schedules),
+        clipping=draw(st.none() | clippings),
+        penalty=draw(st.none() | penalty if penalised else st.none()),
         epochs=draw(st.integers(1, 10_000_000)),
         batch_size=batch_size,
         shuffle=draw(st.booleans()),
@@ -133,6 +179,16 @@ adams = st.builds(
     eps=not_negative,
     weight_decay=not_negative,
 )
+rmsprops = st.builds(
+    Optimizer,
+    kind=st.just(OptimizerKind.RMSPROP),
+    lr=positive,
+    alpha=fractions,
+    eps=not_negative,
+    weight_decay=not_negative,
+    momentum=not_negative,
+    centered=st.booleans(),
+)
 penalties = {"l2": not_negative, "penalize_bias": st.booleans(), "automatic": st.booleans()}
 iterations = {"max_iterations": st.integers(1, 10_000), "tolerance": st.floats(1e-300, 0.5)}
 exact_fits = (
@@ -141,15 +197,34 @@ exact_fits = (
     | st.builds(LbfgsFit, **penalties, **iterations, history=st.integers(1, 100))
 )
 linears = {"in_features": st.none() | sizes, "out_features": st.none() | sizes, "bias": st.booleans()}
-losses = st.builds(Loss, kind=st.sampled_from([k for k in LossKind if k is not LossKind.HUBER])) | st.builds(
-    Loss, kind=st.just(LossKind.HUBER), delta=positive
+class_weights = st.dictionaries(texts | st.integers(-(2**63), 2**63 - 1), positive, min_size=1, max_size=3)
+classifier_losses = {
+    "kind": st.sampled_from(sorted(CLASSIFICATION_LOSSES, key=str)),
+    "label_smoothing": fractions,
+}
+losses = (
+    st.builds(Loss, kind=st.sampled_from([LossKind.MSE, LossKind.L1, LossKind.GAUSSIAN_NLL]))
+    | st.builds(Loss, kind=st.just(LossKind.HUBER), delta=positive)
+    | st.builds(Loss, kind=st.just(LossKind.POISSON_NLL), log_input=st.booleans())
+    | st.builds(
+        Loss, kind=st.just(LossKind.QUANTILE), quantile=st.floats(0, 1, exclude_min=True, exclude_max=True)
+    )
+    | st.builds(Loss, **classifier_losses, balanced=st.booleans())
+    | st.builds(
+        Loss, **classifier_losses, class_weights=class_weights.map(lambda weights: tuple(weights.items()))
+    )
 )
 arguments = st.dictionaries(
     st.text(string.ascii_letters, min_size=1, max_size=8),
     st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | texts,
     max_size=4,
 )
-layers = st.builds(LinearLayer, **linears) | activation_layers()
+norms = st.builds(
+    LayerNormLayer, eps=positive, elementwise_affine=st.just(True), bias=st.booleans()
+) | st.builds(LayerNormLayer, eps=positive, elementwise_affine=st.just(False), bias=st.just(False))
+layers = (
+    st.builds(LinearLayer, **linears) | activation_layers() | st.builds(DropoutLayer, p=fractions) | norms
+)
 models = (
     st.builds(LinearModel, **linears)
     | st.builds(SequentialModel, layers=st.lists(layers, min_size=1, max_size=5).map(tuple))
@@ -175,11 +250,11 @@ def sweeps(draw: st.DrawFn, optimizer: Optimizer) -> Sweep:
     def listed(values: st.SearchStrategy) -> tuple:
         return draw(st.lists(values, unique=True, max_size=4).map(tuple))
 
-    sgd = optimizer.kind is OptimizerKind.SGD
+    moving = optimizer.kind in (OptimizerKind.SGD, OptimizerKind.RMSPROP)
     sweep = Sweep(
         lr=listed(positive),
         weight_decay=listed(not_negative),
-        momentum=listed(positive if optimizer.nesterov else not_negative) if sgd else (),
+        momentum=listed(positive if optimizer.nesterov else not_negative) if moving else (),
         seed=draw(st.lists(counts, unique=True, min_size=1, max_size=4).map(tuple)),
         folds=draw(st.sampled_from([0, 0, 2, 7])),
     )
@@ -274,7 +349,7 @@ def specs(draw: st.DrawFn) -> TrainingSpec:
 
 
 st.register_type_strategy(Sweep, st.from_type(Optimizer).flatmap(sweeps))
-st.register_type_strategy(Optimizer, sgds() | adams)
+st.register_type_strategy(Optimizer, sgds() | adams | rmsprops)
 st.register_type_strategy(GradientFit, fits())
 st.register_type_strategy(TrainingSpec, specs())
 _resolved = {

@@ -42,7 +42,9 @@ def test_no_sweep_is_no_message() -> None:
 
 
 def test_an_empty_sweep_is_a_fault() -> None:
-    assert faults(pb.Sweep()) == {"sweep": "must list values of lr, weight_decay, momentum or seed, or ask for folds"}
+    assert faults(pb.Sweep()) == {
+        "sweep": "must list values of lr, weight_decay, momentum or seed, or ask for folds"
+    }
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,7 @@ def test_a_thousand_wrong_values_are_not_a_thousand_answers() -> None:
 
 def test_momenta_are_for_sgd() -> None:
     found = faults(pb.Sweep(momentum=[0.9]), pb.Optimizer(adam=pb.Adam()))
-    assert found == {"sweep.momentum": "is for sgd only, not for adam"}
+    assert found == {"sweep.momentum": "is for sgd and rmsprop, not for adam"}
 
 
 def test_nesterov_needs_every_momentum_above_0() -> None:

@@ -181,7 +181,7 @@ def test_class_weights_are_those_of_pytorchs_cross_entropy(
         weights = compute_class_weight("balanced", classes=np.arange(3), y=y)
     loss = Loss(
         kind=LossKind.CROSS_ENTROPY,
-        class_weights=None if balanced else tuple(weights.tolist()),
+        class_weights=None if balanced else tuple(enumerate(weights.tolist())),
         balanced=balanced,
     )
     task = lab.make_task(

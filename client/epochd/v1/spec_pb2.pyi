@@ -1547,7 +1547,7 @@ class Sweep(_message.Message):
 
     @_builtins.property
     def momentum(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Momenta, SGD only. Unset: the optimizer's."""
+        """Momenta, SGD and RMSprop only. Unset: the optimizer's."""
 
     @_builtins.property
     def seed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:

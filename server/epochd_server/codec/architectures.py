@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import assert_never
 
 from epochd.v1 import activation_pb2, spec_pb2
+from epochd_server.codec.checks import fraction, positive
 from epochd_server.domain.errors import Violations
 from epochd_server.domain.layers import ACTIVATION_PARAMETERS, GELU_APPROXIMATIONS
 from epochd_server.domain.specs import (
     ActivationLayer,
+    DropoutLayer,
     Init,
     Layer,
+    LayerNormLayer,
     LinearLayer,
     LinearModel,
     Model,
@@ -25,6 +29,7 @@ MAX_NAME = 256
 MAX_TEXT = 1_024
 MAX_ARGUMENTS = 64
 _SHOWN = 40
+_DROPOUT, _NORM = DropoutLayer(), LayerNormLayer()
 
 _FUNCTIONS: Mapping[int, str] = MappingProxyType(
     {
@@ -133,9 +138,23 @@ def _decode_layer(message: spec_pb2.LayerSpec, violations: Violations) -> Layer 
         case "activation":
             with violations.within("activation"):
                 return _decode_activation(message.activation, violations)
+        case "dropout":
+            p = message.dropout.p if message.dropout.HasField("p") else _DROPOUT.p
+            return DropoutLayer(p=fraction(p, "dropout.p", violations))
+        case "layer_norm":
+            return _decode_layer_norm(message.layer_norm, violations)
         case None:
-            violations.add("kind", "must be set: linear or activation")
+            violations.add("kind", "must be set: linear, activation, dropout or layer_norm")
             return None
+
+
+def _decode_layer_norm(message: spec_pb2.LayerNormSpec, violations: Violations) -> LayerNormLayer:
+    affine = message.elementwise_affine if message.HasField("elementwise_affine") else True
+    return LayerNormLayer(
+        eps=positive(message.eps, "layer_norm.eps", violations) if message.HasField("eps") else _NORM.eps,
+        elementwise_affine=affine,
+        bias=affine and (message.bias if message.HasField("bias") else True),
+    )
 
 
 def _decode_activation(message: spec_pb2.ActivationSpec, violations: Violations) -> ActivationLayer | None:
@@ -182,15 +201,25 @@ def _check_activation_parameters(
 
 
 def _encode_layer(layer: Layer) -> spec_pb2.LayerSpec:
-    if isinstance(layer, LinearLayer):
-        return spec_pb2.LayerSpec(linear=_encode_linear(layer))
-    return spec_pb2.LayerSpec(
-        activation=spec_pb2.ActivationSpec(
-            function=_FUNCTION_NUMBERS[layer.function],
-            parameters=layer.parameters,
-            approximate=layer.approximate,
-        )
-    )
+    match layer:
+        case LinearLayer():
+            return spec_pb2.LayerSpec(linear=_encode_linear(layer))
+        case DropoutLayer():
+            return spec_pb2.LayerSpec(dropout=spec_pb2.DropoutSpec(p=layer.p))
+        case LayerNormLayer():
+            norm = spec_pb2.LayerNormSpec(
+                eps=layer.eps, elementwise_affine=layer.elementwise_affine, bias=layer.bias
+            )
+            return spec_pb2.LayerSpec(layer_norm=norm)
+        case ActivationLayer():
+            activation = spec_pb2.ActivationSpec(
+                function=_FUNCTION_NUMBERS[layer.function],
+                parameters=layer.parameters,
+                approximate=layer.approximate,
+            )
+            return spec_pb2.LayerSpec(activation=activation)
+        case _:
+            assert_never(layer)
 
 
 def _decode_module(message: spec_pb2.ModuleSpec, violations: Violations) -> ModuleModel:

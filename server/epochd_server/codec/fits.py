@@ -6,20 +6,32 @@ so that later stages can go on and find what else is wrong.
 
 from __future__ import annotations
 
-from typing import TypeVar, assert_never
+from typing import TypedDict, TypeVar, assert_never
 
 from epochd.v1 import spec_pb2 as pb
 from epochd_server.codec.checks import bounded_integer, fraction, not_negative, positive
 from epochd_server.codec.members import decode_key, encode_keys
+from epochd_server.codec.schedules import (
+    decode_clipping,
+    decode_linear,
+    decode_penalty,
+    decode_schedule,
+    encode_clipping,
+    encode_linear,
+    encode_penalty,
+    encode_schedule,
+)
 from epochd_server.domain.errors import Violations
 from epochd_server.domain.fleets import Key
-from epochd_server.domain.specs import GradientFit, Logging, Optimizer, OptimizerKind
+from epochd_server.domain.schedules import LinearLR, Schedule
+from epochd_server.domain.specs import Clipping, GradientFit, Logging, Optimizer, OptimizerKind, Penalty
 
 MAX_EPOCHS = 10_000_000
 MAX_LOGGED_MEMBERS = 100
 _MAX_INT64 = 2**63 - 1
 _DEFAULT = Optimizer(kind=OptimizerKind.ADAM, lr=1e-3)
 _ADAMW_WEIGHT_DECAY = 0.01
+_RMSPROP_LR = 0.01
 _AdamLike = TypeVar("_AdamLike", pb.Adam, pb.AdamW)
 
 
@@ -35,12 +47,14 @@ def decode_gradient_fit(message: pb.GradientFit, violations: Violations) -> Grad
         )
     if accumulation_steps > 1 and batch_size is None:
         violations.add("accumulation_steps", "needs batch_size: a full batch is one batch an epoch")
+    optimizer = _decode_optimizer(message.optimizer, violations)
     return GradientFit(
-        optimizer=_decode_optimizer(message.optimizer, violations),
+        optimizer=optimizer,
         epochs=bounded_integer(message.epochs, 1, MAX_EPOCHS, "epochs", violations),
         batch_size=batch_size,
         shuffle=message.shuffle if message.HasField("shuffle") else True,
         accumulation_steps=accumulation_steps,
+        **_decode_rules(message, optimizer, violations),
     )
 
 
@@ -52,7 +66,36 @@ def encode_gradient_fit(fit: GradientFit) -> pb.GradientFit:
         batch_size=fit.batch_size,
         shuffle=fit.shuffle,
         accumulation_steps=fit.accumulation_steps,
+        schedule=encode_schedule(fit.schedule),
+        warmup=encode_linear(fit.warmup),
+        clipping=encode_clipping(fit.clipping),
+        penalty=encode_penalty(fit.penalty),
     )
+
+
+class _Rules(TypedDict, total=False):
+    schedule: Schedule | None
+    warmup: LinearLR
+    clipping: Clipping | None
+    penalty: Penalty
+
+
+def _decode_rules(message: pb.GradientFit, optimizer: Optimizer, violations: Violations) -> _Rules:
+    """What a fit has beside its optimizer."""
+    rules = _Rules()
+    if message.HasField("schedule"):
+        with violations.within("schedule"):
+            rules["schedule"] = decode_schedule(message.schedule, violations)
+    if message.HasField("warmup"):
+        with violations.within("warmup"):
+            rules["warmup"] = decode_linear(message.warmup, violations)
+    if message.HasField("clipping"):
+        with violations.within("clipping"):
+            rules["clipping"] = decode_clipping(message.clipping, violations)
+    if message.HasField("penalty"):
+        with violations.within("penalty"):
+            rules["penalty"] = decode_penalty(message.penalty, optimizer, violations)
+    return rules
 
 
 def decode_log_every(message: pb.Logging, violations: Violations) -> int | None:
@@ -97,8 +140,11 @@ def _decode_optimizer(message: pb.Optimizer, violations: Violations) -> Optimize
         case "adamw":
             with violations.within("optimizer.adamw"):
                 return _decode_adam(message.adamw, OptimizerKind.ADAMW, _ADAMW_WEIGHT_DECAY, violations)
+        case "rmsprop":
+            with violations.within("optimizer.rmsprop"):
+                return _decode_rmsprop(message.rmsprop, violations)
         case None:
-            violations.add("optimizer.kind", "must be set: sgd, adam or adamw")
+            violations.add("optimizer.kind", "must be set: sgd, adam, adamw or rmsprop")
             return _DEFAULT
 
 
@@ -117,6 +163,20 @@ def _decode_sgd(message: pb.Sgd, violations: Violations) -> Optimizer:
         dampening=dampening,
         weight_decay=not_negative(message.weight_decay, "weight_decay", violations),
         nesterov=message.nesterov,
+    )
+
+
+def _decode_rmsprop(message: pb.RmsProp, violations: Violations) -> Optimizer:
+    alpha = message.alpha if message.HasField("alpha") else _DEFAULT.alpha
+    eps = message.eps if message.HasField("eps") else _DEFAULT.eps
+    return Optimizer(
+        kind=OptimizerKind.RMSPROP,
+        lr=positive(message.lr, "lr", violations) if message.HasField("lr") else _RMSPROP_LR,
+        alpha=fraction(alpha, "alpha", violations),
+        eps=not_negative(eps, "eps", violations),
+        weight_decay=not_negative(message.weight_decay, "weight_decay", violations),
+        momentum=not_negative(message.momentum, "momentum", violations),
+        centered=message.centered,
     )
 
 
@@ -154,6 +214,16 @@ def _encode_optimizer(optimizer: Optimizer) -> pb.Optimizer:
             return pb.Optimizer(adam=_encode_adam(pb.Adam, optimizer))
         case OptimizerKind.ADAMW:
             return pb.Optimizer(adamw=_encode_adam(pb.AdamW, optimizer))
+        case OptimizerKind.RMSPROP:
+            rmsprop = pb.RmsProp(
+                lr=optimizer.lr,
+                alpha=optimizer.alpha,
+                eps=optimizer.eps,
+                weight_decay=optimizer.weight_decay,
+                momentum=optimizer.momentum,
+                centered=optimizer.centered,
+            )
+            return pb.Optimizer(rmsprop=rmsprop)
         case _:
             assert_never(optimizer.kind)
 

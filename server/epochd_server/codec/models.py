@@ -11,11 +11,12 @@ from epochd_server.codec.exact_fits import encode_fit
 from epochd_server.codec.fits import encode_logging
 from epochd_server.codec.labels import decode_classes, encode_classes
 from epochd_server.codec.lineage import encode_lineage, stored_lineage
+from epochd_server.codec.losses import encode_loss
 from epochd_server.codec.members import encode_key, stored_key
 from epochd_server.codec.names import stored_run, stored_version
 from epochd_server.codec.parameters import decode_parameters, encode_parameters
 from epochd_server.codec.preprocessing import decode_fitted, encode_fitted
-from epochd_server.codec.specs import encode_loss, encode_precision, join_spec, stored_sweep
+from epochd_server.codec.specs import encode_precision, join_spec, stored_sweep
 from epochd_server.codec.sweeps import encode_sweep
 from epochd_server.codec.times import encode_time
 from epochd_server.codec.validation import encode_validation

@@ -9,9 +9,10 @@ from epochd.v1 import spec_pb2, trainer_pb2, validation_pb2
 from epochd_server.codec.architectures import decode_init, decode_model
 from epochd_server.codec.exact_fits import decode_fit
 from epochd_server.codec.fits import decode_log_every, decode_log_members
+from epochd_server.codec.losses import decode_loss
 from epochd_server.codec.members import MAX_KEY_COLUMNS
 from epochd_server.codec.preprocessing import decode_preprocessing
-from epochd_server.codec.specs import decode_loss, decode_precision
+from epochd_server.codec.specs import decode_precision
 from epochd_server.codec.sweeps import decode_sweep
 from epochd_server.codec.tables import decode_table
 from epochd_server.codec.tensors import decode_tensor
@@ -80,9 +81,7 @@ def decode_train(request: trainer_pb2.TrainRequest, violations: Violations) -> T
     )
 
 
-def _decode_preprocess(
-    request: trainer_pb2.TrainRequest, violations: Violations
-) -> Preprocessing | None:
+def _decode_preprocess(request: trainer_pb2.TrainRequest, violations: Violations) -> Preprocessing | None:
     if not request.HasField("preprocess"):
         return None
     with violations.within("preprocess"):

@@ -10,7 +10,8 @@ from epochd_server.codec.architectures import encode_model
 from epochd_server.codec.events import encode_epoch_log, encode_failure
 from epochd_server.codec.exact_fits import encode_fit
 from epochd_server.codec.fits import encode_logging
-from epochd_server.codec.specs import encode_loss, encode_precision
+from epochd_server.codec.losses import encode_loss
+from epochd_server.codec.specs import encode_precision
 from epochd_server.codec.times import encode_time
 from epochd_server.codec.validation import encode_validation
 from epochd_server.domain.errors import Violations

@@ -9,21 +9,19 @@ from google.protobuf.message import DecodeError
 
 from epochd.v1 import spec_pb2, tensor_pb2, trainer_pb2, validation_pb2
 from epochd_server.codec.architectures import decode_init, decode_model, encode_model
-from epochd_server.codec.checks import positive
 from epochd_server.codec.exact_fits import HasFit, encode_fit, stored_fit
 from epochd_server.codec.fits import (
     decode_log_every,
     decode_log_members,
     encode_logging,
 )
+from epochd_server.codec.losses import decode_loss, encode_loss
 from epochd_server.codec.sweeps import decode_sweep, encode_sweep
 from epochd_server.codec.validation import encode_validation, stored_validation
 from epochd_server.domain.errors import EpochdError, Reason, Violations
 from epochd_server.domain.fleets import Sweep
 from epochd_server.domain.specs import (
     Logging,
-    Loss,
-    LossKind,
     Precision,
     TrainingSpec,
 )
@@ -41,32 +39,6 @@ _PRECISION_NUMBERS = MappingProxyType(
         Precision.FLOAT64: tensor_pb2.DATA_TYPE_FLOAT64,
     }
 )
-
-
-def decode_loss(message: spec_pb2.Loss, violations: Violations) -> Loss | None:
-    """A loss; None where its kind is unset. Field paths are relative to the Loss."""
-    kind = message.WhichOneof("kind")
-    if kind is None:
-        violations.add("kind", "must be set: mse, l1, huber, bce_with_logits or cross_entropy")
-        return None
-    if kind == "huber" and message.huber.HasField("delta"):
-        return Loss(kind=LossKind.HUBER, delta=positive(message.huber.delta, "huber.delta", violations))
-    return Loss(kind=LossKind(kind))
-
-
-def encode_loss(loss: Loss) -> spec_pb2.Loss:
-    """The message of a loss."""
-    match loss.kind:
-        case LossKind.MSE:
-            return spec_pb2.Loss(mse=spec_pb2.MseLoss())
-        case LossKind.L1:
-            return spec_pb2.Loss(l1=spec_pb2.L1Loss())
-        case LossKind.HUBER:
-            return spec_pb2.Loss(huber=spec_pb2.HuberLoss(delta=loss.delta))
-        case LossKind.BCE_WITH_LOGITS:
-            return spec_pb2.Loss(bce_with_logits=spec_pb2.BceWithLogitsLoss())
-        case LossKind.CROSS_ENTROPY:
-            return spec_pb2.Loss(cross_entropy=spec_pb2.CrossEntropyLoss())
 
 
 def decode_precision(number: int, violations: Violations, field: str = "dtype") -> Precision:

@@ -28,9 +28,8 @@ def decode_sweep(message: pb.Sweep, optimizer: pb.Optimizer, violations: Violati
     Returns:
         The values that are good; None where there are none.
     """
-    sgd = optimizer.WhichOneof("kind") in ("sgd", None)
-    if message.momentum and not sgd:
-        violations.add("momentum", f"is for sgd only, not for {optimizer.WhichOneof('kind')}")
+    if message.momentum and optimizer.WhichOneof("kind") not in ("sgd", "rmsprop", None):
+        violations.add("momentum", f"is for sgd and rmsprop, not for {optimizer.WhichOneof('kind')}")
     nesterov = optimizer.WhichOneof("kind") == "sgd" and optimizer.sgd.nesterov
     sweep = Sweep(
         lr=_distinct(message.lr, "lr", _positive, violations),

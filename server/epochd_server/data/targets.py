@@ -54,7 +54,10 @@ def prepare_targets(
     if _report_times(columns, indices, violations):
         return None
     if loss.kind not in CLASSIFICATION_LOSSES:
-        return _regression(columns, indices, precision, violations, unusable)
+        found = _regression(columns, indices, precision, violations, unusable)
+        if loss.kind is LossKind.POISSON_NLL and found is not None:
+            _refuse_negative(columns, indices, found, violations)
+        return found
     if len(indices) > 1:
         problem = f"{loss.kind.value} takes one column of class labels, {len(indices)} are given"
         violations.add(_role_field(columns), problem)
@@ -149,6 +152,18 @@ def _regression(
     if not indices or len(violations.found) > before:
         return None
     return Targets(_matrix(columns, indices, precision), None)
+
+
+def _refuse_negative(
+    columns: Columns, indices: Sequence[int], found: Targets, violations: Violations
+) -> None:
+    values = np.asarray(found.values, np.float64)
+    for place, index in enumerate(indices):
+        negative = values[:, place] < 0
+        if negative.any():
+            row = int(negative.argmax())
+            problem = f"is {values[row, place]:g} in row {row}, counting from 0; poisson_nll needs >= 0"
+            violations.add(columns.column_field(index), f"target {columns.names[index]!r} {problem}")
 
 
 def _wrong_number_column(

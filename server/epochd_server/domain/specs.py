@@ -142,9 +142,9 @@ class Loss:
     label_smoothing: float = 0.0
     """cross_entropy and bce_with_logits: the share ε of a label that is spread evenly over all classes, from 0
     (inclusive) to 1 (exclusive)."""
-    class_weights: tuple[float, ...] | None = None
-    """cross_entropy, and bce_with_logits with one target: weight of each class's rows, in the order of the classes;
-    each row's whole loss (smoothed labels included) counts so often, and the mean is by these weights."""
+    class_weights: tuple[tuple[str | int, float], ...] | None = None
+    """cross_entropy and bce_with_logits: weights of classes' rows by label; in a training, of every class and in their
+    order. A row's whole loss (smoothed labels included) counts so often, and the mean is by these weights."""
     balanced: bool = False
     """Class weights are rows / (classes · rows of the class), counted over each member's training rows by their
     weights; 1 for a class without rows."""

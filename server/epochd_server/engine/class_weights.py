@@ -24,7 +24,7 @@ def class_weighted(task: CohortTask, data: CohortData) -> Floats | None:
         return data.weights
     classes = _classes(loss, data)
     if loss.class_weights is not None:
-        weights = np.asarray(loss.class_weights, np.float64)[classes]
+        weights = np.array([weight for _, weight in loss.class_weights])[classes]
     else:
         weights = _balanced(task)[_members(task, data), classes]
     if data.weights is not None:

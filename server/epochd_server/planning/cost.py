@@ -42,4 +42,4 @@ def _states(fit: Fit) -> int:
     optimizer = fit.optimizer
     if optimizer.kind is OptimizerKind.SGD:
         return 1 if optimizer.momentum else 0
-    return 2
+    return 3 if optimizer.kind is OptimizerKind.RMSPROP else 2

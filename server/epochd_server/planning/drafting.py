@@ -29,6 +29,7 @@ from epochd_server.domain.preprocessing import FittedPreprocessing
 from epochd_server.domain.specs import LossKind, Model, ModuleModel
 from epochd_server.domain.validation import Folds, GivenRows, HoldOut
 from epochd_server.domain.work import DatasetFile
+from epochd_server.planning.class_weights import check_class_weights
 from epochd_server.planning.cost import ITEM_BYTES
 from epochd_server.planning.limits import PlanLimits
 from epochd_server.planning.members import resolve_log_members
@@ -232,6 +233,9 @@ class Drafting:
             return Needed(features=features)
         count = len(selection.targets)
         columns = "there is 1 target column" if count == 1 else f"there are {count} target columns"
+        if loss.kind is LossKind.GAUSSIAN_NLL:
+            why = f"{columns}, and gaussian_nll needs a mean and a variance for each"
+            return Needed(features=features, outputs=2 * count, why=why)
         return Needed(features=features, outputs=count, why=columns)
 
     def _check_parameters(self, found: _Found) -> None:
@@ -258,6 +262,8 @@ class Drafting:
     def _check_against_data(self, found: _Found) -> None:
         self._check_batch_size(found)
         self._check_initial(found)
+        if self.command.loss is not None and found.targets is not None and found.targets.classes is not None:
+            check_class_weights(self.command.loss, found.targets.classes, self.violations)
         keys, asked = self._keys(found), self.command.log_members
         if keys is not None:
             found.log_members = resolve_log_members(asked, keys, self.violations)

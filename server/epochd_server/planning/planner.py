@@ -18,6 +18,7 @@ from epochd_server.domain.plans import Plan
 from epochd_server.domain.resources import dataset_name, parse_dataset, parse_version_reference, version_name
 from epochd_server.domain.runs import Started
 from epochd_server.domain.specs import Logging, TrainingSpec
+from epochd_server.planning.class_weights import with_every_class
 from epochd_server.planning.cost import count_steps, training_bytes
 from epochd_server.planning.drafting import Draft, Drafting
 from epochd_server.planning.limits import PlanLimits
@@ -201,7 +202,7 @@ def _spec(command: TrainCommand, draft: Draft, seed: int) -> TrainingSpec:
     every = -(-epochs // _LOGS) if command.log_every is None else command.log_every
     return TrainingSpec(
         model=draft.model,
-        loss=command.loss,
+        loss=with_every_class(command.loss, draft.classes),
         fit=command.fit,
         init=command.init,
         precision=command.precision,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from epochd_server.domain.errors import Violations
-from epochd_server.domain.specs import Layer, LinearLayer, LinearModel, SequentialModel
+from epochd_server.domain.specs import Layer, LayerNormLayer, LinearLayer, LinearModel, SequentialModel
 
 Layered = LinearModel | SequentialModel
 
@@ -64,7 +64,13 @@ def count_parameters(model: Layered) -> int:
     """Number of parameters of a model whose sizes are all filled in."""
     if isinstance(model, LinearModel):
         return _linear_parameters(model)
-    return sum(_linear_parameters(layer) for layer in model.layers if isinstance(layer, LinearLayer))
+    count, width = 0, next((one.in_features for one in model.layers if isinstance(one, LinearLayer)), None)
+    for layer in model.layers:
+        if isinstance(layer, LinearLayer):
+            count, width = count + _linear_parameters(layer), layer.out_features
+        elif isinstance(layer, LayerNormLayer) and width is not None:
+            count += width * (layer.elementwise_affine + layer.bias)
+    return count
 
 
 def _is_resolved(layer: Layer | LinearModel) -> bool:

@@ -58,8 +58,9 @@ def rows_bytes(started: Started) -> int:
 def signature(started: Started) -> Hashable:
     """What runs must have in common to share a cohort.
 
-    Learning rates and the optimizer's other numbers, epochs, seeds and logging may differ. Rows count by the
-    power of two they fit in, and the expected effort by powers of four: a short run must not sit behind a long one.
+    Learning rates, the optimizer's and the penalty's other numbers, epochs, seeds and logging may differ. Rows count
+    by the power of two they fit in, and the expected effort by powers of four: a short run must not sit behind a long
+    one.
     """
     spec, fit = started.spec, started.spec.fit
     return (
@@ -78,7 +79,12 @@ def signature(started: Started) -> Hashable:
 def _fit_signature(fit: Fit) -> Hashable:
     if not isinstance(fit, GradientFit):
         return fit
-    return (fit.optimizer.kind, fit.optimizer.nesterov, fit.batch_size, fit.shuffle, fit.accumulation_steps)
+    optimizer = fit.optimizer
+    return (
+        (optimizer.kind, optimizer.nesterov, optimizer.centered),
+        (fit.batch_size, fit.shuffle, fit.accumulation_steps),
+        (fit.schedule, fit.warmup, fit.clipping, fit.penalty is None),
+    )
 
 
 def _frozen_model(model: Model) -> Hashable:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from epochd_server.domain.data import Classes
 from epochd_server.domain.errors import Violations
+from epochd_server.domain.specs import Loss, LossKind
 
 Array = NDArray[np.floating]
 
@@ -25,6 +26,14 @@ def softmax(logits: Array) -> Array:
     shares: Array = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
     return shares
+
+
+def predictions(loss: Loss, outputs: Array) -> Array:
+    """What a regression predicts [n, t]: rates of poisson_nll, means of gaussian_nll, else its outputs themselves."""
+    if loss.kind is LossKind.POISSON_NLL and loss.log_input:
+        rates: Array = np.exp(outputs)
+        return rates
+    return outputs[:, : outputs.shape[1] // 2] if loss.kind is LossKind.GAUSSIAN_NLL else outputs
 
 
 class Labels:

@@ -14,7 +14,7 @@ from epochd_server.domain.models import ModelVersion
 from epochd_server.domain.predictions import Prediction
 from epochd_server.serving.features import FeatureMatcher
 from epochd_server.serving.members import Assignment, MemberMatcher, refuse_members
-from epochd_server.serving.outputs import Array, Labels, sigmoid, softmax
+from epochd_server.serving.outputs import Array, Labels, predictions, sigmoid, softmax
 from epochd_server.serving.raw_rows import RawMatcher
 
 _NO_KEYS: frozenset[str] = frozenset()
@@ -68,6 +68,7 @@ class Resident:
         if card.preprocess is not None:
             self._raw = RawMatcher(card, card.preprocess, None if members is None else members.learned)
         self._members = members
+        self._loss = card.spec.loss
         self._labels = None if card.classes is None else Labels(card.classes)
 
     def batch(self, command: PredictCommand) -> Batch:
@@ -119,6 +120,8 @@ class Resident:
             InvalidInput: A row has no class.
         """
         raw = self._outputs(batch)
+        if self._labels is None:
+            raw = predictions(self._loss, raw)
         # One output is one number a row: the second class's logit, or the only target.
         outputs = raw.reshape(-1) if raw.shape[1] == 1 else raw
         if self._labels is None:
