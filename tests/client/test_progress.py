@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -46,6 +47,16 @@ def test_a_terminal_gets_one_line_redrawn_with_epoch_loss_speed_and_eta():
     last = lines[0].split("\r")[-1]
     assert last.startswith("house-price ━━━━━━━━━━━━━━━━━━━━━━━━ 100/100  loss 0.5  2.0k rows/s  ETA 0:00")
     assert lines[1].startswith("house-price: Succeeded: models/m/versions/1")
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_the_loss_on_held_out_rows_is_shown_beside_the_other(live):
+    log = next(event for event in logs() if isinstance(event, events.EpochLog))
+    file = io.StringIO()
+    with ProgressBar("m", file=file, live=live) as bar:
+        bar.show(replace(log, validation_loss=0.75, measured={"f1": 0.125}))
+    assert "loss 0.5" in file.getvalue()
+    assert "validation 0.75" in file.getvalue()
 
 
 def test_elsewhere_lines_are_sparse_and_plain():
