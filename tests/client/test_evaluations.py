@@ -24,7 +24,7 @@ def member(fold: int, loss: float | None, lr: float = 0.1) -> models_pb2.Member:
 
 
 def test_every_metric_of_the_protocol_has_a_name():
-    numbers = validation_pb2.Metric.DESCRIPTOR.values_by_name.keys() - {"METRIC_UNSPECIFIED"}
+    numbers = {value.name for value in validation_pb2.Metric.DESCRIPTOR.values} - {"METRIC_UNSPECIFIED"}
     assert {name.removeprefix("METRIC_").lower() for name in numbers} == set(validation.METRICS)
 
 
