@@ -28,7 +28,7 @@ from epochd_server.codec.preprocessing import decode_fitted, encode_fitted
 from epochd_server.codec.specs import encode_precision, join_spec
 from epochd_server.codec.times import decode_time, encode_time
 from epochd_server.codec.validation import encode_validation
-from epochd_server.codec.wire import delimited
+from epochd_server.codec.wire import delimited, tag
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.resources import model_name, run_name, version_name
 from epochd_server.domain.runs import (
@@ -54,7 +54,11 @@ _QUANTILES = ("min", "p25", "p50", "p75", "max")
 def encode(event: Event) -> bytes:
     """The bytes of an event's message, for storage and for clients; made once."""
     if not event.encoded:
-        _keep(event, to_message(event).SerializeToString())
+        field, convert = _ENCODERS[type(event.body)]
+        # a message put into another is copied field by field; its bytes are joined at once
+        head = pb.Event(sequence=event.sequence, time=encode_time(event.time)).SerializeToString()
+        body = convert(event.body).SerializeToString()
+        _keep(event, head + delimited(tag(pb.Event.DESCRIPTOR, field), body))
     return event.encoded
 
 

@@ -7,6 +7,7 @@ The format: https://protobuf.dev/programming-guides/encoding.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 
 from google.protobuf.descriptor import Descriptor
 
@@ -26,6 +27,7 @@ def varint(number: int) -> bytes:
     return bytes(data)
 
 
+@lru_cache(maxsize=256)
 def tag(message: Descriptor, field: str) -> bytes:
     """What comes before a field's value."""
     found = message.fields_by_name[field]

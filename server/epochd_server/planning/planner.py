@@ -21,6 +21,7 @@ from epochd_server.domain.specs import Logging, TrainingSpec
 from epochd_server.planning.class_weights import with_every_class
 from epochd_server.planning.cost import count_steps, training_bytes
 from epochd_server.planning.drafting import Draft, Drafting
+from epochd_server.planning.familiar import FamiliarRequests
 from epochd_server.planning.limits import PlanLimits
 from epochd_server.planning.lineage import lineage_of
 from epochd_server.planning.ports import Datasets, Modules, Versions
@@ -60,6 +61,7 @@ class RequestPlanner:
         self._modules = modules
         self._limits = limits or PlanLimits()
         self._device = device
+        self._familiar = FamiliarRequests()
 
     async def plan(self, request: TrainRequest) -> Plan:
         """The plan of a request; whatever takes long is done in a thread.
@@ -79,7 +81,10 @@ class RequestPlanner:
         lengthy = extras or request.model.HasField("module") or request.data.group_columns
         if lengthy or request.ByteSize() > self._limits.inline_bytes:
             return await asyncio.to_thread(self._plan, request)
-        return self._plan(request)
+        if (plan := self._familiar.plan(request)) is None:
+            plan = self._plan(request)
+            self._familiar.remember(request, plan)
+        return plan
 
     async def replan(self, request: bytes) -> Plan:
         """The plan of a request that was accepted before, as it was stored.
