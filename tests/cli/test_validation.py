@@ -50,6 +50,14 @@ def test_members_are_listed_by_their_loss_on_the_rows_held_out(cli, wine: str):
     assert "VALIDATION" in cli("models", "members", "folded").out
 
 
+def test_a_version_shows_how_it_did(cli, wine: str):
+    cli("train", wine, *TRAIN, "--epochs", "2", "--validation", "0.25", "--metrics", "f1", "--name", "shown")
+    evaluation = cli("models", "show", "shown", "--json").json["evaluation"]
+    assert evaluation["rows"] == 44
+    assert len(evaluation["confusion"]) == len(evaluation["classes"]) == 3
+    assert "held out" in cli("models", "show", "shown").out
+
+
 def test_a_file_may_hold_the_rows(cli, wine: str):
     done = cli("train", wine, *TRAIN, "--epochs", "1", "--validation", wine, "--json")
     assert done.json_lines[-1]["evaluation"]["rows"] == 178

@@ -133,6 +133,7 @@ def _version(model: epochd.Model) -> dict[str, Any]:
         "rows": model.rows,
         "epochs": model.epochs,
         "seed": model.seed,
+        "evaluation": model.evaluation,
         "run": model.run,
         "labels": model.labels,
         "lineage": model.lineage,
