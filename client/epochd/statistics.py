@@ -6,6 +6,7 @@ no theory (any l2, a deficient rank, no degrees of freedom left) is NaN or None.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from epochd.keys import Key, key_parts, key_text
 
 _SHOWN = 10
+_WIDTH = 100
+_UNBROKEN = "\N{NO-BREAK SPACE}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +188,8 @@ class FleetStatistics(Sequence[Statistics]):
 
 
 def _facts(owner: Statistics | OutputStatistics, names: Sequence[str]) -> list[str]:
-    """A line of the numbers that there are; none without any."""
+    """The numbers that there are, on as many lines as they take."""
     known = [(name.replace("_", " "), getattr(owner, name)) for name in names]
-    line = ", ".join(f"{name} {value:.6g}" for name, value in known if value is not None)
-    return [line] if line else []
+    facts = [f"{name} {value:.6g}" for name, value in known if value is not None]
+    whole = ", ".join(fact.replace(" ", _UNBROKEN) for fact in facts)
+    return [line.replace(_UNBROKEN, " ") for line in textwrap.wrap(whole, _WIDTH)]

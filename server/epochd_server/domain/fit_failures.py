@@ -10,7 +10,7 @@ FIT_FAILURES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "RANK_DEFICIENT": (
             "The features depend on each other, or nearly so: there is no single best solution.",
             "Leave out features that others determine (such as one of each set of indicators), give more rows than "
-            "coefficients, add l2, or ask for rank MINIMUM_NORM.",
+            "coefficients, add l2, or ask for the solution of minimum norm.",
         ),
         "SEPARABLE_CLASSES": (
             "There is no finite optimum: the classes are separable.",
