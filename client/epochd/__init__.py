@@ -13,7 +13,18 @@ Example:
 :mod:`epochd.aio` has the same names for asyncio; :mod:`epochd.errors` draws the tree of exceptions.
 """
 
-from epochd import aio, errors, events, fits, losses, preprocessing, registry, statistics, validation
+from epochd import (
+    aio,
+    errors,
+    events,
+    fits,
+    losses,
+    preprocessing,
+    registry,
+    schedules,
+    statistics,
+    validation,
+)
 from epochd.activations import Activation
 from epochd.client import Client, connect
 from epochd.coefficients import Coefficients
@@ -41,14 +52,15 @@ from epochd.errors import (
 from epochd.events import EpochLog, Event, FleetProgress, MemberLog, State
 from epochd.fits import LBFGS, LeastSquares, Newton
 from epochd.fleet import Fleet, Member
-from epochd.losses import L1, MSE, BCEWithLogits, CrossEntropy, Huber
+from epochd.losses import L1, MSE, BCEWithLogits, CrossEntropy, GaussianNLL, Huber, PoissonNLL, Quantile
 from epochd.model import Model
-from epochd.optimizers import SGD, Adam, AdamW
+from epochd.optimizers import SGD, Adam, AdamW, RMSprop
 from epochd.policy import Retry, Timeout
 from epochd.preprocessing import Preprocess
 from epochd.registry import AliasMove, Canary, Comparison, Lineage
 from epochd.run import Run
-from epochd.specs import Linear, Module, Sequential
+from epochd.schedules import CosineAnnealingLR, ExponentialLR, LinearLR, ReduceLROnPlateau, StepLR
+from epochd.specs import Dropout, LayerNorm, Linear, Module, Sequential
 from epochd.statistics import FleetStatistics, Statistics
 from epochd.sweeps import Sweep
 from epochd.validation import METRICS, CrossValidation, EarlyStopping, Evaluation, HoldOut
@@ -74,30 +86,36 @@ __all__ = [
     "Coefficients",
     "Comparison",
     "ConnectionFailed",
+    "CosineAnnealingLR",
     "CrossEntropy",
     "CrossValidation",
     "DataLoss",
     "Dataset",
     "DeadlineExceeded",
     "Derivatives",
+    "Dropout",
     "EarlyStopping",
     "EpochLog",
     "EpochdError",
     "Estimate",
     "Evaluation",
     "Event",
+    "ExponentialLR",
     "FailedPrecondition",
     "Failure",
     "Fleet",
     "FleetProgress",
     "FleetStatistics",
+    "GaussianNLL",
     "HoldOut",
     "Huber",
     "Internal",
     "InvalidArgument",
+    "LayerNorm",
     "LeastSquares",
     "Lineage",
     "Linear",
+    "LinearLR",
     "Member",
     "MemberLog",
     "Model",
@@ -106,8 +124,12 @@ __all__ = [
     "NotFound",
     "OutOfRange",
     "PermissionDenied",
+    "PoissonNLL",
     "Prediction",
     "Preprocess",
+    "Quantile",
+    "RMSprop",
+    "ReduceLROnPlateau",
     "RegisteredModel",
     "ResourceExhausted",
     "Retry",
@@ -115,6 +137,7 @@ __all__ = [
     "Sequential",
     "State",
     "Statistics",
+    "StepLR",
     "Sweep",
     "Timeout",
     "TrainingCancelled",
@@ -131,6 +154,7 @@ __all__ = [
     "losses",
     "preprocessing",
     "registry",
+    "schedules",
     "statistics",
     "validation",
 ]

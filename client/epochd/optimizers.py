@@ -79,7 +79,35 @@ class AdamW:
         _check_adam(self)
 
 
-Optimizer: TypeAlias = SGD | Adam | AdamW
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RMSprop:
+    """``torch.optim.RMSprop``."""
+
+    lr: float = 1e-2
+    """Learning rate, > 0."""
+
+    alpha: float = 0.99
+    """Decay of the mean square, from 0 (inclusive) to 1 (exclusive)."""
+
+    eps: float = 1e-8
+    """Added to the denominator, >= 0."""
+
+    weight_decay: float = 0.0
+    """L2 penalty added to the gradient, >= 0."""
+
+    momentum: float = 0.0
+    """Momentum, >= 0."""
+
+    centered: bool = False
+    """Whether the squared mean gradient is subtracted from the mean square."""
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "alpha", "eps", "weight_decay", "momentum"):
+            require(self, name, Real)
+        require(self, "centered", bool)
+
+
+Optimizer: TypeAlias = SGD | Adam | AdamW | RMSprop
 
 
 def _check_adam(optimizer: Adam | AdamW) -> None:

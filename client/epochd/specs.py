@@ -8,7 +8,7 @@ Example:
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Literal, TypeAlias, get_args
 
 from epochd._typecheck import require
@@ -51,7 +51,43 @@ class Linear:
         return f"Linear({', '.join([*sizes, *([] if self.bias else ['bias=False'])])})"
 
 
-Layer: TypeAlias = Linear | Activation
+@dataclass(frozen=True, slots=True)
+class Dropout:
+    """``nn.Dropout``: in training each input is 0 with probability p; predictions are made without it."""
+
+    p: float = 0.5
+    """From 0 (inclusive) to 1 (exclusive)."""
+
+    def __post_init__(self) -> None:
+        require(self, "p", Real)
+
+    def __str__(self) -> str:
+        return f"Dropout({self.p:g})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerNorm:
+    """``nn.LayerNorm`` over the features of a row."""
+
+    eps: float = 1e-5
+    """Added to the variance, > 0."""
+
+    elementwise_affine: bool = True
+    """Whether there is a weight for each feature."""
+
+    bias: bool = True
+    """Whether there is a bias for each feature; only with ``elementwise_affine``."""
+
+    def __post_init__(self) -> None:
+        require(self, "eps", Real)
+        require(self, "elementwise_affine", bool)
+        require(self, "bias", bool)
+
+    def __str__(self) -> str:
+        return "LayerNorm()"
+
+
+Layer: TypeAlias = Linear | Activation | Dropout | LayerNorm
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -59,7 +95,8 @@ class Sequential:
     """``nn.Sequential``.
 
     Args:
-        *layers: Each a :class:`Linear`, an :class:`Activation` or an activation's name.
+        *layers: Each a :class:`Linear`, :class:`Dropout`, :class:`LayerNorm`, an :class:`Activation` or an
+            activation's name.
         init: How parameters start: ``"default"`` or ``"zeros"``.
 
     Example:
@@ -127,8 +164,10 @@ def _layer(layer: Layer | str) -> Layer:
         return Activation(layer)
     if isinstance(layer, Linear) and layer.init != "default":
         raise TypeError("Sequential: give init to the Sequential, not to a layer")
-    if not isinstance(layer, Linear | Activation):
-        raise TypeError(f"Sequential: a layer must be a Linear, an Activation or a name, not {layer!r}")
+    if not isinstance(layer, Linear | Activation | Dropout | LayerNorm):
+        raise TypeError(
+            f"Sequential: a layer must be a Linear, Dropout, LayerNorm, Activation or a name, not {layer!r}"
+        )
     return layer
 
 

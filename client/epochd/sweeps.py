@@ -33,7 +33,7 @@ class Sweep:
     """Weight decays, in place of the optimizer's."""
 
     momentum: Iterable[float] = ()
-    """Momenta, in place of the optimizer's; SGD only."""
+    """Momenta, in place of the optimizer's; SGD and RMSprop only."""
 
     seed: Iterable[int] = ()
     """Seeds of initialisation and shuffling."""

@@ -7,9 +7,10 @@ import typer
 
 import epochd.losses as losses
 import epochd.optimizers as optimizers
+from epochd import schedules
 from epochd.activations import Activation
 from epochd.cli import specs
-from epochd.specs import Linear, Module, Sequential
+from epochd.specs import Dropout, LayerNorm, Linear, Module, Sequential
 
 
 def test_linear_is_a_linear_model():
@@ -49,6 +50,21 @@ def test_a_loss_has_its_arguments():
     assert specs.loss("huber:delta=2") == losses.Huber(delta=2)
 
 
+def test_layers_other_than_linear_ones_have_their_arguments():
+    assert specs.model("8,layer_norm:bias=false,relu,dropout:p=0.2,out") == Sequential(
+        Linear(8), LayerNorm(bias=False), "relu", Dropout(0.2), Linear()
+    )
+
+
+def test_a_schedule_has_pytorchs_arguments():
+    assert specs.schedule("") is None
+    assert specs.schedule("step:step_size=30:gamma=0.5") == schedules.StepLR(step_size=30, gamma=0.5)
+    assert specs.schedule("cosine:T_max=9") == schedules.CosineAnnealingLR(T_max=9)
+    assert specs.schedule("plateau:patience=3:threshold_mode=abs") == schedules.ReduceLROnPlateau(
+        patience=3, threshold_mode="abs"
+    )
+
+
 def test_activations_are_steps_and_the_operation_is_that_of_the_last():
     assert specs.activations("sigmoid", None) == [Activation("sigmoid")]
     assert specs.activations("log,sigmoid", "inverse") == [
@@ -70,13 +86,18 @@ def test_activations_are_steps_and_the_operation_is_that_of_the_last():
         ),
         (lambda: specs.model("64,relu:x,1"), "'x' is not KEY=VALUE"),
         (lambda: specs.model("linear", "ones"), "must be one of default, zeros, is 'ones'"),
-        (lambda: specs.optimizer("lion", None), "must be one of sgd, adam, adamw, is 'lion'"),
+        (lambda: specs.optimizer("lion", None), "must be one of sgd, adam, adamw, rmsprop, is 'lion'"),
         (lambda: specs.optimizer("sgd:lr=1", None), "give the learning rate as --lr"),
         (lambda: specs.optimizer("sgd:beta=1", None), "SGD: has no argument 'beta'"),
         (lambda: specs.optimizer("sgd:momentum=high", None), "SGD: momentum must be a number, not 'high'"),
         (
+            lambda: specs.schedule("cyclic"),
+            "must be one of step, exponential, cosine, linear, plateau, is 'cyclic'",
+        ),
+        (
             lambda: specs.loss("hinge"),
-            "must be one of mse, l1, huber, bce_with_logits, cross_entropy, is 'hinge'",
+            "must be one of mse, l1, huber, bce_with_logits, cross_entropy, poisson_nll, quantile, "
+            "gaussian_nll, is 'hinge'",
         ),
         (
             lambda: specs.activations("tanh", "slope"),

@@ -11,7 +11,9 @@ import torch
 
 import epochd
 from epochd import losses, optimizers, specs
-from epochd._wire.specs import decode_model, encode_loss, encode_model, encode_optimizer
+from epochd._wire.gradients import encode_optimizer
+from epochd._wire.losses import encode_loss
+from epochd._wire.specs import decode_model, encode_model
 from epochd._wire.steps import FUNCTIONS, encode_steps
 from epochd.v1 import spec_pb2
 
@@ -21,6 +23,7 @@ MODELS = [
     epochd.Sequential(epochd.Linear(64), "relu", epochd.Linear(1)),
     epochd.Sequential(epochd.Linear(2), epochd.Activation("leaky_relu", negative_slope=0.2), init="zeros"),
     epochd.Sequential(epochd.Activation("gelu", approximate="tanh")),
+    epochd.Sequential(epochd.Linear(2), epochd.LayerNorm(eps=0.1, bias=False), epochd.Dropout(0.25)),
     epochd.Module("Regression", hidden=3, bias=True, rate=0.5, kind="small"),
 ]
 
@@ -41,6 +44,7 @@ def test_models_are_printed_as_they_are_written():
         "Sequential(Linear(64), relu, Linear(1))",
         "Sequential(Linear(2), leaky_relu(negative_slope=0.2))",
         "Sequential(gelu(approximate='tanh'))",
+        "Sequential(Linear(2), LayerNorm(), Dropout(0.25))",
         "Regression(hidden=3, bias=True, rate=0.5, kind='small')",
     ]
 
@@ -62,6 +66,16 @@ def test_models_are_printed_as_they_are_written():
         lambda: epochd.Adam(betas=0.9),
         lambda: epochd.AdamW(betas=(0.9, "x")),
         lambda: epochd.Huber(delta=None),
+        lambda: epochd.RMSprop(centered=1),
+        lambda: epochd.Quantile(quantile="high"),
+        lambda: epochd.PoissonNLL(log_input=1),
+        lambda: epochd.CrossEntropy(class_weights="even"),
+        lambda: epochd.BCEWithLogits(label_smoothing="little"),
+        lambda: epochd.Dropout("half"),
+        lambda: epochd.LayerNorm(eps=None),
+        lambda: epochd.StepLR(step_size=1.5),
+        lambda: epochd.ReduceLROnPlateau(threshold_mode="percent"),
+        lambda: epochd.CosineAnnealingLR(T_max="all"),
         lambda: epochd.Activation("relu", op="backward"),
         lambda: epochd.Activation("relu", negative_slope="x"),
         lambda: epochd.Activation(1),
@@ -85,12 +99,30 @@ def test_values_are_the_servers_to_judge():
     assert encode_optimizer(epochd.SGD(lr=-1)).sgd.lr == -1
 
 
-@pytest.mark.parametrize("ours", [epochd.SGD, epochd.Adam, epochd.AdamW])
+@pytest.mark.parametrize("ours", [epochd.SGD, epochd.Adam, epochd.AdamW, epochd.RMSprop])
 def test_optimizers_have_torchs_argument_names_and_defaults(ours):
     theirs = inspect.signature(getattr(torch.optim, ours.__name__)).parameters
     for field in dataclasses.fields(ours):
         assert field.name in theirs
         if field.default is not dataclasses.MISSING:
+            assert field.default == theirs[field.name].default
+
+
+@pytest.mark.parametrize(
+    "ours",
+    [
+        epochd.StepLR,
+        epochd.ExponentialLR,
+        epochd.CosineAnnealingLR,
+        epochd.LinearLR,
+        epochd.ReduceLROnPlateau,
+    ],
+)
+def test_schedules_have_torchs_argument_names_and_defaults(ours):
+    theirs = inspect.signature(getattr(torch.optim.lr_scheduler, ours.__name__)).parameters
+    for field in dataclasses.fields(ours):
+        assert field.name in theirs
+        if field.default is not dataclasses.MISSING and field.name != "T_max":  # ours may be left out
             assert field.default == theirs[field.name].default
 
 

@@ -13,9 +13,11 @@ from epochd._core.resources import version_name
 from epochd._core.uploading import Upload
 from epochd._core.validating import plan_validation
 from epochd._wire.fits import encode_fit
+from epochd._wire.gradients import GradientRules, add_rules, encode_optimizer
 from epochd._wire.keys import encode_key
+from epochd._wire.losses import encode_loss
 from epochd._wire.preprocessing import encode_preprocess
-from epochd._wire.specs import encode_loss, encode_model, encode_optimizer, encode_sweep
+from epochd._wire.specs import encode_model, encode_sweep
 from epochd._wire.tensors import data_type
 from epochd.errors import invalid
 from epochd.fits import Fit
@@ -24,6 +26,7 @@ from epochd.losses import Loss, resolve
 from epochd.optimizers import Optimizer
 from epochd.preprocessing import Preprocess
 from epochd.preprocessing import resolve as resolve_preprocess
+from epochd.schedules import LinearLR, Schedule
 from epochd.specs import ModelSpec
 from epochd.sweeps import Sweep
 from epochd.sweeps import resolve as resolve_sweep
@@ -63,6 +66,12 @@ def plan_training(
     batch_size: int | None = None,
     shuffle: bool = True,
     accumulation_steps: int = 1,
+    schedule: Schedule | None = None,
+    warmup: LinearLR | None = None,
+    max_norm: float | None = None,
+    clip_value: float | None = None,
+    l1: float = 0.0,
+    l2: float = 0.0,
     log_every: int | None = None,
     log_parameters: bool = False,
     log_members: Sequence[KeyLike] = (),
@@ -80,7 +89,7 @@ def plan_training(
         What does not fit a message is uploaded first, once.
     y: Targets as an array [rows] or [rows, targets]; not with ``target``.
     model: What is trained: a Linear, Sequential or Module.
-    optimizer: An SGD, Adam or AdamW, together with ``epochs``; or ``fit`` instead of both.
+    optimizer: An SGD, Adam, AdamW or RMSprop, together with ``epochs``; or ``fit`` instead of both.
     epochs: Passes over the data.
     fit: Goes to the optimum itself: a LeastSquares, Newton or LBFGS, or ``"auto"`` for what suits model and loss.
     loss: What is minimised: a name such as ``"mse"``, or one of ``epochd.losses``.
@@ -105,6 +114,13 @@ def plan_training(
     batch_size: Rows in a mini-batch; None: all of them.
     shuffle: Whether mini-batches are drawn from a fresh permutation each epoch.
     accumulation_steps: Mini-batches whose gradients are averaged before one update.
+    schedule: How the learning rate changes from epoch to epoch: a StepLR, ExponentialLR, CosineAnnealingLR, LinearLR
+        or ReduceLROnPlateau, with PyTorch's meaning.
+    warmup: A LinearLR that goes before the schedule for its ``total_iters`` epochs.
+    max_norm: Gradients are scaled down to this 2-norm, as by ``clip_grad_norm_``; None: not at all.
+    clip_value: Entries of gradients are kept within ± this, as by ``clip_grad_value_``; None: not at all.
+    l1: Adds l1 · Σ|w| over all weights, but no biases, to the loss; they become exactly 0 (proximal steps).
+    l2: Adds l2 / 2 · Σw² over all weights, but no biases, to the loss (proximal steps).
     log_every: Epochs 0, log_every, 2 log_every … are logged; None: about a hundred of them.
     log_parameters: Whether logs hold the parameters after their epoch's update.
     log_members: Fleets: keys of at most 100 members whose epochs are logged, too; a fleet reports its progress.
@@ -119,7 +135,10 @@ def plan_training(
     progress: Whether to show a live bar, and so to wait for the end.
     """  # noqa: D205 - the methods that take these arguments put their summary before it
     columns = {"target": target, "features": features, "group_by": group_by, "weight": weight}
-    how = _how(fit, optimizer, epochs, batch_size, shuffle, accumulation_steps)
+    rules = GradientRules(
+        schedule=schedule, warmup=warmup, max_norm=max_norm, clip_value=clip_value, l1=l1, l2=l2
+    )
+    how = _how(fit, optimizer, epochs, batch_size, shuffle, accumulation_steps, rules)
     exact = fit is not None
     dtype = dtype or ("float64" if exact else "float32")
     steps = resolve_preprocess(preprocess)
@@ -167,11 +186,16 @@ def _how(
     batch_size: int | None,
     shuffle: bool,
     accumulation_steps: int,
+    rules: GradientRules,
 ) -> dict[str, Any]:
     """The field of a TrainRequest that says how the model is fitted."""
     if fit is not None:
         if optimizer is not None or epochs is not None or batch_size is not None:
             raise invalid("fit", "goes to the optimum itself: it takes no optimizer, epochs or batch_size")
+        if rules.given:
+            raise invalid(
+                "fit", "goes to the optimum itself: it takes no schedule and no clipping; give l2 to the fit"
+            )
         return encode_fit(fit)
     if optimizer is None or epochs is None:
         raise invalid("fit", "give optimizer and epochs, or a fit such as fit='auto'")
@@ -182,6 +206,7 @@ def _how(
         shuffle=shuffle,
         accumulation_steps=accumulation_steps,
     )
+    add_rules(gradient, rules)
     return {"gradient": gradient}
 
 

@@ -1,4 +1,4 @@
-"""Models, losses and optimizers as messages, and models back again."""
+"""Models and sweeps as messages, and back again."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from typing import Any
 from epochd._wire.steps import function_number, operation_number
 from epochd.activations import Activation
 from epochd.errors import invalid
-from epochd.losses import L1, MSE, BCEWithLogits, CrossEntropy, Huber, Loss
-from epochd.optimizers import SGD, Adam, AdamW, Optimizer
-from epochd.specs import Init, Layer, Linear, ModelSpec, Module, Sequential
+from epochd.specs import Dropout, Init, Layer, LayerNorm, Linear, ModelSpec, Module, Sequential
 from epochd.sweeps import Sweep
 from epochd.v1 import activation_pb2, spec_pb2
 
@@ -50,45 +48,6 @@ def decode_model(message: spec_pb2.ModelSpec) -> ModelSpec | None:
     return None
 
 
-def encode_loss(loss: Loss) -> spec_pb2.Loss:
-    """The message of a loss."""
-    match loss:
-        case MSE():
-            return spec_pb2.Loss(mse=spec_pb2.MseLoss())
-        case L1():
-            return spec_pb2.Loss(l1=spec_pb2.L1Loss())
-        case Huber(delta=delta):
-            return spec_pb2.Loss(huber=spec_pb2.HuberLoss(delta=delta))
-        case BCEWithLogits():
-            return spec_pb2.Loss(bce_with_logits=spec_pb2.BceWithLogitsLoss())
-        case CrossEntropy():
-            return spec_pb2.Loss(cross_entropy=spec_pb2.CrossEntropyLoss())
-    raise TypeError(f"loss must be a name or one of epochd.losses, not {loss!r}")
-
-
-def encode_optimizer(optimizer: Optimizer) -> spec_pb2.Optimizer:
-    """The message of an optimizer."""
-    match optimizer:
-        case SGD():
-            sgd = spec_pb2.Sgd(
-                lr=optimizer.lr,
-                momentum=optimizer.momentum,
-                dampening=optimizer.dampening,
-                weight_decay=optimizer.weight_decay,
-                nesterov=optimizer.nesterov,
-            )
-            return spec_pb2.Optimizer(sgd=sgd)
-        case Adam(lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=decay):
-            return spec_pb2.Optimizer(
-                adam=spec_pb2.Adam(lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=decay)
-            )
-        case AdamW(lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=decay):
-            return spec_pb2.Optimizer(
-                adamw=spec_pb2.AdamW(lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=decay)
-            )
-    raise TypeError(f"optimizer must be an epochd.SGD, Adam or AdamW, not {optimizer!r}")
-
-
 def encode_sweep(sweep: Sweep) -> spec_pb2.Sweep:
     """The message of a sweep."""
     return spec_pb2.Sweep(
@@ -118,6 +77,13 @@ def _linear(spec: Linear) -> spec_pb2.LinearSpec:
 def _layer(layer: Layer, index: int) -> spec_pb2.LayerSpec:
     if isinstance(layer, Linear):
         return spec_pb2.LayerSpec(linear=_linear(layer))
+    if isinstance(layer, Dropout):
+        return spec_pb2.LayerSpec(dropout=spec_pb2.DropoutSpec(p=layer.p))
+    if isinstance(layer, LayerNorm):
+        norm = spec_pb2.LayerNormSpec(
+            eps=layer.eps, elementwise_affine=layer.elementwise_affine, bias=layer.bias
+        )
+        return spec_pb2.LayerSpec(layer_norm=norm)
     field = f"model.sequential.layers[{index}].activation"
     if operation_number(layer.op) != activation_pb2.ACTIVATION_OPERATION_FORWARD or layer.axis is not None:
         raise invalid(field, "a layer has no op and no axis")
@@ -155,8 +121,14 @@ def _decode_linear(message: spec_pb2.LinearSpec, init: Init = "default") -> Line
 
 
 def _decode_layer(message: spec_pb2.LayerSpec) -> Layer:
-    if message.WhichOneof("kind") == "linear":
-        return _decode_linear(message.linear)
+    match message.WhichOneof("kind"):
+        case "linear":
+            return _decode_linear(message.linear)
+        case "dropout":
+            return Dropout(message.dropout.p)
+        case "layer_norm":
+            norm = message.layer_norm
+            return LayerNorm(eps=norm.eps, elementwise_affine=norm.elementwise_affine, bias=norm.bias)
     spec = message.activation
     name = activation_pb2.ActivationFunction.Name(spec.function).removeprefix("ACTIVATION_FUNCTION_").lower()
     parameters: dict[str, Any] = dict(spec.parameters)

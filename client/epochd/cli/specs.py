@@ -11,9 +11,9 @@ from typing import Any, TypeAlias, TypeVar, get_args
 
 import typer
 
-from epochd import fits, losses, optimizers
+from epochd import fits, losses, optimizers, schedules
 from epochd.activations import Activation, Operation
-from epochd.specs import Init, Linear, Module, Sequential
+from epochd.specs import Dropout, Init, Layer, LayerNorm, Linear, Module, Sequential
 
 T = TypeVar("T")
 Argument: TypeAlias = bool | int | float | str
@@ -25,7 +25,16 @@ _OPTIMIZERS: Mapping[str, type[optimizers.Optimizer]] = {
     "sgd": optimizers.SGD,
     "adam": optimizers.Adam,
     "adamw": optimizers.AdamW,
+    "rmsprop": optimizers.RMSprop,
 }
+_SCHEDULES: Mapping[str, type[schedules.Schedule]] = {
+    "step": schedules.StepLR,
+    "exponential": schedules.ExponentialLR,
+    "cosine": schedules.CosineAnnealingLR,
+    "linear": schedules.LinearLR,
+    "plateau": schedules.ReduceLROnPlateau,
+}
+_LAYERS: Mapping[str, type[Dropout] | type[LayerNorm]] = {"dropout": Dropout, "layer_norm": LayerNorm}
 _FITS: Mapping[str, type[fits.Fit]] = {
     "least_squares": fits.LeastSquares,
     "newton": fits.Newton,
@@ -40,7 +49,8 @@ def model(text: str, init: str = "default") -> Linear | Sequential:
 
     Args:
         text: Layers separated by commas: a number is an ``nn.Linear`` of that width, ``out`` one as wide as the
-            targets need, a name an activation, such as ``leaky_relu:negative_slope=0.2``.
+            targets need, a name an activation, such as ``leaky_relu:negative_slope=0.2``, ``dropout:p=0.2`` or
+            ``layer_norm``.
         init: ``default`` or ``zeros``.
     """
     start = _init(init)
@@ -72,6 +82,19 @@ def optimizer(text: str, lr: float | None) -> optimizers.Optimizer:
         lr = _SGD_LR
     given = {**arguments, **({} if lr is None else {"lr": lr})}
     return _built(kind, _with_betas(given), "--optimizer")
+
+
+def schedule(text: str) -> schedules.Schedule | None:
+    """Reads a schedule such as ``step:step_size=30`` or ``plateau:patience=5``; None for an empty text."""
+    if not text:
+        return None
+    name, arguments = _named(text)
+    kind = _SCHEDULES.get(name)
+    if kind is None:
+        raise typer.BadParameter(
+            f"must be one of {', '.join(_SCHEDULES)}, is {name!r}", param_hint="--schedule"
+        )
+    return _built(kind, arguments, "--schedule")
 
 
 def fit(text: str) -> fits.Fit | str:
@@ -140,7 +163,7 @@ def _init(text: str) -> Init:
     raise typer.BadParameter(f"must be one of {', '.join(get_args(Init))}, is {text!r}", param_hint="--init")
 
 
-def _layer(text: str) -> Linear | Activation:
+def _layer(text: str) -> Layer:
     if text == OPEN_SIZE:
         return Linear()
     if text.isdecimal():
@@ -151,6 +174,8 @@ def _layer(text: str) -> Linear | Activation:
             f"{text!r} is no layer: give a width such as 64, '{OPEN_SIZE}', or an activation such as relu",
             param_hint="--model",
         )
+    if name in _LAYERS:
+        return _built(_LAYERS[name], arguments, "--model")
     return _built(Activation, {"name": name, **arguments}, "--model")
 
 

@@ -13,6 +13,7 @@ from epochd.cli import validation as held
 from epochd.cli.following import follow
 from epochd.cli.registry import labels_of
 from epochd.cli.session import of
+from epochd.schedules import LinearLR
 
 _DATA = "Data"
 _MODEL = "Model"
@@ -162,14 +163,15 @@ def train(
         str,
         typer.Option(
             metavar="SPEC",
-            help="sgd, adam or adamw, with PyTorch's arguments: sgd:momentum=0.9:nesterov=true.",
+            help="sgd, adam, adamw or rmsprop, with PyTorch's arguments: sgd:momentum=0.9:nesterov=true.",
             rich_help_panel=_FIT,
         ),
     ] = "sgd",
     lr: Annotated[
         float | None,
         typer.Option(
-            help="Learning rate. Default: 0.01 for sgd, 0.001 for adam and adamw.", rich_help_panel=_FIT
+            help="Learning rate. Default: 0.01 for sgd and rmsprop, 0.001 for adam and adamw.",
+            rich_help_panel=_FIT,
         ),
     ] = None,
     epochs: Annotated[
@@ -178,6 +180,33 @@ def train(
     batch_size: Annotated[
         int | None, typer.Option(metavar="ROWS", help="Default: all rows at once.", rich_help_panel=_FIT)
     ] = None,
+    schedule: Annotated[
+        str,
+        typer.Option(
+            metavar="SPEC",
+            help="Change the learning rate: step:step_size=30, exponential:gamma=0.99, cosine, linear or plateau, with "
+            "the arguments of PyTorch's schedulers.",
+            rich_help_panel=_FIT,
+        ),
+    ] = "",
+    warmup: Annotated[
+        int | None,
+        typer.Option(
+            metavar="EPOCHS", help="Raise the rate linearly from a third at first.", rich_help_panel=_FIT
+        ),
+    ] = None,
+    max_norm: Annotated[
+        float | None, typer.Option(help="Clip gradients to this 2-norm.", rich_help_panel=_FIT)
+    ] = None,
+    clip_value: Annotated[
+        float | None, typer.Option(help="Clip gradients' entries to ± this.", rich_help_panel=_FIT)
+    ] = None,
+    l1: Annotated[
+        float, typer.Option(help="Add L1 times the weights' sizes to the loss.", rich_help_panel=_FIT)
+    ] = 0,
+    l2: Annotated[
+        float, typer.Option(help="Add L2 / 2 times the weights' squares to the loss.", rich_help_panel=_FIT)
+    ] = 0,
     seed: Annotated[
         int | None, typer.Option(help="Default: drawn by the server, and shown.", rich_help_panel=_FIT)
     ] = None,
@@ -229,6 +258,12 @@ def train(
         "model": specs.module(module, arg or [], init) if module else specs.model(model, init),
         "loss": specs.loss(loss),
         **_how(fit, optimizer, lr, epochs, batch_size),
+        "schedule": specs.schedule(schedule),
+        "warmup": None if warmup is None else LinearLR(total_iters=warmup),
+        "max_norm": max_norm,
+        "clip_value": clip_value,
+        "l1": l1,
+        "l2": l2,
         "name": name or None,
         "labels": labels_of(label or []),
         "initial": initial or None,
