@@ -115,7 +115,13 @@ def test_folds_are_those_of_plain_cross_validation(client, people):
     """Each fold's member is the model that scikit-learn fits on the other rows."""
     features, targets = people[["age", "income"]].to_numpy(), people["spend"].to_numpy()
     result = client.cross_validate(
-        features, targets, folds=4, model=epochd.Linear(), fit=epochd.LeastSquares(), metrics=["r2", "mse"], seed=3
+        features,
+        targets,
+        folds=4,
+        model=epochd.Linear(),
+        fit=epochd.LeastSquares(),
+        metrics=["r2", "mse"],
+        seed=3,
     )
     (combination,) = result
     assert combination.scores["mse"] == pytest.approx(combination.losses, rel=1e-12)

@@ -179,7 +179,12 @@ def load_training_arrays(file: DatasetFile, spec: TrainingSpec) -> TrainingArray
     features = _features(file, columns, selection.features, spec.data_precision, violations, unusable)
     weights = prepare_weights(columns, selection.weight, spec.data_precision, violations, unusable)
     targets = load_targets(
-        columns, selection.targets, spec.loss, spec.data_precision, file.classes, is_fleet=file.groups is not None
+        columns,
+        selection.targets,
+        spec.loss,
+        spec.data_precision,
+        file.classes,
+        is_fleet=file.groups is not None,
     )
     violations.raise_if_any()
     if features is None:

@@ -79,9 +79,7 @@ def select(names: Sequence[str], roles: ColumnRoles, violations: Violations) -> 
     )
 
 
-def _find_one(
-    name: str | None, index: Mapping[str, int], field: str, violations: Violations
-) -> int | None:
+def _find_one(name: str | None, index: Mapping[str, int], field: str, violations: Violations) -> int | None:
     if name is None:
         return None
     column = index.get(name)

@@ -62,7 +62,9 @@ class VersionCard:
     def role_columns(self) -> frozenset[str]:
         """Columns of the training that are no features: a table to predict may still have them."""
         validation = self.spec.validation
-        split = None if validation is None or isinstance(validation.rows, GivenRows) else validation.rows.column
+        split = (
+            None if validation is None or isinstance(validation.rows, GivenRows) else validation.rows.column
+        )
         others = (name for name in (self.weight_column, split) if name is not None)
         return frozenset((*self.target_columns, *others))
 
