@@ -1,4 +1,9 @@
-"""A thousand strangers train at once, against the same runs one after another through a server without cohorts."""
+"""A thousand strangers train at once, against the same runs one after another through a server without cohorts.
+
+The clients share two cores with the server and its workers. Of a call among a thousand, the client takes about
+0.35 ms of a core; a bare grpc.aio server that only answers with two messages, 0.26 ms of its own; that, and not the
+training, is what a server in Python cannot go below.
+"""
 
 from __future__ import annotations
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from epochd_server.domain.errors import EpochdError, Reason
-from epochd_server.domain.records import Accepted
+from epochd_server.domain.records import Accepted, Append, Success
 from epochd_server.domain.runs import (
     Cancelled,
     EpochLog,
@@ -21,6 +21,8 @@ from epochd_server.domain.runs import (
     Warned,
 )
 from epochd_server.storage import SequenceConflictError, Storage
+
+START = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 def log(epoch: int, loss: float = 0.5) -> EpochLog:
@@ -348,3 +350,64 @@ async def test_times_keep_their_microseconds(storage, make):
     run = make.run(create_time=make.run().create_time + timedelta(microseconds=1))
     await storage.runs.accept(run, make.queued(run))
     assert (await storage.runs.get(run.run_id)).run.create_time == run.create_time
+
+
+class TestRecordMany:
+    async def test_what_cannot_be_written_fails_alone_and_says_why(self, storage, make):
+        """A good append, a gap, an unknown run, a success and the same run's success once more."""
+        runs = [await running(storage, make) for _ in range(3)]
+        success = Success(
+            run_id=runs[2].run_id,
+            sequence=3,
+            time=runs[2].create_time,
+            trained=make.trained(runs[2].run_id),
+            training_seconds=1.0,
+        )
+        writes = [
+            Append(run_id=runs[0].run_id, events=[make.event(3, log(0))]),
+            Append(run_id=runs[1].run_id, events=[make.event(9, log(0))]),
+            Append(run_id=make.run_id(), events=[make.event(2, log(0))]),
+            success,
+            success,
+        ]
+        nothing, gap, unknown, end, again = await storage.runs.record(writes)
+        assert nothing is None
+        assert isinstance(gap, SequenceConflictError)
+        assert unknown.reason is Reason.RUN_NOT_FOUND
+        assert end == again
+        assert end.body.version == 1
+        found = [(await storage.runs.get(run.run_id)).run for run in runs]
+        assert [run.latest_sequence for run in found] == [3, 2, 3]
+        assert [run.state.name for run in found] == ["RUNNING", "RUNNING", "SUCCEEDED"]
+
+    async def test_a_thousand_ends_of_all_kinds_are_as_if_each_had_come_alone(self, storage, make):
+        """More rows than go into one statement; half of the models have two versions from this one write."""
+        new = [make.run(model=f"m{n % 300}") for n in range(400)]
+        await asyncio.gather(*(storage.runs.accept(run, make.queued(run)) for run in new))
+        before = [make.event(2, started(make)), *(make.event(n, log(n)) for n in range(3, 23))]
+        writes = [
+            Append(
+                run_id=run.run_id,
+                events=[*before, make.event(23, Cancelled(epochs=n))],
+                state=RunState.CANCELLED,
+            )
+            if n % 4 == 0
+            else Success(
+                run_id=run.run_id,
+                sequence=23,
+                time=START,
+                trained=make.trained(run.run_id),
+                training_seconds=1.0,
+                before=before,
+            )
+            for n, run in enumerate(new)
+        ]
+        results = await storage.runs.record(writes)
+        given = [(r.body.model, r.body.version) for r in results if r is not None]
+        assert len(given) == len(set(given)) == 300
+        assert {version for _, version in given} == {1, 2}
+        for n in (0, 1, 399):
+            found = (await storage.runs.get(new[n].run_id)).run
+            assert found.state is (RunState.SUCCEEDED if n % 4 else RunState.CANCELLED)
+            assert (found.latest_sequence, found.start_time) == (23, before[0].time)
+            assert [e.sequence for e in await storage.runs.events(new[n].run_id, 0, 99)] == list(range(1, 24))

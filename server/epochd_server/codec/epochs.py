@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,12 +58,18 @@ def _parameters(parameters: Mapping[str, NDArray[np.floating]], count: int) -> S
 
 def _tensors(name: str, array: NDArray[np.floating]) -> list[bytes]:
     """One tensor of each epoch, of [P, …]: all are as long, and differ in their last bytes only."""
-    sample = encode_tensor(array[0])
-    size = len(sample.data)
-    sample.ClearField("data")
-    before_data = sample.SerializeToString() + _DATA + varint(size)
-    named = tensor_pb2.NamedTensor(name=name).SerializeToString() + _NAMED_TENSOR
-    named += varint(len(before_data) + size) + before_data
-    head = _PARAMETERS + varint(len(named) + size) + named
+    head, size = _before_data(name, array.dtype, array.shape[1:])
     data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
     return [head + data[start : start + size] for start in range(0, len(data), size)]
+
+
+@lru_cache(maxsize=256)
+def _before_data(name: str, dtype: np.dtype[np.floating], shape: tuple[int, ...]) -> tuple[bytes, int]:
+    """What comes before the elements of a tensor in the field ``parameters``, and how many bytes these are."""
+    tensor = encode_tensor(np.zeros(shape, dtype))
+    size = len(tensor.data)
+    tensor.ClearField("data")
+    before = tensor.SerializeToString() + _DATA + varint(size)
+    named = tensor_pb2.NamedTensor(name=name).SerializeToString() + _NAMED_TENSOR
+    named += varint(len(before) + size) + before
+    return _PARAMETERS + varint(len(named) + size) + named, size
