@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 LAST_WORDS_SECONDS: Final = 1.0
 """How long calls may take to send their ends once nothing computes any more."""
 
+_YOUNG_OBJECTS: Final = 20_000
+"""So many new objects are looked through for garbage at once: a thousand runs at a time are more than Python's 700."""
+
 _PATIENCE_SECONDS: Final = 5.0
 """Workers that take longer to be up are compiling, which somebody who waits should know."""
 
@@ -103,6 +106,7 @@ class Application:
         cleanup.push_async_callback(parts.server.stop, 0)
         await parts.health.serving()
         gc.freeze()  # a million objects of imports are never garbage; looking through them costs every long call
+        gc.set_threshold(_YOUNG_OBJECTS)
         _log.info(
             "serving",
             address=address,

@@ -51,8 +51,8 @@ class EventPage(Sequence[Event]):
             sequence = first + len(messages)
             if isinstance(body, EpochColumns):
                 messages += encode_epochs(sequence, time, body)
-                events += [None] * (len(body) - 1)
-                events.append(Event(sequence + len(body) - 1, time, body[-1]))
+                events += [None] * len(body)
+                events[-1] = Event(sequence + len(body) - 1, time, body[-1])
             else:
                 event = Event(sequence, time, body)
                 messages.append(encode(event))

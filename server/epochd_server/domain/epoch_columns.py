@@ -43,7 +43,8 @@ class EpochColumns(Sequence[EpochLog]):
     def __getitem__(self, index: int | slice) -> EpochLog | EpochColumns:
         if isinstance(index, slice):
             return self._part(index)
-        values = {name: array[index] for name, array in self.parameters.items()}
+        # copies: one epoch that is kept must not keep those of a whole cohort
+        values = {name: array[index].copy() for name, array in self.parameters.items()}
         return EpochLog(
             epoch=self.epochs[index],
             loss=self.losses[index],

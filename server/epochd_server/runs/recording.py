@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -157,12 +158,13 @@ class Recorder:
 
     def _new_logs(self, run: LiveRun, message: RunLogged) -> Sequence[Body]:
         logs = message.logs
-        if logs[0].epoch <= run.last_epoch:
-            logs = logs[sum(log.epoch <= run.last_epoch for log in logs) :]
-        if not logs:
+        epochs = logs.epochs if isinstance(logs, EpochColumns) else [log.epoch for log in logs]
+        known = bisect_right(epochs, run.last_epoch)
+        if known == len(epochs):
             return []
-        run.last_epoch = logs[-1].epoch
-        return [logs] if isinstance(logs, EpochColumns) else logs
+        run.last_epoch = epochs[-1]
+        new = logs[known:] if known else logs
+        return [new] if isinstance(new, EpochColumns) else new
 
 
 def _state(bodies: Sequence[Body]) -> RunState | None:
