@@ -32,9 +32,18 @@ def test_a_sweep_comes_back(sweep: Sweep) -> None:
 @given(st.from_type(Sweep))
 def test_members_are_the_product_in_ascending_order(sweep: Sweep) -> None:
     keys = sweep.keys()
-    lists = [getattr(sweep, name) for name in keys.names]
+    lists = [range(sweep.folds) if name == "fold" else getattr(sweep, name) for name in keys.names]
     assert [keys.key(member) for member in range(len(keys))] == sorted(itertools.product(*lists))
     assert len(keys) == sweep.size
+
+
+@pytest.mark.parametrize("folds", [-1, 0, 1, 101])
+def test_folds_are_2_to_100(folds: int) -> None:
+    assert set(faults(pb.Sweep(lr=[0.1], folds=folds))) == {"sweep.folds"}
+
+
+def test_folds_count_as_members() -> None:
+    assert set(faults(pb.Sweep(seed=range(1_001), folds=100))) == {"sweep"}
 
 
 def test_no_sweep_is_no_message() -> None:
