@@ -18,6 +18,7 @@ from epochd_server.domain.specs import (
     Precision,
     SequentialModel,
 )
+from epochd_server.domain.validation import EarlyStopping, HoldOut, Metric, Validation
 from epochd_server.runs.signature import estimated_seconds, rows_bytes, signature
 
 
@@ -58,6 +59,7 @@ APART = [
     lambda s: replace(s, feature_columns=("a", "b")),
     lambda s: replace(s, classes=(0, 1)),
     lambda s: with_fit(s, epochs=200_000),
+    lambda s: with_spec(s, validation=Validation(rows=HoldOut())),
 ]
 
 
@@ -69,6 +71,17 @@ def test_runs_that_differ_by_member_only_share_a_cohort(started_of, change):
 @pytest.mark.parametrize("change", APART)
 def test_runs_of_different_programs_or_sizes_do_not(started_of, change):
     assert signature(change(started_of())) != signature(started_of())
+
+
+def test_runs_that_hold_rows_out_share_a_cohort_where_they_measure_and_stop_alike(started_of):
+    def of(fraction=0.2, **rules):
+        return signature(
+            with_spec(started_of(), validation=Validation(rows=HoldOut(fraction=fraction), **rules))
+        )
+
+    assert of() == of(0.5)
+    assert of() != of(metrics=(Metric.MAE,))
+    assert of() != of(early_stopping=EarlyStopping())
 
 
 def sequential(slope=0.01, approximate="none"):
