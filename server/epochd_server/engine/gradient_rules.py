@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.engine.compiling import kernel
-from epochd_server.engine.optimizers import RMSPROP, SGD, Method
+from epochd_server.engine.optimizers import ADAM, ADAMW, L1, L2, LR, MOMENTUM, RMSPROP, SGD, Method
 from epochd_server.engine.task import Floats
 
 _NORM_EPS = 1e-6
@@ -71,8 +71,19 @@ def _clipped(value: Any, high: Any) -> Any:
 
 
 @kernel
+def _scale_penalty(method: Method, table: NDArray[np.float64], scales: Floats) -> None:
+    """What a step takes off, before Adam's and RMSprop's division: rows 7 and 8 of ``scales``."""
+    adam = method.optimizer in (ADAM, ADAMW)
+    for k in range(table.shape[1]):
+        unit = table[LR, k] if adam else table[LR, k] / (1.0 - table[MOMENTUM, k])
+        scales[7, k] = unit * table[L1, k]
+        scales[8, k] = unit * table[L2, k]
+
+
+@kernel
 def shrink_lanes(
     method: Method,
+    table: NDArray[np.float64],
     parameters: Floats,
     second: Floats,
     third: Floats,
@@ -83,12 +94,16 @@ def shrink_lanes(
 
     Args:
         method: Says which parameters.
+        table: [10, L]
         parameters: [P, L]
         second: The optimizer's state after its step, see :mod:`epochd_server.engine.optimizer_steps`.
         third: The same.
         scales: [9, L] of this step.
         active: [L]
     """
+    if len(method.penalised) == 0:
+        return
+    _scale_penalty(method, table, scales)
     one = parameters.dtype.type(1)
     for p in range(len(method.penalised)):
         if not method.penalised[p]:
@@ -106,6 +121,7 @@ def shrink_lanes(
 @kernel
 def shrink_rows(
     method: Method,
+    table: NDArray[np.float64],
     parameters: Floats,
     second: Floats,
     third: Floats,
@@ -113,6 +129,9 @@ def shrink_rows(
     active: NDArray[np.bool_],
 ) -> None:
     """:func:`shrink_lanes` for the layout [K, P]."""
+    if len(method.penalised) == 0:
+        return
+    _scale_penalty(method, table, scales)
     one = parameters.dtype.type(1)
     for k in range(parameters.shape[0]):
         if not active[k]:

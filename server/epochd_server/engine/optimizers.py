@@ -111,7 +111,7 @@ def refresh_scales(
         powers: [2, K] β₁ᵗ and β₂ᵗ for the t steps made so far, so 1 at the start; updated. SGD keeps 0 in the
             first once a step was made.
         active: [K]
-        scales: [9, K], filled. The last two are what a penalty takes off, see :mod:`.gradient_rules`.
+        scales: [9, K], filled but for the last two, which are a penalty's, see :mod:`.gradient_rules`.
     """
     for k in range(table.shape[1]):
         lr = table[LR, k]
@@ -121,8 +121,6 @@ def refresh_scales(
             scales[1, k] = table[WEIGHT_DECAY, k]
             scales[2, k] = table[MOMENTUM, k]
             scales[3, k] = 1.0 if first else 1.0 - table[DAMPENING, k]
-            scales[7, k] = lr / (1.0 - table[MOMENTUM, k]) * table[L1, k]
-            scales[8, k] = lr / (1.0 - table[MOMENTUM, k]) * table[L2, k]
             if active[k]:
                 powers[0, k] = 0.0
             continue
@@ -133,8 +131,6 @@ def refresh_scales(
             scales[3, k] = table[ALPHA, k]
             scales[4, k] = 1.0 - table[ALPHA, k]
             scales[5, k] = table[EPS, k]
-            scales[7, k] = lr / (1.0 - table[MOMENTUM, k]) * table[L1, k]
-            scales[8, k] = lr / (1.0 - table[MOMENTUM, k]) * table[L2, k]
             continue
         if active[k]:
             powers[0, k] *= table[BETA1, k]
@@ -147,5 +143,3 @@ def refresh_scales(
         scales[4, k] = 1.0 - table[BETA2, k]
         scales[5, k] = table[EPS, k]
         scales[6, k] = np.sqrt(1.0 - powers[1, k])
-        scales[7, k] = lr * table[L1, k]
-        scales[8, k] = lr * table[L2, k]

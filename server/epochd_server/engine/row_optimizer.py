@@ -51,4 +51,4 @@ class RowOptimizer:
         refresh_scales(method.optimizer, self._table, self._powers, active, scales)
         clip_rows(method, gradients, active)
         step_rows(method, parameters, gradients, self._first, self._second, self._third, scales, active)
-        shrink_rows(method, parameters, self._second, self._third, scales, active)
+        shrink_rows(method, self._table, parameters, self._second, self._third, scales, active)

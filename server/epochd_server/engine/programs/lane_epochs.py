@@ -43,7 +43,7 @@ def take_step(
     refresh_scales(method.optimizer, state.table, state.powers, active, scales)
     clip_lanes(method, gradients, norms, active)
     step_lanes(method, state.parameters, gradients, state.first, state.second, state.third, scales, active)
-    shrink_lanes(method, state.parameters, state.second, state.third, scales, active)
+    shrink_lanes(method, state.table, state.parameters, state.second, state.third, scales, active)
 
 
 @kernel
