@@ -28,6 +28,8 @@ from epochd import (
 from epochd.activations import Activation
 from epochd.client import Client, connect
 from epochd.coefficients import Coefficients
+from epochd.dataset import Dataset
+from epochd.descriptions import ColumnDescription, Description
 from epochd.errors import (
     Aborted,
     AlreadyExists,
@@ -64,7 +66,7 @@ from epochd.specs import Dropout, LayerNorm, Linear, Module, Sequential
 from epochd.statistics import FleetStatistics, Statistics
 from epochd.sweeps import Sweep
 from epochd.validation import METRICS, CrossValidation, EarlyStopping, Evaluation, HoldOut
-from epochd.values import Dataset, Derivatives, Estimate, Failure, Prediction, RegisteredModel
+from epochd.values import Derivatives, Estimate, Failure, Prediction, RegisteredModel
 from epochd.version import __version__
 
 __all__ = [
@@ -84,6 +86,7 @@ __all__ = [
     "Cancelled",
     "Client",
     "Coefficients",
+    "ColumnDescription",
     "Comparison",
     "ConnectionFailed",
     "CosineAnnealingLR",
@@ -93,6 +96,7 @@ __all__ = [
     "Dataset",
     "DeadlineExceeded",
     "Derivatives",
+    "Description",
     "Dropout",
     "EarlyStopping",
     "EpochLog",

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self, overload
 import grpc
 from numpy.typing import NDArray
 
+from epochd._core import datasets
 from epochd._core.connecting import greet
 from epochd._core.plans import plan_training
 from epochd._core.routing import Route
@@ -18,6 +19,7 @@ from epochd._core.service import Service, differentiate, plan_activation, plan_d
 from epochd._core.signatures import takes
 from epochd._transport.blocking import BlockingTransport
 from epochd._transport.options import Connection, Options
+from epochd.dataset import Dataset
 from epochd.errors import Internal
 from epochd.events import State
 from epochd.fleet import Fleet, version_of
@@ -28,7 +30,8 @@ from epochd.registry import AliasMove, Comparison
 from epochd.run import Run
 from epochd.sweeps import Sweep, with_folds
 from epochd.validation import CrossValidation
-from epochd.values import Dataset, Derivatives, Estimate, Prediction, RegisteredModel
+from epochd.values import Dataset as DatasetFacts
+from epochd.values import Derivatives, Estimate, Prediction, RegisteredModel
 
 
 def connect(
@@ -328,11 +331,35 @@ class Client:
 
         What the server has already is not sent again; a broken upload goes on where it ended.
         """
-        return self._transport.run(self._service.upload(data))
+        return self._dataset(self._transport.run(self._service.upload(data)))
+
+    def import_dataset(self, path: str) -> Dataset:
+        """Has the server make a dataset of a file of its own; nothing is sent.
+
+        Args:
+            path: An absolute path below a ``--data-root`` of the server, without symbolic links.
+
+        Raises:
+            PermissionDenied: When the path is not below one.
+            NotFound: When there is no such file.
+        """
+        return self._dataset(self._transport.run(datasets.import_file(path, self._policy)))
+
+    def dataset(self, name: str) -> Dataset:
+        """Finds a dataset by its name or digest.
+
+        Raises:
+            NotFound: When there is no such dataset.
+        """
+        return self._dataset(self._transport.run(datasets.find(name, self._policy)))
 
     def datasets(self) -> Iterator[Dataset]:
         """The uploaded tables, newest first, fetched page by page."""
-        return self._transport.iterate(self._service.datasets())
+        for facts in self._transport.iterate(self._service.datasets()):
+            yield self._dataset(facts)
+
+    def _dataset(self, facts: DatasetFacts) -> Dataset:
+        return Dataset(facts, self._transport, self._policy)
 
     def delete_model(self, name: str) -> None:
         """Deletes a model with all its versions and aliases."""

@@ -61,6 +61,11 @@ class Settings(BaseSettings):
         "Module or file whose nn.Module classes may be trained by name: package.module or path/to/file.py. "
         "The flag may be repeated; in the variable they are separated by commas.",
     )
+    data_root: Annotated[tuple[str, ...], NoDecode] = _setting(
+        (),
+        "Folder below which Datasets.ImportDataset may read files; none: nowhere. The flag may be repeated; in the "
+        "variable folders are separated by commas.",
+    )
     grace: float = _setting(
         20.0,
         "How long a stopping server lets running work go on before it leaves it for the next start.",
@@ -112,7 +117,7 @@ class Settings(BaseSettings):
             raise ValueError("must be HOST:PORT, such as 127.0.0.1:50051")
         return value
 
-    @field_validator("modules", mode="before")
+    @field_validator("modules", "data_root", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         given = [value] if isinstance(value, str) else value

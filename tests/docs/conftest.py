@@ -14,11 +14,14 @@ from examples.with_server import server
 DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
 
+DATA = Path(__file__).parents[2] / "examples" / "data"
+"""What /srv/data stands for in the examples."""
+
 
 @pytest.fixture(scope="session")
 def server_address() -> Iterator[str]:
     """Where a real server is."""
-    with server("--workers", "1") as address:
+    with server("--workers", "1", "--data-root", str(DATA)) as address:
         yield address
 
 

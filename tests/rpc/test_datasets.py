@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from epochd.v1 import datasets_pb2 as pb
-from epochd.v1 import runs_pb2, spec_pb2, tensor_pb2
+from epochd.v1 import preprocessing_pb2, runs_pb2, spec_pb2, tensor_pb2
 
 
 def csv(rows: int = 50) -> bytes:
@@ -201,3 +201,29 @@ async def test_a_stream_is_one_header_and_then_bytes(api, build, field):
 async def test_a_token_of_something_else_is_refused(api, token):
     request = pb.ListDatasetsRequest(page_token=token)
     assert set((await api.refused(api.datasets.ListDatasets(request))).fields) == {"page_token"}
+
+
+async def test_a_dataset_is_described_and_the_answer_is_kept(api):
+    dataset = await upload(api, b"x,c,t\n1,a,1\n,b,2\n3,b,2\n")
+    first = await api.datasets.DescribeDataset(pb.DescribeDatasetRequest(name=dataset.name))
+    assert first.dataset == dataset
+    x, c, t = first.columns
+    assert (x.missing, x.distinct, x.min, x.max, x.mean, x.std) == (1, 2, 1, 3, 2, 1)
+    assert (c.kind, c.distinct, c.HasField("min")) == (preprocessing_pb2.COLUMN_KIND_TEXT, 2, False)
+    assert t.kind == preprocessing_pb2.COLUMN_KIND_INTEGER
+    assert await api.datasets.DescribeDataset(pb.DescribeDatasetRequest(name=dataset.name)) == first
+
+
+async def test_the_first_rows_of_a_dataset_are_shown(api):
+    dataset = await upload(api, csv(30))
+    table = (await api.datasets.PreviewDataset(pb.PreviewDatasetRequest(name=dataset.name, rows=3))).table
+    assert [column.name for column in table.columns] == ["x", "y"]
+    assert all(list(column.tensor.shape) == [3] for column in table.columns)
+    default = (await api.datasets.PreviewDataset(pb.PreviewDatasetRequest(name=dataset.name))).table
+    assert list(default.columns[0].tensor.shape) == [10]
+
+
+async def test_without_data_roots_no_path_is_readable(api):
+    request = pb.ImportDatasetRequest(path="/etc/passwd", format=pb.DATASET_FORMAT_CSV)
+    failure = await api.refused(api.datasets.ImportDataset(request))
+    assert (failure.code, failure.reason) == ("PERMISSION_DENIED", "PATH_NOT_ALLOWED")

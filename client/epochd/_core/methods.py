@@ -92,6 +92,16 @@ BEGIN_UPLOAD = _method("Datasets", "BeginUpload", datasets.BeginUploadRequest, d
 UPLOAD = _method(
     "Datasets", "UploadDataset", datasets.UploadDatasetRequest, datasets.UploadDatasetResponse, "stream_unary"
 )
+GET_DATASET = _method("Datasets", "GetDataset", datasets.GetDatasetRequest, datasets.GetDatasetResponse)
+DESCRIBE_DATASET = _method(
+    "Datasets", "DescribeDataset", datasets.DescribeDatasetRequest, datasets.DescribeDatasetResponse
+)
+PREVIEW_DATASET = _method(
+    "Datasets", "PreviewDataset", datasets.PreviewDatasetRequest, datasets.PreviewDatasetResponse
+)
+IMPORT_DATASET = _method(
+    "Datasets", "ImportDataset", datasets.ImportDatasetRequest, datasets.ImportDatasetResponse
+)
 LIST_DATASETS = _method(
     "Datasets", "ListDatasets", datasets.ListDatasetsRequest, datasets.ListDatasetsResponse
 )

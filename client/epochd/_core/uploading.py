@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Protocol
 
 from epochd._core.calling import call, retrying
@@ -64,16 +64,25 @@ class FileSource:
     @property
     def format(self) -> datasets_pb2.DatasetFormat.ValueType:
         """By the file's suffix."""
-        try:
-            return _FORMATS[self.path.suffix.lower()]
-        except KeyError:
-            raise invalid("data", f"{self.path.name} must end in one of {', '.join(_FORMATS)}") from None
+        return format_of(self.path)
 
     def pieces(self) -> Iterator[bytes]:
         """The file in chunks."""
         with self.path.open("rb") as file:
             while piece := file.read(CHUNK_BYTES):
                 yield piece
+
+
+def format_of(path: PurePath) -> datasets_pb2.DatasetFormat.ValueType:
+    """How a file holds a table, by its suffix.
+
+    Raises:
+        InvalidArgument: When the suffix is none of those.
+    """
+    try:
+        return _FORMATS[path.suffix.lower()]
+    except KeyError:
+        raise invalid("data", f"{path.name} must end in one of {', '.join(_FORMATS)}") from None
 
 
 class Upload:

@@ -13,8 +13,9 @@ Example:
 """
 
 from epochd.aio.client import Client, connect
+from epochd.aio.dataset import Dataset
 from epochd.aio.fleet import Fleet, Member
 from epochd.aio.model import Model
 from epochd.aio.run import Run
 
-__all__ = ["Client", "Fleet", "Member", "Model", "Run", "connect"]
+__all__ = ["Client", "Dataset", "Fleet", "Member", "Model", "Run", "connect"]

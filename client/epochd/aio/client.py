@@ -10,6 +10,7 @@ from typing import Any, Literal, Self, overload
 import grpc
 from numpy.typing import NDArray
 
+from epochd._core import datasets
 from epochd._core.connecting import greet
 from epochd._core.plans import plan_training
 from epochd._core.routing import Route
@@ -18,6 +19,7 @@ from epochd._core.service import Service, differentiate, plan_activation, plan_d
 from epochd._core.signatures import takes
 from epochd._transport.asynchronous import AsyncTransport
 from epochd._transport.options import Connection, Options
+from epochd.aio.dataset import Dataset
 from epochd.aio.fleet import Fleet, version_of
 from epochd.aio.model import Model
 from epochd.aio.run import Run
@@ -28,7 +30,8 @@ from epochd.policy import Retry, Timeout
 from epochd.registry import AliasMove, Comparison
 from epochd.sweeps import Sweep, with_folds
 from epochd.validation import CrossValidation
-from epochd.values import Dataset, Derivatives, Estimate, Prediction, RegisteredModel
+from epochd.values import Dataset as DatasetFacts
+from epochd.values import Derivatives, Estimate, Prediction, RegisteredModel
 
 
 def connect(
@@ -245,11 +248,35 @@ class Client:
 
     async def upload(self, data: Any | str | Path) -> Dataset:
         """Uploads a table, or a CSV, Parquet or Arrow file; see :meth:`epochd.Client.upload`."""
-        return await self._transport.run(self._service.upload(data))
+        return self._dataset(await self._transport.run(self._service.upload(data)))
 
-    def datasets(self) -> AsyncIterator[Dataset]:
+    async def import_dataset(self, path: str) -> Dataset:
+        """Has the server make a dataset of a file of its own; nothing is sent.
+
+        Args:
+            path: An absolute path below a ``--data-root`` of the server, without symbolic links.
+
+        Raises:
+            PermissionDenied: When the path is not below one.
+            NotFound: When there is no such file.
+        """
+        return self._dataset(await self._transport.run(datasets.import_file(path, self._policy)))
+
+    async def dataset(self, name: str) -> Dataset:
+        """Finds a dataset by its name or digest.
+
+        Raises:
+            NotFound: When there is no such dataset.
+        """
+        return self._dataset(await self._transport.run(datasets.find(name, self._policy)))
+
+    async def datasets(self) -> AsyncIterator[Dataset]:
         """The uploaded tables, newest first, fetched page by page."""
-        return self._transport.iterate(self._service.datasets())
+        async for facts in self._transport.iterate(self._service.datasets()):
+            yield self._dataset(facts)
+
+    def _dataset(self, facts: DatasetFacts) -> Dataset:
+        return Dataset(facts, self._transport, self._policy)
 
     async def delete_model(self, name: str) -> None:
         """Deletes a model with all its versions and aliases."""

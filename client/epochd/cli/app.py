@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import epochd
-from epochd.cli import compute, health, models, predict, runs, serve, train
+from epochd.cli import compute, datasets, health, models, predict, runs, serve, train
 from epochd.cli.output import Output
 from epochd.cli.session import DEFAULT_SERVER, Session, of, reported_errors
 
@@ -120,6 +120,7 @@ app.command("train", rich_help_panel="Models")(train.train)
 app.command("predict", rich_help_panel="Models")(predict.predict)
 app.add_typer(runs.app, name="runs", rich_help_panel="Models")
 app.add_typer(models.app, name="models", rich_help_panel="Models")
+app.add_typer(datasets.app, name="datasets", rich_help_panel="Models")
 app.command("activation", rich_help_panel="Calculate", context_settings={"ignore_unknown_options": True})(
     compute.activation
 )

@@ -27,15 +27,15 @@ from epochd.v1 import tensor_pb2 as epochd_dot_v1_dot_tensor__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65pochd/v1/datasets.proto\x12\tepochd.v1\x1a\x1d\x65pochd/v1/preprocessing.proto\x1a\x16\x65pochd/v1/tensor.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x01\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x03\x12)\n\x07\x63olumns\x18\x03 \x03(\x0b\x32\x18.epochd.v1.DatasetColumn\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"f\n\rDatasetColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x05\x64type\x18\x02 \x01(\x0e\x32\x13.epochd.v1.DataType\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.epochd.v1.ColumnKind\"b\n\x12\x42\x65ginUploadRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12(\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x18.epochd.v1.DatasetFormat\"S\n\x13\x42\x65ginUploadResponse\x12#\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.epochd.v1.Dataset\x12\x17\n\x0f\x63ommitted_bytes\x18\x02 \x01(\x03\"Y\n\x14UploadDatasetRequest\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.epochd.v1.UploadHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"l\n\x0cUploadHeader\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12(\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x18.epochd.v1.DatasetFormat\x12\x0e\n\x06offset\x18\x04 \x01(\x03\"<\n\x15UploadDatasetResponse\x12#\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.epochd.v1.Dataset\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x12GetDatasetResponse\x12#\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.epochd.v1.Dataset\"<\n\x13ListDatasetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"U\n\x14ListDatasetsResponse\x12$\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x12.epochd.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteDatasetResponse*\x98\x01\n\rDatasetFormat\x12\x1e\n\x1a\x44\x41TASET_FORMAT_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44\x41TASET_FORMAT_TABLES\x10\x01\x12\x16\n\x12\x44\x41TASET_FORMAT_CSV\x10\x02\x12\x1a\n\x16\x44\x41TASET_FORMAT_PARQUET\x10\x03\x12\x18\n\x14\x44\x41TASET_FORMAT_ARROW\x10\x04\x32\x9e\x03\n\x08\x44\x61tasets\x12L\n\x0b\x42\x65ginUpload\x12\x1d.epochd.v1.BeginUploadRequest\x1a\x1e.epochd.v1.BeginUploadResponse\x12T\n\rUploadDataset\x12\x1f.epochd.v1.UploadDatasetRequest\x1a .epochd.v1.UploadDatasetResponse(\x01\x12I\n\nGetDataset\x12\x1c.epochd.v1.GetDatasetRequest\x1a\x1d.epochd.v1.GetDatasetResponse\x12O\n\x0cListDatasets\x12\x1e.epochd.v1.ListDatasetsRequest\x1a\x1f.epochd.v1.ListDatasetsResponse\x12R\n\rDeleteDataset\x12\x1f.epochd.v1.DeleteDatasetRequest\x1a .epochd.v1.DeleteDatasetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65pochd/v1/datasets.proto\x12\tepochd.v1\x1a\x1d\x65pochd/v1/preprocessing.proto\x1a\x16\x65pochd/v1/tensor.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x01\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x03\x12)\n\x07\x63olumns\x18\x03 \x03(\x0b\x32\x18.epochd.v1.DatasetColumn\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"f\n\rDatasetColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x05\x64type\x18\x02 \x01(\x0e\x32\x13.epochd.v1.DataType\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.epochd.v1.ColumnKind\"b\n\x12\x42\x65ginUploadRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12(\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x18.epochd.v1.DatasetFormat\"S\n\x13\x42\x65ginUploadResponse\x12#\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.epochd.v1.Dataset\x12\x17\n\x0f\x63ommitted_bytes\x18\x02 \x01(\x03\"Y\n\x14UploadDatasetRequest\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.epochd.v1.UploadHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"l\n\x0cUploadHeader\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12(\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x18.epochd.v1.DatasetFormat\x12\x0e\n\x06offset\x18\x04 \x01(\x03\"<\n\x15UploadDatasetResponse\x12#\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.epochd.v1.Dataset\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x12GetDatasetResponse\x12#\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.epochd.v1.Dataset\"<\n\x13ListDatasetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"U\n\x14ListDatasetsResponse\x12$\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x12.epochd.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x16\x44\x65scribeDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"m\n\x17\x44\x65scribeDatasetResponse\x12#\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.epochd.v1.Dataset\x12-\n\x07\x63olumns\x18\x02 \x03(\x0b\x32\x1c.epochd.v1.ColumnDescription\"\xe9\x02\n\x11\x43olumnDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.epochd.v1.ColumnKind\x12\x0f\n\x07missing\x18\x03 \x01(\x03\x12\x10\n\x08\x64istinct\x18\x04 \x01(\x03\x12\x1c\n\x14\x64istinct_is_estimate\x18\x05 \x01(\x08\x12\x10\n\x03min\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x03max\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\x04mean\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x10\n\x03std\x18\t \x01(\x01H\x03\x88\x01\x01\x12\"\n\x15\x65\x61rliest_microseconds\x18\n \x01(\x10H\x04\x88\x01\x01\x12 \n\x13latest_microseconds\x18\x0b \x01(\x10H\x05\x88\x01\x01\x42\x06\n\x04_minB\x06\n\x04_maxB\x07\n\x05_meanB\x06\n\x04_stdB\x18\n\x16_earliest_microsecondsB\x16\n\x14_latest_microseconds\"3\n\x15PreviewDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x05\"9\n\x16PreviewDatasetResponse\x12\x1f\n\x05table\x18\x01 \x01(\x0b\x32\x10.epochd.v1.Table\"N\n\x14ImportDatasetRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12(\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x18.epochd.v1.DatasetFormat\"<\n\x15ImportDatasetResponse\x12#\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.epochd.v1.Dataset\"$\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteDatasetResponse*\x98\x01\n\rDatasetFormat\x12\x1e\n\x1a\x44\x41TASET_FORMAT_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44\x41TASET_FORMAT_TABLES\x10\x01\x12\x16\n\x12\x44\x41TASET_FORMAT_CSV\x10\x02\x12\x1a\n\x16\x44\x41TASET_FORMAT_PARQUET\x10\x03\x12\x18\n\x14\x44\x41TASET_FORMAT_ARROW\x10\x04\x32\xa3\x05\n\x08\x44\x61tasets\x12L\n\x0b\x42\x65ginUpload\x12\x1d.epochd.v1.BeginUploadRequest\x1a\x1e.epochd.v1.BeginUploadResponse\x12T\n\rUploadDataset\x12\x1f.epochd.v1.UploadDatasetRequest\x1a .epochd.v1.UploadDatasetResponse(\x01\x12I\n\nGetDataset\x12\x1c.epochd.v1.GetDatasetRequest\x1a\x1d.epochd.v1.GetDatasetResponse\x12O\n\x0cListDatasets\x12\x1e.epochd.v1.ListDatasetsRequest\x1a\x1f.epochd.v1.ListDatasetsResponse\x12X\n\x0f\x44\x65scribeDataset\x12!.epochd.v1.DescribeDatasetRequest\x1a\".epochd.v1.DescribeDatasetResponse\x12U\n\x0ePreviewDataset\x12 .epochd.v1.PreviewDatasetRequest\x1a!.epochd.v1.PreviewDatasetResponse\x12R\n\rImportDataset\x12\x1f.epochd.v1.ImportDatasetRequest\x1a .epochd.v1.ImportDatasetResponse\x12R\n\rDeleteDataset\x12\x1f.epochd.v1.DeleteDatasetRequest\x1a .epochd.v1.DeleteDatasetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'epochd.v1.datasets_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATASETFORMAT']._serialized_start=1138
-  _globals['_DATASETFORMAT']._serialized_end=1290
+  _globals['_DATASETFORMAT']._serialized_start=1907
+  _globals['_DATASETFORMAT']._serialized_end=2059
   _globals['_DATASET']._serialized_start=128
   _globals['_DATASET']._serialized_end=277
   _globals['_DATASETCOLUMN']._serialized_start=279
@@ -58,10 +58,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTDATASETSREQUEST']._serialized_end=985
   _globals['_LISTDATASETSRESPONSE']._serialized_start=987
   _globals['_LISTDATASETSRESPONSE']._serialized_end=1072
-  _globals['_DELETEDATASETREQUEST']._serialized_start=1074
-  _globals['_DELETEDATASETREQUEST']._serialized_end=1110
-  _globals['_DELETEDATASETRESPONSE']._serialized_start=1112
-  _globals['_DELETEDATASETRESPONSE']._serialized_end=1135
-  _globals['_DATASETS']._serialized_start=1293
-  _globals['_DATASETS']._serialized_end=1707
+  _globals['_DESCRIBEDATASETREQUEST']._serialized_start=1074
+  _globals['_DESCRIBEDATASETREQUEST']._serialized_end=1112
+  _globals['_DESCRIBEDATASETRESPONSE']._serialized_start=1114
+  _globals['_DESCRIBEDATASETRESPONSE']._serialized_end=1223
+  _globals['_COLUMNDESCRIPTION']._serialized_start=1226
+  _globals['_COLUMNDESCRIPTION']._serialized_end=1587
+  _globals['_PREVIEWDATASETREQUEST']._serialized_start=1589
+  _globals['_PREVIEWDATASETREQUEST']._serialized_end=1640
+  _globals['_PREVIEWDATASETRESPONSE']._serialized_start=1642
+  _globals['_PREVIEWDATASETRESPONSE']._serialized_end=1699
+  _globals['_IMPORTDATASETREQUEST']._serialized_start=1701
+  _globals['_IMPORTDATASETREQUEST']._serialized_end=1779
+  _globals['_IMPORTDATASETRESPONSE']._serialized_start=1781
+  _globals['_IMPORTDATASETRESPONSE']._serialized_end=1841
+  _globals['_DELETEDATASETREQUEST']._serialized_start=1843
+  _globals['_DELETEDATASETREQUEST']._serialized_end=1879
+  _globals['_DELETEDATASETRESPONSE']._serialized_start=1881
+  _globals['_DELETEDATASETRESPONSE']._serialized_end=1904
+  _globals['_DATASETS']._serialized_start=2062
+  _globals['_DATASETS']._serialized_end=2737
 # @@protoc_insertion_point(module_scope)

@@ -373,6 +373,243 @@ class ListDatasetsResponse(_message.Message):
 Global___ListDatasetsResponse: _TypeAlias = ListDatasetsResponse  # noqa: Y015
 
 @_typing.final
+class DescribeDatasetRequest(_message.Message):
+    """Request of Datasets.DescribeDataset."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`datasets/{dataset}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeDatasetRequest: _TypeAlias = DescribeDatasetRequest  # noqa: Y015
+
+@_typing.final
+class DescribeDatasetResponse(_message.Message):
+    """Response of Datasets.DescribeDataset."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dataset(self) -> Global___Dataset:
+        """The dataset."""
+
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedCompositeFieldContainer[Global___ColumnDescription]:
+        """Its columns, in order."""
+
+    def __init__(
+        self,
+        *,
+        dataset: Global___Dataset | None = ...,
+        columns: _abc.Iterable[Global___ColumnDescription] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "dataset", b"dataset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeDatasetResponse: _TypeAlias = DescribeDatasetResponse  # noqa: Y015
+
+@_typing.final
+class ColumnDescription(_message.Message):
+    """What is known of a column's values."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    DISTINCT_FIELD_NUMBER: _builtins.int
+    DISTINCT_IS_ESTIMATE_FIELD_NUMBER: _builtins.int
+    MIN_FIELD_NUMBER: _builtins.int
+    MAX_FIELD_NUMBER: _builtins.int
+    MEAN_FIELD_NUMBER: _builtins.int
+    STD_FIELD_NUMBER: _builtins.int
+    EARLIEST_MICROSECONDS_FIELD_NUMBER: _builtins.int
+    LATEST_MICROSECONDS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The column's name."""
+    kind: _preprocessing_pb2.ColumnKind.ValueType
+    """What it holds."""
+    missing: _builtins.int
+    """Rows without a value (NaN too)."""
+    distinct: _builtins.int
+    """Distinct values; above 32,768 of them an estimate, usually within 1 %."""
+    distinct_is_estimate: _builtins.bool
+    """Whether `distinct` is an estimate."""
+    min: _builtins.float
+    """Smallest number; false is 0 and true is 1. Unset for text and timestamps, and where there is no value."""
+    max: _builtins.float
+    """Largest number, as `min`."""
+    mean: _builtins.float
+    """Mean, as `min`."""
+    std: _builtins.float
+    """Standard deviation over n, as `min`."""
+    earliest_microseconds: _builtins.int
+    """Earliest time, microseconds since 1970-01-01 UTC. Unset for other columns, and where there is no value."""
+    latest_microseconds: _builtins.int
+    """Latest time, as `earliest_microseconds`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        kind: _preprocessing_pb2.ColumnKind.ValueType = ...,
+        missing: _builtins.int = ...,
+        distinct: _builtins.int = ...,
+        distinct_is_estimate: _builtins.bool = ...,
+        min: _builtins.float | None = ...,
+        max: _builtins.float | None = ...,
+        mean: _builtins.float | None = ...,
+        std: _builtins.float | None = ...,
+        earliest_microseconds: _builtins.int | None = ...,
+        latest_microseconds: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_earliest_microseconds", b"_earliest_microseconds", "_latest_microseconds", b"_latest_microseconds", "_max", b"_max", "_mean", b"_mean", "_min", b"_min", "_std", b"_std", "earliest_microseconds", b"earliest_microseconds", "latest_microseconds", b"latest_microseconds", "max", b"max", "mean", b"mean", "min", b"min", "std", b"std"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_earliest_microseconds", b"_earliest_microseconds", "_latest_microseconds", b"_latest_microseconds", "_max", b"_max", "_mean", b"_mean", "_min", b"_min", "_std", b"_std", "distinct", b"distinct", "distinct_is_estimate", b"distinct_is_estimate", "earliest_microseconds", b"earliest_microseconds", "kind", b"kind", "latest_microseconds", b"latest_microseconds", "max", b"max", "mean", b"mean", "min", b"min", "missing", b"missing", "name", b"name", "std", b"std"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__earliest_microseconds: _TypeAlias = _typing.Literal["earliest_microseconds"]  # noqa: Y015
+    _WhichOneofArgType__earliest_microseconds: _TypeAlias = _typing.Literal["_earliest_microseconds", b"_earliest_microseconds"]  # noqa: Y015
+    _WhichOneofReturnType__latest_microseconds: _TypeAlias = _typing.Literal["latest_microseconds"]  # noqa: Y015
+    _WhichOneofArgType__latest_microseconds: _TypeAlias = _typing.Literal["_latest_microseconds", b"_latest_microseconds"]  # noqa: Y015
+    _WhichOneofReturnType__max: _TypeAlias = _typing.Literal["max"]  # noqa: Y015
+    _WhichOneofArgType__max: _TypeAlias = _typing.Literal["_max", b"_max"]  # noqa: Y015
+    _WhichOneofReturnType__mean: _TypeAlias = _typing.Literal["mean"]  # noqa: Y015
+    _WhichOneofArgType__mean: _TypeAlias = _typing.Literal["_mean", b"_mean"]  # noqa: Y015
+    _WhichOneofReturnType__min: _TypeAlias = _typing.Literal["min"]  # noqa: Y015
+    _WhichOneofArgType__min: _TypeAlias = _typing.Literal["_min", b"_min"]  # noqa: Y015
+    _WhichOneofReturnType__std: _TypeAlias = _typing.Literal["std"]  # noqa: Y015
+    _WhichOneofArgType__std: _TypeAlias = _typing.Literal["_std", b"_std"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__earliest_microseconds) -> _WhichOneofReturnType__earliest_microseconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__latest_microseconds) -> _WhichOneofReturnType__latest_microseconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max) -> _WhichOneofReturnType__max | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mean) -> _WhichOneofReturnType__mean | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min) -> _WhichOneofReturnType__min | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__std) -> _WhichOneofReturnType__std | None: ...
+
+Global___ColumnDescription: _TypeAlias = ColumnDescription  # noqa: Y015
+
+@_typing.final
+class PreviewDatasetRequest(_message.Message):
+    """Request of Datasets.PreviewDataset."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`datasets/{dataset}`."""
+    rows: _builtins.int
+    """At most so many, up to 1,000. Unset means 10. Fewer where they would not fit a message."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        rows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewDatasetRequest: _TypeAlias = PreviewDatasetRequest  # noqa: Y015
+
+@_typing.final
+class PreviewDatasetResponse(_message.Message):
+    """Response of Datasets.PreviewDataset."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TABLE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def table(self) -> _tensor_pb2.Table:
+        """The first rows."""
+
+    def __init__(
+        self,
+        *,
+        table: _tensor_pb2.Table | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["table", b"table"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["table", b"table"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewDatasetResponse: _TypeAlias = PreviewDatasetResponse  # noqa: Y015
+
+@_typing.final
+class ImportDatasetRequest(_message.Message):
+    """Request of Datasets.ImportDataset."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """An absolute path on the server, without `..` and symbolic links."""
+    format: Global___DatasetFormat.ValueType
+    """How the file holds a table."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        format: Global___DatasetFormat.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportDatasetRequest: _TypeAlias = ImportDatasetRequest  # noqa: Y015
+
+@_typing.final
+class ImportDatasetResponse(_message.Message):
+    """Response of Datasets.ImportDataset."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dataset(self) -> Global___Dataset:
+        """The dataset."""
+
+    def __init__(
+        self,
+        *,
+        dataset: Global___Dataset | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportDatasetResponse: _TypeAlias = ImportDatasetResponse  # noqa: Y015
+
+@_typing.final
 class DeleteDatasetRequest(_message.Message):
     """Request of Datasets.DeleteDataset."""
 

@@ -55,6 +55,21 @@ class DatasetsStub:
                 request_serializer=epochd_dot_v1_dot_datasets__pb2.ListDatasetsRequest.SerializeToString,
                 response_deserializer=epochd_dot_v1_dot_datasets__pb2.ListDatasetsResponse.FromString,
                 _registered_method=True)
+        self.DescribeDataset = channel.unary_unary(
+                '/epochd.v1.Datasets/DescribeDataset',
+                request_serializer=epochd_dot_v1_dot_datasets__pb2.DescribeDatasetRequest.SerializeToString,
+                response_deserializer=epochd_dot_v1_dot_datasets__pb2.DescribeDatasetResponse.FromString,
+                _registered_method=True)
+        self.PreviewDataset = channel.unary_unary(
+                '/epochd.v1.Datasets/PreviewDataset',
+                request_serializer=epochd_dot_v1_dot_datasets__pb2.PreviewDatasetRequest.SerializeToString,
+                response_deserializer=epochd_dot_v1_dot_datasets__pb2.PreviewDatasetResponse.FromString,
+                _registered_method=True)
+        self.ImportDataset = channel.unary_unary(
+                '/epochd.v1.Datasets/ImportDataset',
+                request_serializer=epochd_dot_v1_dot_datasets__pb2.ImportDatasetRequest.SerializeToString,
+                response_deserializer=epochd_dot_v1_dot_datasets__pb2.ImportDatasetResponse.FromString,
+                _registered_method=True)
         self.DeleteDataset = channel.unary_unary(
                 '/epochd.v1.Datasets/DeleteDataset',
                 request_serializer=epochd_dot_v1_dot_datasets__pb2.DeleteDatasetRequest.SerializeToString,
@@ -94,6 +109,28 @@ class DatasetsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DescribeDataset(self, request, context):
+        """Describes the columns of a dataset: what is missing, smallest, largest, mean, distinct. Computed once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PreviewDataset(self, request, context):
+        """Returns the first rows of a dataset.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportDataset(self, request, context):
+        """Makes a dataset of a file on the server, below a folder that its operator allowed (--data-root). Any other path is
+        PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteDataset(self, request, context):
         """Deletes a dataset that no unfinished run uses.
         """
@@ -123,6 +160,21 @@ def add_DatasetsServicer_to_server(servicer, server):
                     servicer.ListDatasets,
                     request_deserializer=epochd_dot_v1_dot_datasets__pb2.ListDatasetsRequest.FromString,
                     response_serializer=epochd_dot_v1_dot_datasets__pb2.ListDatasetsResponse.SerializeToString,
+            ),
+            'DescribeDataset': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeDataset,
+                    request_deserializer=epochd_dot_v1_dot_datasets__pb2.DescribeDatasetRequest.FromString,
+                    response_serializer=epochd_dot_v1_dot_datasets__pb2.DescribeDatasetResponse.SerializeToString,
+            ),
+            'PreviewDataset': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewDataset,
+                    request_deserializer=epochd_dot_v1_dot_datasets__pb2.PreviewDatasetRequest.FromString,
+                    response_serializer=epochd_dot_v1_dot_datasets__pb2.PreviewDatasetResponse.SerializeToString,
+            ),
+            'ImportDataset': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportDataset,
+                    request_deserializer=epochd_dot_v1_dot_datasets__pb2.ImportDatasetRequest.FromString,
+                    response_serializer=epochd_dot_v1_dot_datasets__pb2.ImportDatasetResponse.SerializeToString,
             ),
             'DeleteDataset': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteDataset,
@@ -239,6 +291,87 @@ class Datasets:
             '/epochd.v1.Datasets/ListDatasets',
             epochd_dot_v1_dot_datasets__pb2.ListDatasetsRequest.SerializeToString,
             epochd_dot_v1_dot_datasets__pb2.ListDatasetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeDataset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/epochd.v1.Datasets/DescribeDataset',
+            epochd_dot_v1_dot_datasets__pb2.DescribeDatasetRequest.SerializeToString,
+            epochd_dot_v1_dot_datasets__pb2.DescribeDatasetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewDataset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/epochd.v1.Datasets/PreviewDataset',
+            epochd_dot_v1_dot_datasets__pb2.PreviewDatasetRequest.SerializeToString,
+            epochd_dot_v1_dot_datasets__pb2.PreviewDatasetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportDataset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/epochd.v1.Datasets/ImportDataset',
+            epochd_dot_v1_dot_datasets__pb2.ImportDatasetRequest.SerializeToString,
+            epochd_dot_v1_dot_datasets__pb2.ImportDatasetResponse.FromString,
             options,
             channel_credentials,
             insecure,

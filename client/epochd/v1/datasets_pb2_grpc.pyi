@@ -41,6 +41,14 @@ class DatasetsStub:
     """Returns a dataset."""
     ListDatasets: _grpc.UnaryUnaryMultiCallable[_datasets_pb2.ListDatasetsRequest, _datasets_pb2.ListDatasetsResponse]
     """Lists datasets, newest first."""
+    DescribeDataset: _grpc.UnaryUnaryMultiCallable[_datasets_pb2.DescribeDatasetRequest, _datasets_pb2.DescribeDatasetResponse]
+    """Describes the columns of a dataset: what is missing, smallest, largest, mean, distinct. Computed once."""
+    PreviewDataset: _grpc.UnaryUnaryMultiCallable[_datasets_pb2.PreviewDatasetRequest, _datasets_pb2.PreviewDatasetResponse]
+    """Returns the first rows of a dataset."""
+    ImportDataset: _grpc.UnaryUnaryMultiCallable[_datasets_pb2.ImportDatasetRequest, _datasets_pb2.ImportDatasetResponse]
+    """Makes a dataset of a file on the server, below a folder that its operator allowed (--data-root). Any other path is
+    PERMISSION_DENIED.
+    """
     DeleteDataset: _grpc.UnaryUnaryMultiCallable[_datasets_pb2.DeleteDatasetRequest, _datasets_pb2.DeleteDatasetResponse]
     """Deletes a dataset that no unfinished run uses."""
 
@@ -57,6 +65,14 @@ class DatasetsAsyncStub(DatasetsStub):
     """Returns a dataset."""
     ListDatasets: _aio.UnaryUnaryMultiCallable[_datasets_pb2.ListDatasetsRequest, _datasets_pb2.ListDatasetsResponse]  # type: ignore[assignment]
     """Lists datasets, newest first."""
+    DescribeDataset: _aio.UnaryUnaryMultiCallable[_datasets_pb2.DescribeDatasetRequest, _datasets_pb2.DescribeDatasetResponse]  # type: ignore[assignment]
+    """Describes the columns of a dataset: what is missing, smallest, largest, mean, distinct. Computed once."""
+    PreviewDataset: _aio.UnaryUnaryMultiCallable[_datasets_pb2.PreviewDatasetRequest, _datasets_pb2.PreviewDatasetResponse]  # type: ignore[assignment]
+    """Returns the first rows of a dataset."""
+    ImportDataset: _aio.UnaryUnaryMultiCallable[_datasets_pb2.ImportDatasetRequest, _datasets_pb2.ImportDatasetResponse]  # type: ignore[assignment]
+    """Makes a dataset of a file on the server, below a folder that its operator allowed (--data-root). Any other path is
+    PERMISSION_DENIED.
+    """
     DeleteDataset: _aio.UnaryUnaryMultiCallable[_datasets_pb2.DeleteDatasetRequest, _datasets_pb2.DeleteDatasetResponse]  # type: ignore[assignment]
     """Deletes a dataset that no unfinished run uses."""
 
@@ -94,6 +110,32 @@ class DatasetsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_datasets_pb2.ListDatasetsResponse, _abc.Awaitable[_datasets_pb2.ListDatasetsResponse]]:
         """Lists datasets, newest first."""
+
+    @_abc_1.abstractmethod
+    def DescribeDataset(
+        self,
+        request: _datasets_pb2.DescribeDatasetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_datasets_pb2.DescribeDatasetResponse, _abc.Awaitable[_datasets_pb2.DescribeDatasetResponse]]:
+        """Describes the columns of a dataset: what is missing, smallest, largest, mean, distinct. Computed once."""
+
+    @_abc_1.abstractmethod
+    def PreviewDataset(
+        self,
+        request: _datasets_pb2.PreviewDatasetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_datasets_pb2.PreviewDatasetResponse, _abc.Awaitable[_datasets_pb2.PreviewDatasetResponse]]:
+        """Returns the first rows of a dataset."""
+
+    @_abc_1.abstractmethod
+    def ImportDataset(
+        self,
+        request: _datasets_pb2.ImportDatasetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_datasets_pb2.ImportDatasetResponse, _abc.Awaitable[_datasets_pb2.ImportDatasetResponse]]:
+        """Makes a dataset of a file on the server, below a folder that its operator allowed (--data-root). Any other path is
+        PERMISSION_DENIED.
+        """
 
     @_abc_1.abstractmethod
     def DeleteDataset(

@@ -46,6 +46,8 @@ class Reason(enum.StrEnum):
     MEMBER_NOT_FOUND = "MEMBER_NOT_FOUND"
     DATASET_NOT_FOUND = "DATASET_NOT_FOUND"
     MODULE_NOT_FOUND = "MODULE_NOT_FOUND"
+    FILE_NOT_FOUND = "FILE_NOT_FOUND"
+    PATH_NOT_ALLOWED = "PATH_NOT_ALLOWED"
     REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
     MEMBER_FAILED = "MEMBER_FAILED"
     RUN_NOT_TERMINAL = "RUN_NOT_TERMINAL"
@@ -87,6 +89,10 @@ CATALOG: Mapping[Reason, CatalogEntry] = MappingProxyType(
         Reason.MEMBER_NOT_FOUND: CatalogEntry(Code.NOT_FOUND, "No such member in this fleet."),
         Reason.DATASET_NOT_FOUND: CatalogEntry(Code.NOT_FOUND, "No such dataset."),
         Reason.MODULE_NOT_FOUND: CatalogEntry(Code.NOT_FOUND, "No such registered module."),
+        Reason.FILE_NOT_FOUND: CatalogEntry(Code.NOT_FOUND, "No such file below a data root of this server."),
+        Reason.PATH_NOT_ALLOWED: CatalogEntry(
+            Code.PERMISSION_DENIED, "The path is not below a data root of this server, or not plain."
+        ),
         Reason.REQUEST_ID_REUSED: CatalogEntry(
             Code.ALREADY_EXISTS, "This request_id was used before with a different request."
         ),

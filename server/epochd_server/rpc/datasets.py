@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from io import BufferedReader
+from pathlib import Path
 from typing import Final
 
 from epochd.v1 import datasets_pb2 as pb
 from epochd.v1 import datasets_pb2_grpc
+from epochd.v1.tensor_pb2 import Table
 from epochd_server.codec.datasets import check_digest, decode_format, encode_dataset
+from epochd_server.codec.descriptions import (
+    encode_description,
+    encode_table,
+    pack_descriptions,
+    unpack_descriptions,
+)
+from epochd_server.data.roots import DataRoots
 from epochd_server.domain.datasets import Dataset, DatasetFormat
-from epochd_server.domain.errors import FieldViolation, InvalidInput, Violations
+from epochd_server.domain.errors import EpochdError, FieldViolation, InvalidInput, Reason, Violations
 from epochd_server.rpc.calls import Context
 from epochd_server.rpc.requests import PageRequest, dataset_digest, page_token, required
 from epochd_server.storage.datasets import DatasetStore
 
 MESSAGE_BYTES: Final = 2 * 1024 * 1024
 """Largest piece of data in a message."""
+
+PREVIEW_ROWS: Final = 10
+MOST_PREVIEW_ROWS: Final = 1_000
+_PREVIEW_BYTES: Final = 3 * 1024 * 1024
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -25,8 +41,9 @@ _MICROSECOND = timedelta(microseconds=1)
 class DatasetsServicer(datasets_pb2_grpc.DatasetsServicer):
     """The service ``epochd.v1.Datasets``."""
 
-    def __init__(self, store: DatasetStore) -> None:
+    def __init__(self, store: DatasetStore, roots: DataRoots) -> None:
         self._store = store
+        self._roots = roots
 
     async def BeginUpload(self, request: pb.BeginUploadRequest, context: Context) -> pb.BeginUploadResponse:
         """Says whether a dataset is here already, and else where to go on."""
@@ -76,12 +93,78 @@ class DatasetsServicer(datasets_pb2_grpc.DatasetsServicer):
         token = page_token(_position(datasets[-1])) if more else ""
         return pb.ListDatasetsResponse(datasets=map(encode_dataset, datasets), next_page_token=token)
 
+    async def DescribeDataset(
+        self, request: pb.DescribeDatasetRequest, context: Context
+    ) -> pb.DescribeDatasetResponse:
+        """Describes the columns of a dataset."""
+        dataset = await self._store.get(dataset_digest(request.name))
+        facts = await self._store.facts(dataset.digest, _describe)
+        columns = map(encode_description, unpack_descriptions(facts))
+        return pb.DescribeDatasetResponse(dataset=encode_dataset(dataset), columns=columns)
+
+    async def PreviewDataset(
+        self, request: pb.PreviewDatasetRequest, context: Context
+    ) -> pb.PreviewDatasetResponse:
+        """Returns the first rows of a dataset."""
+        violations = Violations()
+        rows = request.rows or PREVIEW_ROWS
+        if not 1 <= rows <= MOST_PREVIEW_ROWS:
+            violations.add("rows", f"must be 1 to {MOST_PREVIEW_ROWS:,}, is {rows}")
+        violations.raise_if_any()
+        dataset = await self._store.get(dataset_digest(request.name))
+        table = await asyncio.to_thread(_preview, self._store.path_of(dataset.digest), rows)
+        return pb.PreviewDatasetResponse(table=table)
+
+    async def ImportDataset(
+        self, request: pb.ImportDatasetRequest, context: Context
+    ) -> pb.ImportDatasetResponse:
+        """Makes a dataset of a file on the server."""
+        violations = Violations()
+        form = required(decode_format(request.format, violations), violations)
+        file = await asyncio.to_thread(self._roots.open, request.path)
+        with file:
+            hashed = await asyncio.to_thread(hashlib.file_digest, file, "sha256")
+            digest, size = hashed.hexdigest(), file.tell()
+            if not size:
+                raise InvalidInput([FieldViolation("path", "the file is empty")])
+            dataset = await self._store.begin(digest, size)
+            if not isinstance(dataset, Dataset):
+                dataset = await self._store.upload(digest, size, form, 0, _pieces(file))
+        return pb.ImportDatasetResponse(dataset=encode_dataset(dataset))
+
     async def DeleteDataset(
         self, request: pb.DeleteDatasetRequest, context: Context
     ) -> pb.DeleteDatasetResponse:
         """Deletes a dataset that no unfinished run uses."""
         await self._store.delete(dataset_digest(request.name))
         return pb.DeleteDatasetResponse()
+
+
+def _describe(path: Path) -> bytes:
+    # Imported here: most servers start without ever needing pyarrow.
+    from epochd_server.data.describing import describe
+
+    return pack_descriptions(describe(path))
+
+
+def _preview(path: Path, rows: int) -> Table:
+    """The first rows that fit a message."""
+    from epochd_server.data.describing import first_rows
+
+    while True:
+        table = encode_table(first_rows(path, rows))
+        if table.ByteSize() <= _PREVIEW_BYTES:
+            return table
+        if rows == 1:
+            raise EpochdError(Reason.MESSAGE_TOO_LARGE, "The first row is larger than one message.")
+        rows //= 2
+
+
+async def _pieces(file: BufferedReader) -> AsyncIterator[bytes]:
+    """A file's bytes from its beginning on."""
+    file.seek(0)
+    while piece := await asyncio.to_thread(file.read, MESSAGE_BYTES):
+        yield piece
 
 
 def _announcement(

@@ -137,6 +137,33 @@ class DatasetStore:
         async with self._publishing:
             await self._database.write(operation)
             await asyncio.to_thread(self.path_of(digest).unlink, missing_ok=True)
+            await asyncio.to_thread(self._facts_of(digest).unlink, missing_ok=True)
+
+    async def facts(self, digest: str, compute: Callable[[Path], bytes]) -> bytes:
+        """What was once computed of a dataset, or is now, and kept beside it.
+
+        Args:
+            digest: The dataset, which is there.
+            compute: Computes it of the Arrow file, in a thread.
+
+        Raises:
+            EpochdError: DATASET_NOT_FOUND where it is deleted meanwhile.
+        """
+
+        def read_or_compute() -> bytes:
+            kept = self._facts_of(digest)
+            if kept.exists():
+                return kept.read_bytes()
+            found = compute(self.path_of(digest))
+            fresh = kept.with_suffix(f".{os.urandom(4).hex()}.tmp")
+            fresh.write_bytes(found)
+            fresh.rename(kept)
+            return found
+
+        return await asyncio.get_running_loop().run_in_executor(self._converters, read_or_compute)
+
+    def _facts_of(self, digest: str) -> Path:
+        return self._folder / f"{digest}.facts.json"
 
     def path_of(self, digest: str) -> Path:
         """Where a dataset's Arrow IPC file is."""

@@ -32,24 +32,24 @@ def apply_hashing(step: Hashing, block: Block) -> Numbers:
     return Numbers(values, tuple(f"{labels.name}#{index}" for index in range(step.features)))
 
 
-def murmur3(texts: list[bytes]) -> NDArray[np.int32]:
+def murmur3(texts: list[bytes], seed: int = 0) -> NDArray[np.int32]:
     """The signed hashes of some texts."""
     lengths = np.array([len(text) for text in texts], np.int64)
     hashes = np.empty(len(texts), np.uint32)
     for length in np.unique(lengths).tolist():
         positions = np.flatnonzero(lengths == length)
         joined = b"".join(texts[position] for position in positions.tolist())
-        hashes[positions] = _hash(np.frombuffer(joined, np.uint8).reshape(len(positions), length))
+        hashes[positions] = _hash(np.frombuffer(joined, np.uint8).reshape(len(positions), length), seed)
     return hashes.view(np.int32)
 
 
-def _hash(texts: NDArray[np.uint8]) -> Words:
+def _hash(texts: NDArray[np.uint8], seed: int) -> Words:
     """Hashes [C] of texts [C, length]."""
     count, length = texts.shape
     padded = np.zeros((count, -(-length // 4) * 4), np.uint8)
     padded[:, :length] = texts
     words = np.ascontiguousarray(padded).view("<u4").astype(np.uint32)
-    h = np.zeros(count, np.uint32)
+    h = np.full(count, seed, np.uint32)
     whole = length // 4
     for word in words.T[:whole]:
         h = _rotated(h ^ _mixed(word), 13) * _FIVE + _N

@@ -1,0 +1,46 @@
+"""An uploaded table, as seen by a blocking client."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from numpy.typing import NDArray
+
+from epochd._core import datasets
+from epochd._transport.blocking import BlockingTransport
+from epochd.descriptions import Description
+from epochd.policy import Policy
+from epochd.values import Dataset as DatasetFacts
+
+
+class Dataset(DatasetFacts):
+    """An uploaded table; ``client.train`` takes it in place of the data.
+
+    Made by ``client.upload``, ``client.dataset`` and ``client.datasets``.
+
+    Example:
+        >>> def look_at(dataset: Dataset) -> None:
+        ...     print(dataset.describe())
+        ...     dataset.preview(5)["area"]             # a NumPy array
+    """
+
+    _transport: BlockingTransport
+    _policy: Policy
+
+    def __init__(self, facts: DatasetFacts, transport: BlockingTransport, policy: Policy) -> None:
+        super().__init__(**{field.name: getattr(facts, field.name) for field in fields(DatasetFacts)})
+        object.__setattr__(self, "_transport", transport)  # the facts are frozen
+        object.__setattr__(self, "_policy", policy)
+
+    def describe(self) -> Description:
+        """Types, missing and distinct values, smallest, largest and mean of each column; prints as a table."""
+        return self._transport.run(datasets.describe(self.name, self._policy))
+
+    def preview(self, rows: int = 10) -> dict[str, NDArray[Any]]:
+        """The first rows as columns by name: ``pandas.DataFrame(dataset.preview())``.
+
+        Args:
+            rows: How many, 1 to 1,000.
+        """
+        return self._transport.run(datasets.preview(self.name, rows, self._policy))
