@@ -194,6 +194,13 @@ def test_what_an_exact_fit_cannot_do_is_refused_by_field(client, table):
     assert fields(target="sales", model=linear, fit="auto", epochs=3) == ["fit"]
 
 
+def test_too_many_coefficients_are_refused_before_anything_is_queued(client):
+    wide = np.zeros((3, 5000))
+    with pytest.raises(epochd.InvalidArgument, match="at most 4,096 coefficients at once") as refused:
+        client.check(wide, [1.0, 2.0, 3.0], model=epochd.Linear(), fit="auto")
+    assert [violation.field for violation in refused.value.violations] == ["auto"]
+
+
 def test_an_exact_fit_is_measured_on_held_out_rows(client, table):
     model = train(client, table, "sales", epochd.LeastSquares(), validation=0.25, seed=1).result()
     assert model.evaluation is not None

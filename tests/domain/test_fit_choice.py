@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from epochd_server.domain.exact_fits import AutoFit, LbfgsFit, LeastSquaresFit, NewtonFit
-from epochd_server.domain.fit_choice import choose_fit, misfit
+from epochd_server.domain.fit_choice import choose_fit, misfit, oversize
 from epochd_server.domain.specs import (
     ActivationLayer,
     LinearLayer,
@@ -70,3 +70,18 @@ def test_auto_finds_none_where_there_is_none(model, loss):
 )
 def test_a_misfit_says_what_would_fit(fit, model, loss, says):
     assert says in misfit(fit, model, Loss(kind=loss))
+
+
+@pytest.mark.parametrize(
+    ("fit", "features", "outputs", "fits"),
+    [
+        (LeastSquaresFit(), 4095, 50, True),
+        (LeastSquaresFit(), 4096, 1, False),
+        (NewtonFit(), 409, 9, True),
+        (NewtonFit(), 409, 10, False),
+        (LbfgsFit(), 50_000, 10, True),
+    ],
+)
+def test_a_square_matrix_over_the_coefficients_must_fit(fit, features, outputs, fits):
+    problem = oversize(fit, LinearModel(in_features=features, out_features=outputs))
+    assert problem.endswith("use lbfgs") is not fits

@@ -42,6 +42,8 @@ SMOOTH_LOSSES: Mapping[LossKind, str] = MappingProxyType(
     }
 )
 """Losses that L-BFGS minimises."""
+MAX_TOGETHER = 4096
+"""Coefficients that least squares (of one target) and Newton's method (of all classes) solve for at once."""
 _NEWTON_LOSSES = (LossKind.BCE_WITH_LOGITS, LossKind.CROSS_ENTROPY)
 FIELDS: Mapping[type[Fit], str] = MappingProxyType(
     {
@@ -83,6 +85,21 @@ def misfit(fit: Fit, model: Model, loss: Loss) -> str:
             f"needs the loss bce_with_logits or cross_entropy, is given {loss.kind.value}; use {_other(loss)}"
         )
     return ""
+
+
+def oversize(fit: Fit, model: Model) -> str:
+    """Why a model has too many coefficients for a fit, and what would fit it; empty where it has not.
+
+    Least squares and Newton's method hold a square matrix over the coefficients that belong together.
+    """
+    if not isinstance(fit, LeastSquaresFit | NewtonFit) or not isinstance(model, LinearModel):
+        return ""
+    together = (model.in_features or 0) + model.bias
+    if isinstance(fit, NewtonFit):
+        together *= model.out_features or 1
+    if together <= MAX_TOGETHER:
+        return ""
+    return f"is for at most {MAX_TOGETHER:,} coefficients at once, here are {together:,}; use lbfgs"
 
 
 def _lbfgs_misfit(model: Model, loss: Loss) -> str:

@@ -23,10 +23,11 @@ from epochd_server.domain.data import (
     TrainingArrays,
 )
 from epochd_server.domain.errors import EpochdError, InvalidInput, Reason, Violations
+from epochd_server.domain.fit_choice import FIELDS, oversize
 from epochd_server.domain.fleets import Key, Keys
 from epochd_server.domain.models import ModelVersion
 from epochd_server.domain.preprocessing import FittedPreprocessing
-from epochd_server.domain.specs import LossKind, Model, ModuleModel
+from epochd_server.domain.specs import GradientFit, LossKind, Model, ModuleModel
 from epochd_server.domain.validation import Folds, GivenRows, HoldOut
 from epochd_server.domain.work import DatasetFile
 from epochd_server.planning.class_weights import check_class_weights
@@ -261,6 +262,7 @@ class Drafting:
 
     def _check_against_data(self, found: _Found) -> None:
         self._check_batch_size(found)
+        self._check_exact_fit(found)
         self._check_initial(found)
         if self.command.loss is not None and found.targets is not None and found.targets.classes is not None:
             check_class_weights(self.command.loss, found.targets.classes, self.violations)
@@ -282,6 +284,13 @@ class Drafting:
             classes=classes,
             keys=self._keys(found),
         )
+
+    def _check_exact_fit(self, found: _Found) -> None:
+        fit = self.command.fit
+        problem = "" if found.model is None else oversize(fit, found.model)
+        if problem:
+            automatic = not isinstance(fit, GradientFit) and fit.automatic
+            self.violations.add("auto" if automatic else FIELDS[type(fit)], problem)
 
     def _check_batch_size(self, found: _Found) -> None:
         """A batch may be larger than some members, which are then full batches, but not than all."""
