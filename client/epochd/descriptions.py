@@ -4,7 +4,7 @@ Example:
     >>> area = ColumnDescription("area", "number", missing=2, distinct=98, min=20.0, max=140.0, mean=61.5, std=15.25)
     >>> print(Description((area,), rows=100))
     100 rows
-    column  kind    missing  distinct  min  max  mean  std
+    column  kind    missing  distinct  min  max  mean    std
     area    number        2        98   20  140  61.5  15.25
 """
 

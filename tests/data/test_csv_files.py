@@ -60,7 +60,7 @@ def test_the_row_with_too_many_values_is_named(complaints) -> None:
         (b"a,b\n", "no rows"),
         (b"a,a\n1,2\n", "more than one column is named 'a'"),
         (b"a,\n1,2\n", "column 1"),
-        (b"a,b\n1,\xff\xfe\n", "UTF8"),
+        (b"a,b\n1,\xff\xfe\n", "line 2 is not UTF-8"),
         (b"\x01,b\n1,2\n", "control characters"),
     ],
 )
@@ -105,3 +105,17 @@ def test_any_bytes_are_a_table_or_a_complaint(convert, data) -> None:
     except InvalidInput:
         return
     assert summary.rows == table.num_rows > 0
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"x,y\n1,2\n3,\xe9\n", "line 3 is not UTF-8: byte 3 of it is 0xe9"),
+        (b"\xffx\n1\n", "line 1 is not UTF-8: byte 1 of it is 0xff"),
+        (b"x\n" + b"1\n" * 600_000 + b"\xc3", "line 600002 is not UTF-8: byte 1 of it is 0xc3"),
+        (b"x\n" + b"a" * (2**20 - 1) + b"\xc3\x28\n", "line 2 is not UTF-8: byte 1048576 of it is 0xc3"),
+    ],
+    ids=["latin", "first", "cut off", "over blocks"],
+)
+def test_another_encoding_is_told_by_line_and_byte(complaints, data: bytes, says: str) -> None:
+    assert says in complaints(data, DatasetFormat.CSV)

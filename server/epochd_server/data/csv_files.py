@@ -5,6 +5,7 @@ A column's type is found from all of its values in a first pass: true/false, els
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -27,9 +28,36 @@ def read_csv(source: Path, max_bytes: int) -> Iterator[pa.RecordBatch]:
         InvalidInput: A row has too few or too many values, a column has no unique name.
     """
     del max_bytes  # a block expands to a few times its size at most
+    _check_encoding(source)
     names = _read_names(source)
     types = _find_types(source, names)
     yield from _blocks(source, dict(zip(names, types, strict=True)))
+
+
+def _check_encoding(source: Path) -> None:
+    """Makes sure that a file is UTF-8: the reader that follows tells nobody where it is not.
+
+    Raises:
+        InvalidInput: Naming the line and the byte in it.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    lines, begun = 1, 0  # of what was read before: its lines, and bytes of the last one
+    with source.open("rb") as file:
+        while True:
+            block = file.read(_BLOCK)
+            held = decoder.getstate()[0]
+            try:
+                decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                before = (held + block)[: error.start]
+                line = lines + before.count(b"\n")
+                place = len(before) - before.rfind(b"\n") + (begun - len(held)) * (b"\n" not in before)
+                byte = (held + block)[error.start]
+                raise malformed(f"line {line} is not UTF-8: byte {place} of it is {byte:#04x}") from None
+            if not block:
+                return
+            lines += block.count(b"\n")
+            begun = len(block) - block.rfind(b"\n") - 1 if b"\n" in block else begun + len(block)
 
 
 def _read_names(source: Path) -> list[str]:
