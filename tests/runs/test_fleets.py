@@ -171,9 +171,9 @@ async def test_a_cancelled_fleet_ends_soon(make_server, plan, watch_all):
     assert not of_kind(events, Failure)
 
 
-async def test_a_short_run_began_as_long_before_its_end_as_it_trained(make_server, plan, watch_all):
+async def test_a_run_began_about_as_long_before_its_end_as_it_trained(make_server, plan, watch_all):
     service, _ = await make_server()
-    accepted = await service.submit(plan(epochs=20_000, every=10_000), "me")
+    accepted = await service.submit(plan(epochs=500_000, every=10_000), "me")
     events = await watch_all(service, accepted.run_id)
     started, end = events[1], events[-1]
     assert isinstance(end.body, Succeeded)
