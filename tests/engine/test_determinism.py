@@ -10,7 +10,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from epochd_server.domain.specs import Init, LinearModel, LossKind, OptimizerKind, Precision
+from epochd_server.domain.schedules import CosineAnnealingLR, LinearLR, ReduceLROnPlateau, StepLR
+from epochd_server.domain.specs import (
+    CLASSIFICATION_LOSSES,
+    Clipping,
+    Init,
+    LinearModel,
+    Loss,
+    LossKind,
+    OptimizerKind,
+    Precision,
+)
 from epochd_server.engine import cohort
 from epochd_server.engine.cohort import MemberState
 from epochd_server.engine.programs import blocks, lanes
@@ -19,6 +29,12 @@ SETTINGS = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 FEATURES = 3
+SCHEDULES = [
+    None,
+    StepLR(step_size=2, gamma=0.5),
+    CosineAnnealingLR(),
+    ReduceLROnPlateau(patience=0, factor=0.5, threshold=0.1),
+]
 
 
 @st.composite
@@ -39,6 +55,11 @@ def cohorts(draw: Any) -> dict[str, Any]:
         "weighted": draw(st.booleans()),
         "momentum": draw(st.sampled_from([0.0, 0.9])),
         "weight_decay": draw(st.sampled_from([0.0, 0.1])),
+        "schedule": draw(st.sampled_from(SCHEDULES)),
+        "warmup": draw(st.sampled_from([None, LinearLR(total_iters=3)])),
+        "clipping": draw(st.sampled_from([None, None, Clipping(max_norm=0.5), Clipping(clip_value=0.1)])),
+        "l1": draw(st.sampled_from([0.0, 0.0, 0.05])),
+        "l2": draw(st.sampled_from([0.0, 0.1])),
     }
 
 
@@ -54,6 +75,9 @@ def build(lab: Any, cohort_spec: dict[str, Any]) -> Any:
         LossKind.BCE_WITH_LOGITS: rng.integers(0, 2, count),
         LossKind.POISSON_NLL: rng.integers(0, 9, (count, 2)),
     }.get(kind, rng.normal(size=(count, 2)))
+    loss = Loss(kind=kind)
+    if kind in CLASSIFICATION_LOSSES:
+        loss = Loss(kind=kind, label_smoothing=0.1, balanced=True)
     model = LinearModel(in_features=FEATURES, out_features=outputs)
     if hidden:
         model = lab.mlp(FEATURES, 4, outputs, activation=hidden)
@@ -62,7 +86,7 @@ def build(lab: Any, cohort_spec: dict[str, Any]) -> Any:
         rng.normal(size=(count, FEATURES)),
         targets,
         model=model,
-        loss=kind,
+        loss=loss,
         weights=weights,
         epochs=rng.integers(1, 12, members),
         seeds=rng.integers(0, 5, members),
