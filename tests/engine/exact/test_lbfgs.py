@@ -14,6 +14,7 @@ from torch import nn
 
 from epochd_server.domain.exact_fits import LbfgsFit, LeastSquaresFit, NewtonFit
 from epochd_server.domain.specs import ActivationLayer, LinearLayer, Loss, LossKind, SequentialModel
+from epochd_server.engine.exact import lbfgs, newton, slicing
 from epochd_server.engine.task import MemberState
 
 TIGHT = LbfgsFit(tolerance=1e-11)
@@ -154,3 +155,18 @@ def test_a_member_has_the_bits_it_would_have_alone(fit, seed, sizes):
         alone = fit(features[begin:end], numbers[begin:end], limit, seeds=seeds[member : member + 1], **how)
         for name, array in alone.parameters.items():
             assert fleet.parameters[name][member].tobytes() == array[0].tobytes()
+
+
+@pytest.mark.parametrize("loss", [LossKind.BCE_WITH_LOGITS, LossKind.CROSS_ENTROPY])
+@pytest.mark.parametrize("how", [NewtonFit(l2=0.1), LbfgsFit(l2=0.1)], ids=["newton", "lbfgs"])
+def test_looking_at_who_shall_stop_after_each_iteration_changes_no_bit(fit, sample, monkeypatch, how, loss):
+    features, numbers, classes, _ = sample
+    labels, outputs = ((numbers > 0) * 1.0, 1) if loss is LossKind.BCE_WITH_LOGITS else (classes, 3)
+    arguments = {"loss": loss, "outputs": outputs, "offsets": np.array([0, 70, 150])}
+    seldom = fit(features, labels, how, **arguments)
+    for module in (lbfgs, newton, slicing):
+        monkeypatch.setattr(module, "SLICE_OPERATIONS", 1.0)
+    often = fit(features, labels, how, **arguments)
+    assert often.weight.tobytes() == seldom.weight.tobytes()
+    assert often.bias.tobytes() == seldom.bias.tobytes()
+    assert often.epochs.tolist() == seldom.epochs.tolist()

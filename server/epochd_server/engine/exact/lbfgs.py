@@ -113,6 +113,8 @@ class _Slice:
             kernel.advance_member(self._network, data, self._blocks, rules, member, found, self._work)
         self._log(before, trace, snapshots, reporter)
         ended = chosen[self._states[chosen] != kernel.RUNNING]
+        if not len(ended):
+            return
         reporter.end(
             self._members[ended],
             self._ends(ended),

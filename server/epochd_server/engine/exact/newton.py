@@ -137,6 +137,8 @@ class _Slice:
             self._log(np.flatnonzero(new[:, iteration]), iteration, reporter)
         self._reported[:] = self.iterations
         ended = np.flatnonzero((self.states != kernel.RUNNING) & ~self._ended)
+        if not len(ended):
+            return
         self._ended[ended] = True
         reporter.end(
             self.members[ended],

@@ -45,7 +45,8 @@ def without_stopped(members: Integers, parameters: int, reporter: ExactReporter)
 
 def flat_parameters(coefficients: Doubles, bias: bool) -> Doubles:
     """[M, t, p] as flat parameters [M, P]: the weights, then the biases."""
-    weights = coefficients[:, :, bias:].reshape(len(coefficients), -1)
+    members, outputs, width = coefficients.shape
+    weights = coefficients[:, :, bias:].reshape(members, outputs * (width - bias))
     return np.concatenate([weights, coefficients[:, :, 0]], 1) if bias else weights
 
 
