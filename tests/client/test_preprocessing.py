@@ -185,3 +185,9 @@ def test_the_asyncio_client_has_coefficients_too(server):
             return (await (await started.result()).coefficients()).values
 
     np.testing.assert_allclose(asyncio.run(run()), [2.0], rtol=1e-12)
+
+
+def test_many_rows_are_predicted_as_few_are(client, flats):
+    model = client.train(flats, preprocess="auto", **LINEAR).result()
+    many = pd.concat([flats.drop(columns="rent")] * 10, ignore_index=True)
+    np.testing.assert_array_equal(model.predict(many)[:300], model.predict(flats))

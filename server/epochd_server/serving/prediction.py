@@ -21,7 +21,7 @@ from epochd_server.domain.specs import Model
 from epochd_server.serving.canaries import canary_rows, merged, part_of
 from epochd_server.serving.members import MemberMatcher
 from epochd_server.serving.names import RECHECK_S, VersionNames, VersionSource
-from epochd_server.serving.resident import Batch, Resident, RowPredictor
+from epochd_server.serving.resident import Batch, Resident, RowPredictor, command_rows
 from epochd_server.serving.single_flight import SingleFlight
 
 BuildPredictor = Callable[[Model, Parameters], RowPredictor]
@@ -29,6 +29,8 @@ BuildPredictor = Callable[[Model, Parameters], RowPredictor]
 
 _OVERHEAD_BYTES = 8_192
 """About what a resident takes besides its parameters."""
+_INLINE_RAW_ROWS = 1_000
+"""Rows up to which preprocessing (about a millisecond) is not worth a thread."""
 _INLINE_WORK = 1_000_000
 """Rows times parameters up to which a batch (well under a millisecond) is not worth a thread."""
 
@@ -102,12 +104,13 @@ class PredictionService:
         resident = self._touch(version) or await self._load(version)
         if version.canary is not None:
             return await self._predict_with_canary(command, resident, version.canary)
-        return await self._predict(command, resident, resident.batch(command))
+        batch = await self._batch(command, resident) if resident.is_raw else resident.batch(command)
+        return await self._predict(command, resident, batch)
 
     async def _predict_with_canary(
         self, command: PredictCommand, main: Resident, canary: Canary
     ) -> Prediction:
-        batch = main.batch(command)
+        batch = await self._batch(command, main)
         reference = VersionReference(command.reference.model, canary.version)
         version = self._names.known(reference) or await self._names.look_up(reference)
         other = self._touch(version) or await self._load(version)
@@ -115,11 +118,19 @@ class PredictionService:
         if not chosen.any():
             return await self._predict(command, main, batch)
         if chosen.all():
-            return await self._predict(command, other, other.batch(command))
+            return await self._predict(command, other, await self._batch(command, other))
         ours = await self._predict(command, main, batch.part(~chosen))
         return merged(
-            ours, await self._predict(command, other, other.batch(part_of(command, chosen))), chosen
+            ours,
+            await self._predict(command, other, await self._batch(part_of(command, chosen), other)),
+            chosen,
         )
+
+    async def _batch(self, command: PredictCommand, resident: Resident) -> Batch:
+        """What the model reads; many rows that preprocessing makes features of have a thread."""
+        if not resident.is_raw or command_rows(command) <= _INLINE_RAW_ROWS:
+            return resident.batch(command)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, resident.batch, command)
 
     async def _predict(self, command: PredictCommand, resident: Resident, batch: Batch) -> Prediction:
         if len(batch.features) * resident.version.card.parameters <= _INLINE_WORK:

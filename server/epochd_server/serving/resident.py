@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.domain.commands import PredictCommand
+from epochd_server.domain.data import Table
 from epochd_server.domain.errors import Violations
 from epochd_server.domain.models import ModelVersion
 from epochd_server.domain.predictions import Prediction
@@ -70,6 +71,11 @@ class Resident:
         self._members = members
         self._loss = card.spec.loss
         self._labels = None if card.classes is None else Labels(card.classes)
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether preprocessing makes features of the rows."""
+        return self._raw is not None
 
     def batch(self, command: PredictCommand) -> Batch:
         """What the model reads, and by which members.
@@ -146,6 +152,12 @@ class Resident:
         if assignment.missing is not None:
             raw[assignment.missing] = np.nan
         return raw
+
+
+def command_rows(command: PredictCommand) -> int:
+    """How many rows a command has."""
+    rows = command.rows
+    return rows.rows if isinstance(rows, Table) else rows.shape[0] if rows.ndim == 2 else 1
 
 
 def _refuse_scores(command: PredictCommand, violations: Violations) -> None:
