@@ -162,3 +162,11 @@ def test_what_cannot_be_is_named(client, options, field):
     with pytest.raises(epochd.InvalidArgument) as caught:
         trained(client, **({"optimizer": epochd.SGD(lr=0.1)} | options))
     assert [violation.field for violation in caught.value.violations] == [field]
+
+
+def test_a_run_that_diverged_is_told_the_largest_stable_learning_rate(client):
+    with pytest.raises(epochd.TrainingFailed, match="LOSS_NOT_FINITE") as caught:
+        client.train(10 * X, Y, model=epochd.Linear(), optimizer=epochd.SGD(lr=1.0), epochs=2000).result()
+    rows = np.column_stack([10 * X, np.ones(len(X))])
+    stable = 2 / np.linalg.eigvalsh(2 * rows.T @ rows / len(rows))[-1]
+    assert f"a learning rate below {stable:.4g}" in str(caught.value)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from epochd_server.engine.chain import Slot, total_size, unpack
 from epochd_server.engine.rates import Rates
+from epochd_server.engine.stability import largest_stable_lr
 from epochd_server.engine.task import (
     CohortResult,
     CohortTask,
@@ -24,6 +26,7 @@ LOG_INTERVAL = 0.05
 """Seconds between two calls of :meth:`Observer.logs` while training goes on."""
 POLL_INTERVAL = 0.02
 """Seconds between two calls of :meth:`Observer.stopped_members`."""
+_TOLD_RATES = 16
 DIVERGED_MESSAGE = (
     "the loss or a parameter became NaN or infinite in epoch {}; try a smaller learning rate, scaled features"
 )
@@ -46,6 +49,7 @@ class Reporter:
         self.clock = clock
         self._observer = observer
         self._slots = slots
+        self._task = task
         self.rates = Rates(task)
         self._log_every = task.log_every
         self._flat = np.zeros((members, total_size(slots)), task.dtype)
@@ -204,4 +208,14 @@ class Reporter:
             validation_losses=self._scores.losses[members],
             metrics=self._scores.metrics[members],
             best_epochs=self._best_epochs[members],
+            stable_lrs=self._stable_lrs(members),
         )
+
+    def _stable_lrs(self, members: Integers) -> NDArray[np.float64] | None:
+        """Of the first few that diverged: finding it takes as long as some epochs."""
+        diverged = np.flatnonzero(self._states[members] == MemberState.DIVERGED)[:_TOLD_RATES]
+        if not len(diverged):
+            return None
+        rates = np.full(len(members), np.nan)
+        rates[diverged] = [largest_stable_lr(self._task, int(member)) for member in members[diverged]]
+        return rates

@@ -173,6 +173,9 @@ class EndBatch:
     """The epoch after whose update the parameters are those here, where early stopping restored the best; else −1."""
     statistics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     """Exact fits: by the names of :mod:`epochd_server.domain.statistics`, [M, …] each."""
+    stable_lrs: NDArray[np.float64] | None = None
+    """Of members that DIVERGED the largest learning rate with which they would not; NaN where that is not known, and
+    for others. None where none is known."""
 
 
 class Observer(Protocol):

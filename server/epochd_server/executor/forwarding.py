@@ -96,6 +96,7 @@ class Forwarder:
             seconds=time.monotonic() - self._began,
             statistics={name: array[good] for name, array in batch.statistics.items()},
             held_out=self._held_out(batch, good),
+            stable_lrs=None if batch.stable_lrs is None else batch.stable_lrs[good],
         )
         self._outbox.put(columns, END_SECONDS, columns.nbytes)
 

@@ -159,7 +159,7 @@ class Unpacker:
             if outcome == Outcome.STOPPED:
                 messages.append(RunStopped(run_id=run_id, epochs=epochs))
             elif outcome == Outcome.DIVERGED:
-                messages.append(RunFailed(run_id=run_id, failure=_diverged(epochs)))
+                messages.append(RunFailed(run_id=run_id, failure=_diverged(columns, position)))
             elif outcome in EXACT_FAILURES:
                 failure = _inexact(EXACT_FAILURES[outcome], _one(columns.statistics, position))
                 messages.append(RunFailed(run_id=run_id, failure=failure))
@@ -278,10 +278,18 @@ def _inexact(reason: str, statistics: Parameters) -> Failure:
     return Failure(reason=reason, message=message, hint=hint)
 
 
-def _diverged(epoch: int) -> Failure:
+def _diverged(columns: EndColumns, position: int) -> Failure:
+    epoch = int(columns.epochs[position])
+    hint = "Try a smaller learning rate, and bring the features to a common scale, such as mean 0 and deviation 1."
+    stable = np.nan if columns.stable_lrs is None else columns.stable_lrs[position]
+    if np.isfinite(stable):
+        hint = (
+            f"On these rows training converges with a learning rate below {stable:.4g}. Bring the features to a "
+            "common scale, such as mean 0 and deviation 1, for a larger one."
+        )
     return Failure(
         reason="LOSS_NOT_FINITE",
         message=f"The loss or a parameter became NaN or infinite in epoch {epoch}.",
-        hint="Try a smaller learning rate, and bring the features to a common scale, such as mean 0 and deviation 1.",
+        hint=hint,
         epoch=epoch,
     )

@@ -212,6 +212,7 @@ class EndColumns:
         seconds: Since the cohort began.
         statistics: Exact fits: by name, [M, …] each.
         held_out: What the members reach on held-out rows; None where there are none.
+        stable_lrs: Largest learning rates with which those that diverged would not, NaN or None where not known.
     """
 
     members: NDArray[np.int64]
@@ -222,6 +223,7 @@ class EndColumns:
     seconds: float
     statistics: Stacked = field(default_factory=dict)
     held_out: HeldOutColumns | None = None
+    stable_lrs: NDArray[np.float64] | None = None
 
     @property
     def nbytes(self) -> int:
