@@ -102,7 +102,9 @@ def datasets(tmp_path: Path) -> FolderDatasets:
 @pytest.fixture
 def make_planner(datasets: FolderDatasets, modules: RegisteredModules) -> Callable[..., RequestPlanner]:
     def make(**limits: int) -> RequestPlanner:
-        return RequestPlanner(datasets=datasets, versions=NoVersions(), modules=modules, limits=PlanLimits(**limits))
+        return RequestPlanner(
+            datasets=datasets, versions=NoVersions(), modules=modules, limits=PlanLimits(**limits)
+        )
 
     return make
 

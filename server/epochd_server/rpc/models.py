@@ -104,7 +104,9 @@ class ModelsServicer(models_pb2_grpc.ModelsServicer):
             coefficients=await self._coefficients(version, parameters) if fits else None,
         )
 
-    async def _coefficients(self, version: ModelVersion, parameters: Parameters) -> pb_steps.Coefficients | None:
+    async def _coefficients(
+        self, version: ModelVersion, parameters: Parameters
+    ) -> pb_steps.Coefficients | None:
         """In the units of the columns; of a fleet with those that members learned by themselves."""
         fitted, learned = version.card.preprocess, None
         if fitted is not None and fitted.is_per_member and version.card.members:

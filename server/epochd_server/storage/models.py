@@ -115,9 +115,12 @@ class SqlModelStore:
                 REQUEST_ID_REUSED, ARTIFACT_CORRUPT.
             InvalidInput: The version is no fleet.
         """
-        if found := await self._database.read(lambda connection: promotions.find(connection, command)):
+        if found := await self._find_promoted(command):
             return found
         fleet = await self.get_version(command.reference)
+        # the newest version may be what the same request, sent at once again, has made since
+        if not fleet.card.members and (found := await self._find_promoted(command)):
+            return found
         require_fleet(fleet)
         members = await self.load_members(fleet.model, fleet.version)
         member = find_trained_member(fleet, members, command.key)
@@ -125,6 +128,9 @@ class SqlModelStore:
         identity = promotions.new_identity(fleet.card.run_id)
         new = new_versions.prepare(identity, time, promoted(fleet, members, member, parameters))
         return await self._add_once(command.model or fleet.model, command, new)
+
+    async def _find_promoted(self, command: PromoteCommand) -> ModelVersion | None:
+        return await self._database.read(lambda connection: promotions.find(connection, command))
 
     async def find_import(self, command: ImportCommand) -> ModelVersion | None:
         """The version that an import with the same request_id made before, or None.
