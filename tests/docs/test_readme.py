@@ -86,10 +86,24 @@ def test_every_link_leads_somewhere():
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
+def test_the_raw_table_of_the_readme_trains_and_predicts(fresh_server: str):
+    ages = [row % 50 for row in range(200)]
+    rows = {
+        "age": [None if age == 7 else float(age) for age in ages],
+        "city": [("Oslo", "Rome", None)[row % 3] for row in range(200)],
+        "price": [2.0 * age + row % 3 for row, age in enumerate(ages)],
+    }
+    printed = io.StringIO()
+    with epochd.connect(fresh_server) as client, contextlib.redirect_stdout(printed):
+        exec(blocks("python")[1], {"epochd": epochd, "client": client, "df": rows})
+    assert "city=Rome" in printed.getvalue()
+    assert "std error" in printed.getvalue()
+
+
 def test_the_fleet_of_the_readme_runs(fresh_server: str):
     rows = {"store": [f"store-{row % 20}" for row in range(200)], "size": [row / 100 for row in range(200)]}
     rows["sales"] = [2 * size + 1 for size in rows["size"]]
     with epochd.connect(fresh_server) as client:
         names: dict[str, object] = {"epochd": epochd, "client": client, "df": rows}
-        exec(blocks("python")[1], names)
+        exec(blocks("python")[2], names)
     assert len(names["fleet"]) == 20

@@ -177,7 +177,7 @@ class VersionFacts:
     def __str__(self) -> str:
         lines = {
             **self._heading(),
-            "trained": f"{self.epochs:,} epochs on {self.rows:,} rows, {self._loss_kind()} loss "
+            "trained": f"{self._how_long()} on {self.rows:,} rows, {self._loss_kind()} loss "
             f"{self.final_loss:.6g} ({self.loss})",
             "held out": "" if self.evaluation is None else str(self.evaluation),
             "promoted": "" if self.promoted_from is None else f"from {self._origin(*self.promoted_from)}",
@@ -207,12 +207,26 @@ class VersionFacts:
     def _spec_text(self) -> str:
         return str(self.spec or "of a newer kind")
 
+    def _how_long(self) -> str:
+        """By which exact fit and how often it iterated, or the epochs."""
+        if self._message.HasField("least_squares"):
+            return "by least squares"
+        if self._message.HasField("newton"):
+            return f"by Newton's method, {_counted(self.epochs, 'iteration')},"
+        if self._message.HasField("lbfgs"):
+            return f"by L-BFGS, {_counted(self.epochs, 'iteration')},"
+        return _counted(self.epochs, "epoch")
+
     def _loss_kind(self) -> str:
         return "final"
 
     @staticmethod
     def _origin(fleet: str, key: Key) -> str:
         return f"{fleet}, member {key_text(key)}"
+
+
+def _counted(number: int, unit: str) -> str:
+    return f"{number:,} {unit}" + ("" if number == 1 else "s")
 
 
 def _listed(names: Sequence[str], most: int = 12) -> str:
