@@ -39,6 +39,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from epochd._words import counted
+
 
 @dataclass(frozen=True, slots=True)
 class Violation:
@@ -219,7 +221,7 @@ class TrainingCancelled(EpochdError):
     """
 
     def __init__(self, run: str, *, epochs: int) -> None:
-        super().__init__(f"{run} was cancelled after {epochs:,} epochs", reason="CANCELLED")
+        super().__init__(f"{run} was cancelled after {counted(epochs, 'epoch')}", reason="CANCELLED")
         self.run = run
         self.epochs = epochs
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from epochd._words import counted
 from epochd.keys import Key, key_text
 from epochd.preprocessing import FittedColumn
 from epochd.validation import Evaluation
@@ -324,7 +325,8 @@ class Succeeded(Event):
         failed = f", {self.failed_members:,} of them failed" if self.failed_members else ""
         fleet = f" with {self.members:,} members{failed}," if self.members else ""
         return (
-            f"Succeeded: {self.model_version}{fleet} after {self.epochs:,} epochs in {self.training_seconds:.3g} s, "
+            f"Succeeded: {self.model_version}{fleet} after {counted(self.epochs, 'epoch')} "
+            f"in {self.training_seconds:.3g} s, "
             f"{'median' if self.members else 'final'} loss {self.final_loss:.6g}"
             + ("" if self.evaluation is None else f"; validation: {self.evaluation}")
         )
@@ -358,7 +360,7 @@ class Cancelled(Event):
     """Epochs trained before the end."""
 
     def __str__(self) -> str:
-        return f"Cancelled after {self.epochs:,} epochs"
+        return f"Cancelled after {counted(self.epochs, 'epoch')}"
 
 
 _QUANTILES = ("min", "p25", "p50", "p75", "max")

@@ -18,6 +18,7 @@ from epochd._wire.registry import decode_lineage
 from epochd._wire.specs import decode_model
 from epochd._wire.tensors import dtype_name
 from epochd._wire.validation import decode_evaluation
+from epochd._words import counted
 from epochd.keys import Key, key_text
 from epochd.preprocessing import FittedColumn
 from epochd.registry import Lineage
@@ -212,10 +213,10 @@ class VersionFacts:
         if self._message.HasField("least_squares"):
             return "by least squares"
         if self._message.HasField("newton"):
-            return f"by Newton's method, {_counted(self.epochs, 'iteration')},"
+            return f"by Newton's method, {counted(self.epochs, 'iteration')},"
         if self._message.HasField("lbfgs"):
-            return f"by L-BFGS, {_counted(self.epochs, 'iteration')},"
-        return _counted(self.epochs, "epoch")
+            return f"by L-BFGS, {counted(self.epochs, 'iteration')},"
+        return counted(self.epochs, "epoch")
 
     def _loss_kind(self) -> str:
         return "final"
@@ -223,10 +224,6 @@ class VersionFacts:
     @staticmethod
     def _origin(fleet: str, key: Key) -> str:
         return f"{fleet}, member {key_text(key)}"
-
-
-def _counted(number: int, unit: str) -> str:
-    return f"{number:,} {unit}" + ("" if number == 1 else "s")
 
 
 def _listed(names: Sequence[str], most: int = 12) -> str:

@@ -19,6 +19,7 @@ from epochd._wire.fits import decode_statistics
 from epochd._wire.keys import decode_key, encode_key
 from epochd._wire.specs import decode_sweep
 from epochd._wire.validation import decode_evaluation
+from epochd._words import counted
 from epochd.events import State
 from epochd.keys import Key, KeyLike, key_parts, key_text
 from epochd.policy import Policy
@@ -137,7 +138,8 @@ class MemberFacts:
     def __str__(self) -> str:
         if self.failure is not None:
             return f"{self._name()}  {self.rows:,} rows  failed: {self.failure}"
-        return f"{self._name()}  {self.rows:,} rows  {self.epochs:,} epochs  loss {self.final_loss:.6g}"
+        trained = f"{counted(self.rows, 'row')}  {counted(self.epochs, 'epoch')}"
+        return f"{self._name()}  {trained}  loss {self.final_loss:.6g}"
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name()} of {self._fleet}>"

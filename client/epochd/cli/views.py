@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.text import Text
 
 from epochd import events
+from epochd._words import counted
 from epochd.cli.curve import Trace, is_log, plot, sparkline
 from epochd.cli.output import Output, duration, plain
 from epochd.events import short_number
@@ -192,7 +193,8 @@ class LiveView:
         line = Text.assemble(
             ("✓ ", "green"),
             (event.model_version, "bold"),
-            f"  {event.epochs:,} epochs in {duration(event.training_seconds)}, loss {first}{event.final_loss:.4g}",
+            f"  {counted(event.epochs, 'epoch')} in {duration(event.training_seconds)}",
+            f", loss {first}{event.final_loss:.4g}",
         )
         curves = [loss_curve(points, self._console.width)] if len(points) > 1 else []
         held_out = self._held_out.points
