@@ -12,7 +12,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || { echo "→ making $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "→ installing the dependencies pinned in constraints.txt (the first time takes a minute or two)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch -e '.[server,dev]'
-	@echo "→ compiling the training kernels, once for this machine (about half a minute)"
+	@echo "→ compiling the training kernels, once for this machine (about a minute)"
 	@$(BIN)/python -m epochd_server.executor.warming & $(BIN)/python -m epochd_server.executor.warming; wait
 	@touch $@
 

@@ -11,7 +11,7 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -37,29 +37,14 @@ from epochd_server.domain.specs import (
 from epochd_server.engine.cohort import (
     CohortData,
     CohortTask,
-    EndBatch,
     Hyperparameters,
-    LogBatch,
     train_cohort,
 )
 from epochd_server.engine.inference import Predictor
+from epochd_server.engine.observers import SilentObserver
 from epochd_server.engine.warmup import warm_up
 
 ROWS, FEATURES, EPOCHS = 32, 8, 200
-
-
-class Silent:
-    """An observer that looks away."""
-
-    def logs(self, batch: LogBatch) -> None:
-        """Nothing."""
-
-    def ended(self, batch: EndBatch) -> None:
-        """Nothing."""
-
-    def stopped_members(self) -> Collection[int]:
-        """Nobody."""
-        return ()
 
 
 def task(
@@ -196,7 +181,7 @@ def fleets(members: int) -> None:
         ("lone MLP", task(1, ROWS, FEATURES, mlp(8, 16, 1), LossKind.MSE, **adam)),
     ]
     for name, given in [*cases(members), *more]:
-        ours = seconds(lambda given=given: train_cohort(given, Silent()), 3) / given.members
+        ours = seconds(lambda given=given: train_cohort(given, SilentObserver()), 3) / given.members
         row(f"{given.members} x {name}", ours, seconds(lambda given=given: plain(given, 0), 3))
 
 
@@ -209,7 +194,7 @@ def limits(members: int) -> None:
     for name, given in cases(members):
         through_gram = name.startswith("linear")
         best = peaks[torch.float64 if through_gram else torch.float32]
-        taken = seconds(lambda given=given: train_cohort(given, Silent()), 5)
+        taken = seconds(lambda given=given: train_cohort(given, SilentObserver()), 5)
         rate = peak.operations(given, through_gram=through_gram) * given.members / taken / 1e9
         ours = f"{given.members} x {name:37s} {rate:10.2f}"
         print(f"{ours} {best.matmul:10.1f} {best.chain:10.1f} {rate / best.chain:12.1%}", flush=True)
@@ -220,7 +205,7 @@ def tutorial() -> None:
     given = task(1, 3, 1, linear(features=1), LossKind.MSE, epochs=2000, log_every=100)
     row(
         "tutorial, 2,000 epochs",
-        seconds(lambda: train_cohort(given, Silent())),
+        seconds(lambda: train_cohort(given, SilentObserver())),
         seconds(lambda: plain(given, 0), 3),
     )
 
@@ -244,7 +229,7 @@ def big() -> None:
                 F.mse_loss(module(shuffled_x[rows]), shuffled_y[rows]).backward()
                 optimizer.step()
 
-    ours = seconds(lambda: train_cohort(given, Silent()), 5) / 2
+    ours = seconds(lambda: train_cohort(given, SilentObserver()), 5) / 2
     row("100,000 x 50, MLP 50-64-1, an epoch", ours, seconds(best, 5) / 2)
 
 

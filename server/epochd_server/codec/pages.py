@@ -66,6 +66,14 @@ class EventPage(Sequence[Event]):
             return events
         return cls(events[0].sequence, [encode(event) for event in events], events)
 
+    @classmethod
+    def ending(cls, page: EventPage | None, end: Event | None) -> EventPage | None:
+        """A page with the event that follows it; either may be missing."""
+        if end is None:
+            return page
+        last = cls.of([end])
+        return last if page is None else page + last
+
     @property
     def last(self) -> int:
         """Sequence of the last event."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import ClassVar
 
 MAX_NEWTON_ITERATIONS = 10_000
 MAX_LBFGS_ITERATIONS = 1_000_000
@@ -30,16 +31,13 @@ class LeastSquaresFit:
     penalize_bias: bool = False
     automatic: bool = False
     """Whether the server chose it, as ``auto`` asked."""
+    batch_size: ClassVar[None] = None
+    """All rows are taken together."""
 
     @property
     def epochs(self) -> int:
         """It is done at once."""
         return 1
-
-    @property
-    def batch_size(self) -> None:
-        """All rows are taken together."""
-        return
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,16 +50,13 @@ class NewtonFit:
     tolerance: float = 1e-12
     automatic: bool = False
     """Whether the server chose it, as ``auto`` asked."""
+    batch_size: ClassVar[None] = None
+    """All rows are taken together."""
 
     @property
     def epochs(self) -> int:
         """Iterations at most."""
         return self.max_iterations
-
-    @property
-    def batch_size(self) -> None:
-        """All rows are taken together."""
-        return
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,16 +70,13 @@ class LbfgsFit:
     history: int = 10
     automatic: bool = False
     """Whether the server chose it, as ``auto`` asked."""
+    batch_size: ClassVar[None] = None
+    """All rows are taken together."""
 
     @property
     def epochs(self) -> int:
         """Iterations at most."""
         return self.max_iterations
-
-    @property
-    def batch_size(self) -> None:
-        """All rows are taken together."""
-        return
 
 
 ExactFit = LeastSquaresFit | NewtonFit | LbfgsFit

@@ -32,6 +32,29 @@ DIVERGED_MESSAGE = (
 )
 
 
+class StopPoll:
+    """Asks an observer who shall stop, but no more often than every :data:`POLL_INTERVAL`.
+
+    Args:
+        observer: Who is asked.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(self, observer: Observer, clock: Callable[[], float]) -> None:
+        self._observer = observer
+        self._clock = clock
+        self._stopped: frozenset[int] = frozenset()
+        self._polled_at = -np.inf
+
+    def stopped(self) -> frozenset[int]:
+        """The members that the observer wants stopped, at most :data:`POLL_INTERVAL` old."""
+        now = self._clock()
+        if now - self._polled_at >= POLL_INTERVAL:
+            self._stopped = frozenset(self._observer.stopped_members())
+            self._polled_at = now
+        return self._stopped
+
+
 class Reporter:
     """Collects what programs report and hands it to the observer in batches.
 
@@ -66,8 +89,7 @@ class Reporter:
         self._point_scores: list[Scores] = []
         self._snapshots: list[list[Floats | None] | None] = []
         self._ended: list[Integers] = []
-        self._stopped: frozenset[int] = frozenset()
-        self._polled_at = -np.inf
+        self.stopped = StopPoll(observer, clock).stopped
         self._flushed_at = clock()
 
     def log(
@@ -124,14 +146,6 @@ class Reporter:
             elif states[position] == MemberState.FAILED:
                 self._messages[member] = message
         self._ended.append(members)
-
-    def stopped(self) -> frozenset[int]:
-        """The members that the observer wants stopped, at most :data:`POLL_INTERVAL` old."""
-        now = self.clock()
-        if now - self._polled_at >= POLL_INTERVAL:
-            self._stopped = frozenset(self._observer.stopped_members())
-            self._polled_at = now
-        return self._stopped
 
     def flush_if_due(self) -> None:
         """Tells the observer what was collected, unless it was told only just now."""

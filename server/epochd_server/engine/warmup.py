@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import numpy as np
 
 from epochd_server.domain.specs import Init, LinearModel, Loss, LossKind, OptimizerKind, Precision
 from epochd_server.engine.chain import Slot
-from epochd_server.engine.cohort import (
-    CohortData,
-    CohortTask,
-    EndBatch,
-    Hyperparameters,
-    LogBatch,
-    train_cohort,
-)
+from epochd_server.engine.cohort import CohortData, CohortTask, Hyperparameters, train_cohort
 from epochd_server.engine.exact.warmup import warm_up_exact
 from epochd_server.engine.inference import Predictor
+from epochd_server.engine.observers import SilentObserver
 from epochd_server.engine.programs.gram import LEAST_ROWS
 from epochd_server.engine.row_optimizer import RowOptimizer
 from epochd_server.engine.shuffling import epoch_permutation
@@ -33,7 +25,7 @@ def warm_up(precision: Precision) -> None:
     epoch_permutation(0, 0, 2)
     for rows in (2, LEAST_ROWS):  # lanes, then Gram matrices
         task = _task(precision, rows)
-        train_cohort(task, _Silent())
+        train_cohort(task, SilentObserver())
     warm_up_prediction(precision)
     if precision is Precision.FLOAT64:
         warm_up_exact()
@@ -46,17 +38,6 @@ def warm_up_prediction(precision: Precision) -> None:
     dtype = np.dtype(precision.value)
     parameters = {"linear.weight": np.ones((1, 1), dtype), "linear.bias": np.ones(1, dtype)}
     Predictor(LinearModel(in_features=1, out_features=1), parameters).predict(np.ones((1, 1), dtype))
-
-
-class _Silent:
-    def logs(self, batch: LogBatch) -> None:
-        pass
-
-    def ended(self, batch: EndBatch) -> None:
-        pass
-
-    def stopped_members(self) -> Collection[int]:
-        return ()
 
 
 def _task(precision: Precision, rows: int) -> CohortTask:

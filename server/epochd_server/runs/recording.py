@@ -194,10 +194,7 @@ def _success(run: LiveRun, bodies: Sequence[Body], trained: RunTrained, now: dat
 
 def _publish(written: _Pending, end: Event | None) -> None:
     """Shows the run's watchers what was written."""
-    page = written.page
-    if end is not None:
-        last = EventPage.of([end])
-        page = last if page is None else page + last
+    page = EventPage.ending(written.page, end)
     if page is not None:
         written.run.log.publish(page)
 

@@ -98,7 +98,9 @@ def record_all(connection: Connection, entries: Sequence[Entry]) -> list[Event |
         entry = _only(entries)
         return [_succeeded_before(connection, entry, found.get(entry.run_id))]
     ends = _make_versions(connection, entries, found)
-    logged = [(entry.run_id, _with_end(entry.events, end)) for entry, end in zip(entries, ends, strict=True)]
+    logged = [
+        (entry.run_id, EventPage.ending(entry.events, end)) for entry, end in zip(entries, ends, strict=True)
+    ]
     advances = [_advance(entry, page) for entry, (_, page) in zip(entries, logged, strict=True)]
     if run_rows.advance(connection, advances):
         _insert_events(connection, logged)
@@ -184,13 +186,6 @@ def _end(success: Success, model: str, version: int) -> Event:
         evaluation=card.evaluation,
     )
     return Event(success.sequence, success.time, body)
-
-
-def _with_end(events: EventPage | None, end: Event | None) -> EventPage | None:
-    if end is None:
-        return events
-    last = EventPage.of([end])
-    return last if events is None else events + last
 
 
 def _advance(entry: Entry, page: EventPage | None) -> run_rows.Advance:

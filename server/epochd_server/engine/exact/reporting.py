@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from epochd_server.engine.chain import Chain, unpack
 from epochd_server.engine.exact.task import Doubles, ExactTask, Statistics
-from epochd_server.engine.reporting import LOG_INTERVAL, POLL_INTERVAL
+from epochd_server.engine.reporting import LOG_INTERVAL, StopPoll
 from epochd_server.engine.task import EndBatch, Integers, LogBatch, MemberState, Observer
 
 
@@ -30,8 +30,7 @@ class ExactReporter:
         self._clock = clock
         self._points: list[tuple[Integers, Integers, Doubles, Doubles]] = []
         self._snapshots: list[Doubles | None] = []
-        self._stopped: frozenset[int] = frozenset()
-        self._polled_at = -np.inf
+        self.stopped = StopPoll(observer, clock).stopped
         self._flushed_at = clock()
 
     def log(
@@ -90,14 +89,6 @@ class ExactReporter:
                 statistics=dict(statistics),
             )
         )
-
-    def stopped(self) -> frozenset[int]:
-        """The members that the observer wants stopped, at most :data:`POLL_INTERVAL` old."""
-        now = self._clock()
-        if now - self._polled_at >= POLL_INTERVAL:
-            self._stopped = frozenset(self._observer.stopped_members())
-            self._polled_at = now
-        return self._stopped
 
     def stop(self, members: Integers, epochs: Integers, flat: Doubles) -> None:
         """Ends members as stopped, [M] each, with their parameters [M, P]."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import numpy as np
 
 from epochd_server.domain.exact_fits import ExactFit, LbfgsFit, LeastSquaresFit, NewtonFit
 from epochd_server.domain.specs import Init, LinearModel, Loss, LossKind, Precision
 from epochd_server.engine.exact.task import ExactTask
 from epochd_server.engine.fitting import fit_members
-from epochd_server.engine.task import CohortData, EndBatch, LogBatch
+from epochd_server.engine.observers import SilentObserver
+from epochd_server.engine.task import CohortData
 
 
 def warm_up_exact() -> None:
@@ -21,18 +20,7 @@ def warm_up_exact() -> None:
         (NewtonFit(), LossKind.CROSS_ENTROPY),
         (LbfgsFit(l2=1.0), LossKind.MSE),
     ):
-        fit_members(_task(fit, kind), _Silent())
-
-
-class _Silent:
-    def logs(self, batch: LogBatch) -> None:
-        pass
-
-    def ended(self, batch: EndBatch) -> None:
-        pass
-
-    def stopped_members(self) -> Collection[int]:
-        return ()
+        fit_members(_task(fit, kind), SilentObserver())
 
 
 def _task(fit: ExactFit, kind: LossKind) -> ExactTask:
