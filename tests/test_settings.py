@@ -17,6 +17,8 @@ BY_FLAG_AND_VARIABLE = {
     "database_url": ("sqlite:///x.db", "postgresql://host/name"),
     "modules": ("a.b", "c.py"),
     "grace": ("1.5", "2.5"),
+    "request_memory_bytes": ("67108864", "67108865"),
+    "stall_timeout": ("1.5", "2.5"),
     "cohorts": ("off", "on"),
     "cohort_window": ("0.5", "0.25"),
     "log_level": ("debug", "error"),

@@ -58,11 +58,13 @@ class Retry:
 
         Args:
             failures: Failed tries so far, >= 1.
-            retry_after: What the server asked for, if it did; never undercut.
+            retry_after: What the server asked for, if it did; never undercut, and exceeded by a quarter at most.
         """
         ceiling = min(self.maximum, self.initial * 2.0 ** min(failures - 1, 60))
         jittered = ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
-        return max(jittered, retry_after or 0.0)
+        # All who were refused at one moment are told the same; they had better not come back at one moment.
+        asked = (retry_after or 0.0) * random.uniform(1.0, 1.25)  # noqa: S311
+        return max(jittered, asked)
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,29 @@ class Settings(BaseSettings):
     max_queued_runs: int = _setting(
         10_000, "Runs that may wait for a worker; further ones are refused.", unit="runs", ge=1
     )
+    max_queued_runs_per_client: int = _setting(
+        5_000,
+        "Runs of one client that may wait for a worker. A client is who it says in the metadata epochd-client, or "
+        "else the host it calls from.",
+        unit="runs",
+        ge=1,
+    )
+    request_memory_bytes: int = _setting(
+        2**30,
+        "Memory for the requests in work: what arrives, what is decoded of it, what is stored. Trainings, streams and "
+        "everything else have shares of it; one client has at most half of each. Requests that find no room wait up "
+        "to two seconds and are then refused.",
+        unit="bytes",
+        ge=64 * 2**20,
+    )
+    stall_timeout: float = _setting(
+        60.0,
+        "How long a call may stand still because its client sends no more of a request or takes no more of an answer; "
+        "it is then ended, and a watch can be resumed. A watch that has nothing to send does not stand still.",
+        unit="seconds",
+        gt=0,
+        le=86_400,
+    )
     cohorts: Literal["on", "off"] = _setting(
         "on", "Whether compatible runs that wait at the same time train together. off: each run by itself."
     )

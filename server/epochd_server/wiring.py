@@ -21,6 +21,7 @@ from epochd_server.planning.planner import RequestPlanner
 from epochd_server.planning.registered import RegisteredModules
 from epochd_server.rpc.activation import Activations
 from epochd_server.rpc.activation_stream import ActivationStreams
+from epochd_server.rpc.admission import Admission
 from epochd_server.rpc.computing import Computer
 from epochd_server.rpc.datasets import DatasetsServicer
 from epochd_server.rpc.differentiate import Differentiator
@@ -43,6 +44,8 @@ __all__ = ["ModuleSourceError", "Parts", "build", "load_modules"]
 _SERVER_OPTIONS = (
     ("grpc.so_reuseport", 0),  # a port that another server has is taken, not shared
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # Windows grow with what a call asks for, never by themselves: what nobody has asked for yet stays at the client.
+    ("grpc.http2.bdp_probe", 0),
     ("grpc.max_concurrent_streams", 10_000),  # a connection; each followed run is one
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -92,6 +95,7 @@ def build(settings: Settings, storage: Storage, modules: ModuleRegistry, executo
         cohorts=settings.cohorts == "on",
         gather_seconds=settings.cohort_window,
         max_queued=settings.max_queued_runs,
+        max_queued_per_client=settings.max_queued_runs_per_client,
     )
     runs = RunService(storage.runs, planner, executor, bounds, storage.models)
     predictor = PredictionService(
@@ -110,7 +114,7 @@ def build(settings: Settings, storage: Storage, modules: ModuleRegistry, executo
     transfers = TransferCalls(storage.models, exporter, modules, limits, storage.folder.uploads)
     datasets = DatasetsServicer(storage.datasets, DataRoots(settings.data_root))
     server = grpc.aio.server(options=_SERVER_OPTIONS)
-    guard = Guard()
+    guard = Guard(Admission(settings.request_memory_bytes, settings.stall_timeout))
     registrar = Registrar(server, guard)
     services: tuple[tuple[Callable[[Any, Any], None], object], ...] = (
         (trainer_pb2_grpc.add_TrainerServicer_to_server, trainer),

@@ -212,4 +212,6 @@ def test_delays_double_up_to_a_maximum_with_jitter_and_respect_the_server():
         delays = [retry.delay(failures) for _ in range(50)]
         assert all(ceiling / 2 <= delay <= ceiling for delay in delays)
         assert len(set(delays)) > 1
-    assert retry.delay(1, retry_after=30.0) == 30.0
+    asked = [retry.delay(1, retry_after=30.0) for _ in range(50)]
+    assert all(30.0 <= delay <= 37.5 for delay in asked)
+    assert len(set(asked)) > 40

@@ -184,6 +184,7 @@ async def test_a_cohort_that_raises_frees_its_slot():
     [
         {"max_members": 0},
         {"max_queued": 0},
+        {"max_queued_per_client": 0},
         {"gather_seconds": -1.0},
         {"max_cohort_seconds": 0.0},
         {"queued_bytes": -1},

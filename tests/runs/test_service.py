@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from epochd_server.domain.errors import EpochdError, Reason
+from epochd_server.domain.errors import Code, EpochdError, Reason
 from epochd_server.domain.runs import (
     Cancelled,
     EpochLog,
@@ -215,6 +215,40 @@ async def test_a_full_queue_refuses_new_runs_but_not_known_requests(make_service
     with pytest.raises(EpochdError) as caught:
         await service.submit(plan("order-1", seed=5), "me")
     assert caught.value.reason is Reason.REQUEST_ID_REUSED
+
+
+async def test_a_client_with_its_share_of_the_queue_is_refused_and_others_are_not(
+    make_service, executor, plan
+):
+    service = await make_service(max_queued_per_client=2, cohorts=False)
+    executor.go.clear()
+    known = await service.submit(plan("order-1"), "greedy")
+    await executor.until(1)
+    for _ in range(2):
+        await service.submit(plan(), "greedy")
+    with pytest.raises(EpochdError) as caught:
+        await service.submit(plan(), "greedy")
+    assert (caught.value.reason, caught.value.code) == (Reason.CLIENT_QUEUE_FULL, Code.RESOURCE_EXHAUSTED)
+    assert (await service.submit(plan("order-1"), "greedy")).run_id == known.run_id
+    await service.submit(plan(), "modest")
+
+
+async def test_who_is_refused_is_told_to_come_back_when_a_tenth_of_the_queue_has_gone(
+    make_service, executor, plan
+):
+    service = await make_service(max_queued=2, cohorts=False)
+    executor.go.clear()
+    await service.submit(plan(), "me")
+    await executor.until(1)
+    delays = []
+    for epochs in (20, 10_000_000):
+        waiting = [(await service.submit(plan(epochs=epochs), "me")).run_id for _ in range(2)]
+        with pytest.raises(EpochdError) as caught:
+            await service.submit(plan(), "me")
+        delays.append(caught.value.retry_after_seconds)
+        for run_id in waiting:
+            await service.cancel(run_id)
+    assert delays == [1, 30]
 
 
 async def test_rows_beyond_the_memory_for_queued_runs_are_decoded_again(

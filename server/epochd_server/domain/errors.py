@@ -59,6 +59,10 @@ class Reason(enum.StrEnum):
     DATA_TOO_LARGE = "DATA_TOO_LARGE"
     MESSAGE_TOO_LARGE = "MESSAGE_TOO_LARGE"
     QUEUE_FULL = "QUEUE_FULL"
+    CLIENT_QUEUE_FULL = "CLIENT_QUEUE_FULL"
+    CLIENT_BUSY = "CLIENT_BUSY"
+    SERVER_BUSY = "SERVER_BUSY"
+    CALL_STALLED = "CALL_STALLED"
     DIGEST_MISMATCH = "DIGEST_MISMATCH"
     ARTIFACT_CORRUPT = "ARTIFACT_CORRUPT"
     SERVER_STOPPING = "SERVER_STOPPING"
@@ -118,6 +122,22 @@ CATALOG: Mapping[Reason, CatalogEntry] = MappingProxyType(
             Code.RESOURCE_EXHAUSTED, "The answer is larger than one message; use the streaming call."
         ),
         Reason.QUEUE_FULL: CatalogEntry(Code.RESOURCE_EXHAUSTED, "Too many runs are queued.", 1.0),
+        Reason.CLIENT_QUEUE_FULL: CatalogEntry(
+            Code.RESOURCE_EXHAUSTED, "As many runs of this client are queued as one client may have.", 1.0
+        ),
+        Reason.CLIENT_BUSY: CatalogEntry(
+            Code.RESOURCE_EXHAUSTED,
+            "This client's requests in work take as much memory as one client may.",
+            1.0,
+        ),
+        Reason.SERVER_BUSY: CatalogEntry(
+            Code.UNAVAILABLE, "The requests in work take as much memory as this server has for them.", 1.0
+        ),
+        Reason.CALL_STALLED: CatalogEntry(
+            Code.UNAVAILABLE,
+            "The client neither sent nor took anything for too long; begin where it stopped.",
+            1.0,
+        ),
         Reason.DIGEST_MISMATCH: CatalogEntry(
             Code.DATA_LOSS, "The uploaded bytes do not have the announced digest."
         ),
@@ -138,14 +158,21 @@ class EpochdError(Exception):
         reason: The machine-readable reason; it decides the status code.
         message: What the client reads. Must not hold paths, stack traces or other internals.
         metadata: Further ``ErrorInfo.metadata``, such as the resource's name.
+        retry_after_seconds: How long a client should wait, where that is known better than by the catalogue.
     """
 
     def __init__(
-        self, reason: Reason, message: str | None = None, metadata: Mapping[str, str] | None = None
+        self,
+        reason: Reason,
+        message: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        retry_after_seconds: float | None = None,
     ) -> None:
         self.reason = reason
         self.message = message if message is not None else CATALOG[reason].message
         self.metadata = dict(metadata or {})
+        self._retry_after_seconds = retry_after_seconds
         super().__init__(f"{reason}: {self.message}")
 
     @property
@@ -156,7 +183,8 @@ class EpochdError(Exception):
     @property
     def retry_after_seconds(self) -> float | None:
         """How long a client should wait before it tries again; None where a retry does not help."""
-        return CATALOG[self.reason].retry_after_seconds
+        known = self._retry_after_seconds
+        return CATALOG[self.reason].retry_after_seconds if known is None else known
 
 
 @dataclass(frozen=True, slots=True)

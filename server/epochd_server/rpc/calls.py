@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Final, TypeAlias
 
@@ -12,6 +13,12 @@ from structlog.typing import EventDict, WrappedLogger
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 """A call as grpc.aio hands it to a handler."""
+
+Encoded: TypeAlias = Any
+"""A response as bytes, which the guard sends as they are."""
+
+MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+"""gRPC's default limit, which every client keeps: nothing larger is sent, and nothing larger is taken."""
 
 REQUEST_ID_KEY: Final = "x-request-id"
 """Metadata in which a client (or a proxy) may name its request; an unusable value is replaced."""
@@ -22,11 +29,23 @@ CLIENT_KEY: Final = "epochd-client"
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@/-]{0,127}")
 _current: ContextVar[Context | None] = ContextVar("epochd_call", default=None)
 _request_id: ContextVar[str] = ContextVar("epochd_request_id")
+_release: ContextVar[Callable[[], None]] = ContextVar("epochd_release")
 
 
-def enter(context: Context) -> None:
-    """Makes a call the one that this task's log lines belong to."""
+def enter(context: Context, release: Callable[[], None]) -> None:
+    """Makes a call the one that this task's log lines belong to.
+
+    Args:
+        context: The call.
+        release: Gives back the memory that is kept for its request.
+    """
     _current.set(context)
+    _release.set(release)
+
+
+def request_done() -> None:
+    """Says that the current call has no use for its request any more, though it may go on for hours."""
+    _release.get()()
 
 
 def current_request_id() -> str:

@@ -10,8 +10,9 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Final, NoReturn, TypeAlias
 
 import grpc
@@ -19,13 +20,12 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 
 from epochd_server.domain.errors import Code, EpochdError, FieldViolation, InvalidInput, Reason
-from epochd_server.rpc.calls import Context, current_request_id, enter
+from epochd_server.rpc.admission import Admission, Lease
+from epochd_server.rpc.calls import MAX_MESSAGE_BYTES as MAX_MESSAGE_BYTES
+from epochd_server.rpc.calls import Context, client_of, current_request_id, enter
 from epochd_server.rpc.errors import DETAILS_TRAILER, STATUS_CODES, internal, to_status
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-
-MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
-"""gRPC's default limit, which every client keeps: nothing larger is sent, and nothing larger is taken."""
 
 ADMITTED_WHILE_STOPPING: Final = ("Get", "List", "Watch", "Cancel", "Export")
 """Beginnings of the methods that a stopping server still answers: they read, or make the end come sooner."""
@@ -41,12 +41,17 @@ _log = structlog.get_logger()
 class Guard:
     """Stands between gRPC and the handlers, which raise what they please and know nothing of status codes.
 
+    Args:
+        admission: How much memory requests may take.
+
     Attributes:
+        admission: The same.
         stopping: Set when the server begins to stop; from then on only some methods are admitted.
         calls: Finished calls by method and code.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, admission: Admission | None = None) -> None:
+        self.admission = admission or Admission()
         self.stopping = False
         self.calls: Counter[tuple[str, str]] = Counter()
         self._logs_all = bool(_log.is_enabled_for(logging.DEBUG))
@@ -109,63 +114,76 @@ class _Method:
     def __init__(self, guard: Guard, name: str, handler: Handler) -> None:
         self._guard = guard
         self._name = name
-        self._shape = (bool(handler.request_streaming), bool(handler.response_streaming))
         self._decode: Callable[[bytes], Any] = handler.request_deserializer or bytes
-        self._open: Callable[[Any], Any] = self._requests if self._shape[0] else self._request
+        self._open: Callable[[Lease, Context], Awaitable[Any]] = (
+            self._requests if handler.request_streaming else self._request
+        )
+        self._streams_responses = bool(handler.response_streaming)
         self._admitted_while_stopping = name.startswith(ADMITTED_WHILE_STOPPING)
         self._behaviour: Any = (
             handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
         )
 
     def handler(self) -> Handler:
-        """The handler to be registered."""
-        make: Any = {
-            (False, False): grpc.unary_unary_rpc_method_handler,
-            (False, True): grpc.unary_stream_rpc_method_handler,
-            (True, False): grpc.stream_unary_rpc_method_handler,
-            (True, True): grpc.stream_stream_rpc_method_handler,
-        }[self._shape]
-        made: Handler = make(self._many if self._shape[1] else self._one)
-        return made
+        """The handler to be registered.
 
-    async def _one(self, incoming: Any, context: Context) -> bytes:
+        It streams requests, which is the same on the wire: a call with one request, too, is read when there is room.
+        """
+        if self._streams_responses:
+            return grpc.stream_stream_rpc_method_handler(self._many)
+        return grpc.stream_unary_rpc_method_handler(self._one)
+
+    async def _one(self, _: object, context: Context) -> bytes:
         """A call with one response."""
         started = time.perf_counter()
         try:
-            self._admit(context)
-            response = _encode(await self._behaviour(self._open(incoming), context))
+            with self._admit(context) as lease:
+                response = _encode(await self._behaviour(await self._open(lease, context), context))
         except BaseException as error:
             await self._fail(error, context, started)
         self._guard.finished(self._name, "OK", started)
         return response
 
-    async def _many(self, incoming: Any, context: Context) -> AsyncIterator[bytes]:
+    async def _many(self, _: object, context: Context) -> None:
         """A call with a stream of responses."""
         started = time.perf_counter()
         try:
-            self._admit(context)
-            async with aclosing(self._behaviour(self._open(incoming), context)) as responses:
-                async for response in responses:
-                    yield _encode(response)
+            with self._admit(context) as lease:
+                async with aclosing(self._behaviour(await self._open(lease, context), context)) as responses:
+                    async for response in responses:
+                        await lease.next(partial(context.write, _encode(response)))
         except BaseException as error:
             await self._fail(error, context, started)
         self._guard.finished(self._name, "OK", started)
 
-    def _admit(self, context: Context) -> None:
+    def _admit(self, context: Context) -> Lease:
         """Names the call in the logs; refuses new work while the server stops."""
-        enter(context)
+        lease = self._guard.admission.lease(self._name, client_of(context))
+        enter(context, lease.release)
         if self._guard.stopping and not self._admitted_while_stopping:
             raise EpochdError(Reason.SERVER_STOPPING)
+        return lease
 
-    def _request(self, data: bytes) -> Any:
+    async def _request(self, lease: Lease, context: Context) -> Any:
+        """The request of a call that has one."""
+        return self._decoded(await lease.message(context.read))
+
+    async def _requests(self, lease: Lease, context: Context) -> AsyncIterator[Any]:
+        """The requests of a call that streams them."""
+        await lease.stream()
+        return self._stream(lease, context)
+
+    async def _stream(self, lease: Lease, context: Context) -> AsyncIterator[Any]:
+        while (data := await lease.next(context.read)) is not grpc.aio.EOF:
+            yield self._decoded(data)
+
+    def _decoded(self, data: Any) -> Any:
+        if data is grpc.aio.EOF:
+            raise InvalidInput([_MALFORMED])
         try:
             return self._decode(data)
         except DecodeError:
             raise InvalidInput([_MALFORMED]) from None
-
-    async def _requests(self, requests: AsyncIterable[bytes]) -> AsyncIterator[Any]:
-        async for data in requests:
-            yield self._request(data)
 
     async def _fail(self, error: BaseException, context: Context, started: float) -> NoReturn:
         """Ends a call that raised ``error``: the client gets a status, the log what happened."""
@@ -181,13 +199,15 @@ class _Method:
             known = internal()
             _log.error("bug", method=self._name, exc_info=error)
         self._guard.finished(self._name, known.code.value, started)
+        error.__traceback__ = None  # its frames may hold a message, and a client may take long to be told
         status = to_status(known, current_request_id())
         trailer = ((DETAILS_TRAILER, status.SerializeToString()),)
         await context.abort(STATUS_CODES[known.code], status.message, trailer)
 
 
-def _encode(response: Message) -> bytes:
-    data = response.SerializeToString()
+def _encode(response: Message | bytes) -> bytes:
+    """A response as bytes; a handler may have encoded it before."""
+    data = response if isinstance(response, bytes) else response.SerializeToString()
     if len(data) > MAX_MESSAGE_BYTES:
         raise EpochdError(Reason.MESSAGE_TOO_LARGE)
     return data

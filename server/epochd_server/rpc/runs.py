@@ -11,7 +11,7 @@ from epochd_server.codec.runs import decode_states, encode_run
 from epochd_server.codec.user_labels import decode_label_change, decode_user_labels
 from epochd_server.domain.errors import FieldViolation, InvalidInput, Violations
 from epochd_server.domain.resources import parse_model, parse_run, run_name
-from epochd_server.rpc.calls import Context
+from epochd_server.rpc.calls import Context, Encoded
 from epochd_server.rpc.requests import PageRequest, page_token, run_id
 from epochd_server.runs.service import RunService
 
@@ -44,9 +44,7 @@ class RunsServicer(runs_pb2_grpc.RunsServicer):
         token = page_token(run_name(runs[-1].run_id)) if more else ""
         return pb.ListRunsResponse(runs=map(encode_run, runs), next_page_token=token)
 
-    async def WatchRun(
-        self, request: pb.WatchRunRequest, context: Context
-    ) -> AsyncIterator[pb.WatchRunResponse]:
+    async def WatchRun(self, request: pb.WatchRunRequest, context: Context) -> AsyncIterator[Encoded]:
         """Replays a run's events after a sequence number, then follows it to its end."""
         run = run_id(request.run, "run")
         if request.after_sequence < 0:
@@ -55,7 +53,7 @@ class RunsServicer(runs_pb2_grpc.RunsServicer):
             )
         async with aclosing(self._runs.watch(run, request.after_sequence)) as pages:
             async for page in pages:
-                yield pb.WatchRunResponse.FromString(page.data)
+                yield page.data  # a WatchRunResponse has the field of a page
 
     async def CancelRun(self, request: pb.CancelRunRequest, context: Context) -> pb.CancelRunResponse:
         """Cancels a run at its next epoch."""

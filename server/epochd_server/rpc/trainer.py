@@ -19,7 +19,7 @@ from epochd_server.planning.planner import RequestPlanner
 from epochd_server.planning.requests import fingerprint
 from epochd_server.rpc.activation import Activations
 from epochd_server.rpc.activation_stream import ActivationStreams
-from epochd_server.rpc.calls import Context, client_of
+from epochd_server.rpc.calls import Context, Encoded, client_of, request_done
 from epochd_server.rpc.differentiate import Differentiator
 from epochd_server.rpc.requests import required
 from epochd_server.runs.ports import Accepted, Plan
@@ -53,7 +53,9 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServicer):
         self._streams = streams
         self._differentiator = differentiator
 
-    async def Train(self, request: pb.TrainRequest, context: Context) -> AsyncIterator[pb.TrainResponse]:
+    async def Train(
+        self, request: pb.TrainRequest, context: Context
+    ) -> AsyncIterator[pb.TrainResponse | Encoded]:
         """Creates a run, or finds the one that has the request_id, and follows it. A client may leave."""
         plan = await self._plan_or_attach(request)
         if isinstance(plan, Plan) and plan.validate_only:
@@ -61,9 +63,10 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServicer):
             return
         accepted = plan if isinstance(plan, Accepted) else await self._submit(plan, client_of(context))
         del request, plan  # the rows: the stream may outlive their use by hours
+        request_done()
         async with aclosing(self._runs.watch(accepted.run_id)) as pages:
             async for page in pages:
-                yield pb.TrainResponse.FromString(page.data)
+                yield page.data  # a TrainResponse has the fields of a page
 
     async def Predict(self, request: pb.PredictRequest, context: Context) -> pb.PredictResponse:
         """Predicts with a model version."""

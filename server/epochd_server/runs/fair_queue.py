@@ -70,12 +70,22 @@ class FairQueue:
         self._groups: dict[Hashable, _Group] = {}
         self._given: dict[str, float] = {}
         self._clock = 0.0
+        self._seconds = 0.0
 
     def __len__(self) -> int:
         return len(self._all)
 
     def __contains__(self, run_id: str) -> bool:
         return run_id in self._all
+
+    @property
+    def seconds(self) -> float:
+        """Estimated seconds of training that wait."""
+        return self._seconds
+
+    def count_of(self, client: str) -> int:
+        """How many runs of a client wait."""
+        return len(self._clients.get(client, ()))
 
     @property
     def oldest(self) -> Ticket:
@@ -89,6 +99,7 @@ class FairQueue:
         if ticket.client not in self._clients:
             self._given[ticket.client] = max(self._clock, self._given.get(ticket.client, 0.0))
         self._all[ticket.run_id] = ticket
+        self._seconds += ticket.seconds
         self._clients.setdefault(ticket.client, OrderedDict())[ticket.run_id] = ticket
         if self.is_brief(ticket):
             self._brief.setdefault(ticket.client, OrderedDict())[ticket.run_id] = ticket
@@ -101,6 +112,7 @@ class FairQueue:
         ticket = self._all.pop(run_id, None)
         if ticket is None:
             return None
+        self._seconds = self._seconds - ticket.seconds if self._all else 0.0
         _drop(self._clients, ticket.client, run_id)
         if self.is_brief(ticket):
             _drop(self._brief, ticket.client, run_id)

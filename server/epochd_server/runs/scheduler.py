@@ -55,6 +55,15 @@ class Scheduler:
         """Runs that wait for a slot."""
         return len(self._queue)
 
+    def waiting_of(self, client: str) -> int:
+        """Runs of a client that wait for a slot."""
+        return self._queue.count_of(client)
+
+    @property
+    def seconds_waiting(self) -> float:
+        """For how long the slots have work, as far as it is known what waits."""
+        return self._queue.seconds / self._slots
+
     def now(self) -> float:
         """The clock of ``Ticket.since``, in seconds."""
         return self._loop.time()

@@ -14,6 +14,7 @@ from epochd_server.domain.labels import LabelChange, Labels
 from epochd_server.domain.resources import run_name
 from epochd_server.domain.runs import Queued, Run, RunState
 from epochd_server.domain.specs import TrainingSpec
+from epochd_server.runs.admission import QueueAdmission
 from epochd_server.runs.fair_queue import Ticket
 from epochd_server.runs.identifiers import RunIds
 from epochd_server.runs.live import LiveRun, Shelf
@@ -73,7 +74,7 @@ class RunService:
         )
         self._scheduler = Scheduler(executor.slots, self._trainer.train, self._settings)
         self._recovery: asyncio.Task[None] | None = None
-        self._accepting = 0
+        self._admission = QueueAdmission(self._scheduler, self._settings)
         self._stopping = False
 
     async def start(self) -> None:
@@ -94,11 +95,11 @@ class RunService:
             client: Whose share of the workers it takes.
 
         Raises:
-            EpochdError: SERVER_STOPPING, QUEUE_FULL, REQUEST_ID_REUSED or STORAGE_UNAVAILABLE.
+            EpochdError: SERVER_STOPPING, QUEUE_FULL, CLIENT_QUEUE_FULL, REQUEST_ID_REUSED or STORAGE_UNAVAILABLE.
         """
         self._refuse_when_stopping()
-        if self._scheduler.waiting + self._accepting >= self._settings.max_queued:
-            return await self._attach_or_refuse(plan)
+        if (refusal := self._admission.refusal(client)) is not None:
+            return await self._attach_or_refuse(plan, refusal)
         run_id = self._ids.new()
         model = plan.model or f"run-{run_id.lower()}"
         log = RunLog(self._tails)
@@ -107,14 +108,12 @@ class RunService:
         )
         first = log.next_page([(datetime.now(UTC), Queued(run_id=run_id, model=model))])
         self._live[run_id] = run  # before it can be found in the store, so that no watcher misses its log
-        self._accepting += 1
         try:
-            accepted = await self._store.accept(_new_run(run, plan), first[0])
+            with self._admission.accepting(client):
+                accepted = await self._store.accept(_new_run(run, plan), first[0])
         except BaseException:
             self._withdraw_unaccepted(run)
             raise
-        finally:
-            self._accepting -= 1
         if not accepted.created:
             self._withdraw_unaccepted(run)
             await self._find(accepted.run_id)
@@ -253,10 +252,10 @@ class RunService:
         if self._stopping:
             raise EpochdError(Reason.SERVER_STOPPING)
 
-    async def _attach_or_refuse(self, plan: Plan) -> Accepted:
+    async def _attach_or_refuse(self, plan: Plan, refusal: EpochdError) -> Accepted:
         found = await self.attach(plan.request_id, plan.fingerprint) if plan.request_id else None
         if found is None:
-            raise EpochdError(Reason.QUEUE_FULL)
+            raise refusal
         return found
 
     def _withdraw_unaccepted(self, run: LiveRun) -> None:

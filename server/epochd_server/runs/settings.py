@@ -33,6 +33,9 @@ class RunSettings:
     max_queued: int = 100_000
     """Runs that wait for a worker; more are refused with QUEUE_FULL."""
 
+    max_queued_per_client: int = 50_000
+    """The same of one client; more are refused with CLIENT_QUEUE_FULL."""
+
     queued_bytes: int = 256 * MEBIBYTE
     """Bytes of queued runs' data kept in memory; what is beyond is decoded again from the store in its turn."""
 
@@ -48,7 +51,7 @@ class RunSettings:
     def __post_init__(self) -> None:
         if self.gather_seconds < 0 or self.max_cohort_seconds <= 0:
             raise ValueError("gather_seconds must be >= 0 and max_cohort_seconds > 0")
-        for name in ("max_members", "max_queued", "tail_events", "worker_deaths"):
+        for name in ("max_members", "max_queued", "max_queued_per_client", "tail_events", "worker_deaths"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
         for name in ("max_cohort_bytes", "queued_bytes", "tail_bytes"):
