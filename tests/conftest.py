@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import grpc
@@ -32,18 +33,20 @@ class Server:
         process: The process.
     """
 
-    def __init__(self, data_dir: Path, log: Path, flags: Sequence[str]) -> None:
+    def __init__(
+        self, data_dir: Path, log: Path, flags: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> None:
         self.data_dir = data_dir
         self._log = log
         command = [sys.executable, "-m", "epochd_server", "--listen", "127.0.0.1:0"]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("EPOCHD_")}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("EPOCHD_")}
         with log.open("wb") as errors:
             self.process = subprocess.Popen(
                 [*command, "--data-dir", str(data_dir), "--workers", "1", *flags],
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                env=environment,
+                env={**inherited, **(environment or {})},
             )
         line = self.process.stdout.readline()
         if not line.startswith("epochd listening on "):
@@ -101,14 +104,73 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
     """Starts servers of a test's own: ``start_server("--grace", "1", data_dir=...)``."""
     started: list[Server] = []
 
-    def start(*flags: str, data_dir: Path | None = None) -> Server:
+    def start(
+        *flags: str, data_dir: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> Server:
         log = tmp_path / f"server-{len(started)}.log"
-        started.append(Server(data_dir or tmp_path / "data", log, flags))
+        started.append(Server(data_dir or tmp_path / "data", log, flags, environment))
         return started[-1]
 
     yield start
     for one in started:
         one.kill()
+
+
+class BucketServer:
+    """A running S3 server.
+
+    Attributes:
+        environment: What makes a process find it.
+    """
+
+    def __init__(self) -> None:
+        self._port = 0
+        self._buckets = 0
+        self.start()
+        self.environment = {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._port}",
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "tests",
+            "AWS_SECRET_ACCESS_KEY": "tests",
+        }
+
+    def start(self) -> None:
+        """Starts it, with nothing in it; again at the same address."""
+        script = Path(__file__).with_name("s3_server.py")
+        command = [sys.executable, str(script), str(self._port)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._port = int(self._process.stdout.readline().rpartition(":")[2])
+
+    def stop(self) -> None:
+        """Ends it at once; everything in it is lost."""
+        self._process.kill()
+        self._process.wait()
+        self._process.stdout.close()
+
+    def make_bucket(self) -> str:
+        """The name of a new bucket."""
+        self._buckets += 1
+        name = f"bucket-{self._buckets}"
+        url = f"{self.environment['AWS_ENDPOINT_URL']}/{name}"
+        with urllib.request.urlopen(urllib.request.Request(url, method="PUT"), timeout=10):
+            return name
+
+
+@pytest.fixture(scope="session")
+def bucket_server() -> Iterator[BucketServer]:
+    """An S3 server that all tests share. Leave it running."""
+    server = BucketServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def bucket(bucket_server: BucketServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of an empty part of a bucket, which this process and those that it starts can use."""
+    for name, value in bucket_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{bucket_server.make_bucket()}/some/prefix"
 
 
 @pytest_asyncio.fixture

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from epochd_server.domain.errors import EpochdError, Reason
-from epochd_server.storage.artifacts import Artifacts
 from epochd_server.storage.blobs import INLINE_BYTES, BlobReader, StoredBlob, make_blob
+from epochd_server.storage.local_artifacts import LocalArtifacts
 
 LARGE = b"x" * (INLINE_BYTES + 1)
 
@@ -17,7 +17,7 @@ def stored(tmp_path):
 
     def store(version: int, data: bytes) -> StoredBlob:
         blob = make_blob(f"run{version}", data, suffix="bin")
-        asyncio.run(Artifacts(tmp_path).put(blob.artifact, data))
+        asyncio.run(LocalArtifacts(tmp_path).put(blob.artifact, data))
         return StoredBlob(model="m", version=version, digest=blob.digest, data=None, artifact=blob.artifact)
 
     return store
@@ -28,7 +28,7 @@ def copied(data: memoryview) -> bytearray:
 
 
 def test_what_was_made_of_an_artifact_is_given_again_without_reading_it(tmp_path, stored) -> None:
-    blob, reader = stored(1, LARGE), BlobReader(Artifacts(tmp_path))
+    blob, reader = stored(1, LARGE), BlobReader(LocalArtifacts(tmp_path))
     first = asyncio.run(reader.load(blob, copied))
     (tmp_path / blob.artifact).unlink()
     assert asyncio.run(reader.load(blob, copied)) is first
@@ -39,7 +39,7 @@ def test_what_was_made_of_an_artifact_is_given_again_without_reading_it(tmp_path
 
 def test_what_was_used_longest_ago_is_let_go(tmp_path, stored) -> None:
     blobs = [stored(version, LARGE + bytes([version])) for version in range(3)]
-    reader = BlobReader(Artifacts(tmp_path), kept_bytes=2 * len(LARGE) + 2)
+    reader = BlobReader(LocalArtifacts(tmp_path), kept_bytes=2 * len(LARGE) + 2)
     made = [asyncio.run(reader.load(blobs[version], copied)) for version in (0, 1, 0, 2)]
     again = [asyncio.run(reader.load(blobs[version], copied)) for version in (0, 2, 1)]
     assert again[0] is made[0] is made[2]
@@ -49,6 +49,6 @@ def test_what_was_used_longest_ago_is_let_go(tmp_path, stored) -> None:
 
 
 def test_what_is_larger_than_all_that_is_kept_is_not_kept(tmp_path, stored) -> None:
-    blob, reader = stored(1, LARGE), BlobReader(Artifacts(tmp_path), kept_bytes=len(LARGE) - 1)
+    blob, reader = stored(1, LARGE), BlobReader(LocalArtifacts(tmp_path), kept_bytes=len(LARGE) - 1)
     first = asyncio.run(reader.load(blob, copied))
     assert asyncio.run(reader.load(blob, copied)) is not first

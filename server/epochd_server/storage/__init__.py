@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from epochd_server.storage.artifact_urls import open_artifacts
 from epochd_server.storage.artifacts import Artifacts
 from epochd_server.storage.changes import ModelChanges
 from epochd_server.storage.database import Database
@@ -30,12 +31,17 @@ __all__ = [
 ]
 
 
+CACHE_BYTES = 16 * 2**30
+"""Of the local copies of what is read of a bucket, where nothing else is said."""
+
+
 @dataclass(frozen=True, slots=True)
 class Storage:
     """Everything that is stored."""
 
     folder: DataFolder
     database: Database
+    artifacts: Artifacts
     runs: SqlRunStore
     models: SqlModelStore
     datasets: DatasetStore
@@ -48,7 +54,13 @@ class Storage:
 
 
 def open_storage(
-    data_dir: Path, *, convert: Convert, most_dataset_bytes: int, database_url: str | None = None
+    data_dir: Path,
+    *,
+    convert: Convert,
+    most_dataset_bytes: int,
+    database_url: str | None = None,
+    artifacts_url: str | None = None,
+    cache_bytes: int = CACHE_BYTES,
 ) -> Storage:
     """Opens the storage of a server, and makes or upgrades what is not there; blocks until done.
 
@@ -57,21 +69,26 @@ def open_storage(
         convert: Makes Arrow files of uploads.
         most_dataset_bytes: The largest upload that is taken.
         database_url: A PostgreSQL database; None: SQLite in the data folder.
+        artifacts_url: A bucket or another folder for artifacts; None: in the data folder.
+        cache_bytes: Of the local copies of what is read of a bucket.
 
     Raises:
         StorageUnusableError: Folder or database cannot be used; says why in one line.
     """
     folder = DataFolder(data_dir)
     try:
+        artifacts = open_artifacts(
+            artifacts_url or str(folder.artifacts), cache=folder.cache, cache_bytes=cache_bytes
+        )
         database = Database(database_url or folder.database_url)
     except StorageUnusableError:
         folder.close()
         raise
-    artifacts = Artifacts(folder.artifacts)
     changes = ModelChanges()
     return Storage(
         folder=folder,
         database=database,
+        artifacts=artifacts,
         runs=SqlRunStore(database, artifacts, changes),
         models=SqlModelStore(database, artifacts, changes),
         datasets=DatasetStore(

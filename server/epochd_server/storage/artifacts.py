@@ -1,72 +1,110 @@
-"""Files that are written once: through obstore, durable before they are referred to.
+"""Files that are written once, behind one small protocol: durable before they are referred to.
 
-A writer stores an artifact first and then commits the row that names it; an artifact that no row names is garbage.
+A writer stores an artifact first and then commits the row that names it; an artifact that no row names is garbage,
+which ``epochd admin gc`` collects. A name is never given to other content.
 """
 
 from __future__ import annotations
 
-import asyncio
-import mmap
-import os
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
-from obstore.store import LocalStore
+import structlog
+
+from epochd_server.domain.errors import EpochdError
 
 CHUNK_BYTES = 1 << 20
 
+_log = structlog.get_logger(__name__)
 
-class Artifacts:
-    """Artifacts in a local folder.
 
-    Args:
-        folder: Made if it is not there.
+class ArtifactDamagedError(Exception):
+    """An artifact's content does not have its digest."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredArtifact:
+    """What a store knows of an artifact.
+
+    Attributes:
+        name: Its name.
+        size: Its bytes.
+        modified: When it was stored, in UTC.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._store = LocalStore(folder, mkdir=True)
+    name: str
+    size: int
+    modified: datetime
 
-    async def put(self, name: str, data: bytes) -> None:
+
+class Artifacts(Protocol):
+    """A store of artifacts: a local folder, or a bucket.
+
+    Names are paths with ``/``. Where a digest is given, it is the SHA-256 of the content in lower-case hex, and what
+    does not have it is not given out. Whatever the store cannot do is STORAGE_UNAVAILABLE.
+    """
+
+    async def put(self, name: str, data: bytes | memoryview) -> None:
         """Stores an artifact whole or not at all; it survives a power loss once this returns.
 
-        Args:
-            name: Path of the artifact below the folder, with ``/``.
-            data: The content.
+        Raises:
+            EpochdError: STORAGE_UNAVAILABLE, such as for a full disk.
         """
-        await self._store.put_async(name, data, use_multipart=False)
-        await asyncio.to_thread(self._sync, name)
 
-    def map(self, name: str) -> memoryview:
-        """The content as read-only memory that the kernel fills from the file as it is read; blocks.
+    async def put_file(self, name: str, path: Path) -> None:
+        """Stores a local file as :meth:`put` does, and takes it over: it is moved, or copied and deleted.
+
+        Raises:
+            EpochdError: STORAGE_UNAVAILABLE; the file is still there.
+        """
+
+    def map(self, name: str, digest: str | None = None) -> memoryview:
+        """The content as read-only memory that the kernel fills from a file as it is read; blocks.
 
         It stays valid while it is referred to, even when the artifact is deleted.
 
         Raises:
             FileNotFoundError: There is no such artifact.
+            ArtifactDamagedError: It has another digest.
+            EpochdError: STORAGE_UNAVAILABLE.
         """
-        with (self._folder / name).open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) if size else b"")
+
+    def fetch(self, name: str, digest: str | None = None) -> Path:
+        """A local file with the content, to be opened soon and never written to; blocks.
+
+        Its digest is computed when the file is first asked for, and again when it has changed.
+
+        Raises:
+            FileNotFoundError: There is no such artifact.
+            ArtifactDamagedError: It has another digest.
+            EpochdError: STORAGE_UNAVAILABLE.
+        """
 
     async def delete(self, name: str) -> None:
-        """Deletes an artifact; one that is not there already is fine."""
+        """Deletes an artifact; one that is not there already is fine.
+
+        Raises:
+            EpochdError: STORAGE_UNAVAILABLE.
+        """
+
+    def list(self, folder: str = "") -> AsyncIterator[StoredArtifact]:
+        """Every artifact whose name begins with ``folder`` and a ``/``, in no particular order.
+
+        Args:
+            folder: Without a ``/`` at its end; empty: all artifacts.
+
+        Raises:
+            EpochdError: STORAGE_UNAVAILABLE.
+        """
+
+
+async def discard(artifacts: Artifacts, names: Iterable[str]) -> None:
+    """Deletes artifacts that no row names any more; those that cannot be deleted now are left to ``admin gc``."""
+    for name in names:
         try:
-            await self._store.delete_async(name)
-        except FileNotFoundError:
-            return
-
-    def _sync(self, name: str) -> None:
-        """Flushes the file and the entries of every folder above it, any of which may be new."""
-        path = self._folder / name
-        sync_path(path)
-        for parent in path.relative_to(self._folder).parents:
-            sync_path(self._folder / parent)
-
-
-def sync_path(path: Path) -> None:
-    """Flushes a file's content, or a folder's entries, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            await artifacts.delete(name)
+        except EpochdError as error:
+            _log.warning("an artifact is left behind", artifact=name, reason=error.reason.value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Hashable
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from typing import Any, TypeVar
 
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.resources import version_name
-from epochd_server.storage.artifacts import CHUNK_BYTES, Artifacts
+from epochd_server.storage.artifacts import CHUNK_BYTES, ArtifactDamagedError, Artifacts
+from epochd_server.storage.durable_files import digest_of
 
 INLINE_BYTES = 256 * 1024
 """Blobs up to this size are stored in the database, in the same transaction as their version."""
@@ -61,11 +61,6 @@ def make_blob(identity: str, data: bytes, *, suffix: str) -> Blob:
     return Blob(data, digest, artifact)
 
 
-def digest_of(data: bytes | memoryview) -> str:
-    """SHA-256 in lower-case hex."""
-    return hashlib.sha256(data).hexdigest()
-
-
 class BlobReader:
     """Reads blobs, and gives out none that is damaged.
 
@@ -108,10 +103,10 @@ class BlobReader:
 
     def _load_mapped(self, blob: StoredBlob, unpack: Callable[[memoryview], T]) -> tuple[memoryview, T]:
         try:
-            data = self._artifacts.map(blob.artifact or "")
-        except FileNotFoundError as error:
+            data = self._artifacts.map(blob.artifact or "", blob.digest)
+        except (FileNotFoundError, ArtifactDamagedError) as error:
             raise blob.damaged from error
-        return data, unpack(_verified(blob, data))
+        return data, unpack(data)
 
 
 class _Recent:

@@ -16,8 +16,8 @@ from epochd_server.domain.datasets import Dataset, DatasetColumn, DatasetFormat,
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.resources import dataset_name, run_name
 from epochd_server.domain.runs import RunState
-from epochd_server.storage.artifacts import sync_path
 from epochd_server.storage.database import Database
+from epochd_server.storage.durable_files import sync_path
 from epochd_server.storage.schema import datasets, from_micros, runs, to_micros
 from epochd_server.storage.statements import AnyRow, insert_into
 from epochd_server.storage.uploads import PartialFile

@@ -42,8 +42,13 @@ class DataFolder:
 
     @property
     def artifacts(self) -> Path:
-        """Large weights."""
+        """The artifacts, unless they are elsewhere."""
         return self.path / "artifacts"
+
+    @property
+    def cache(self) -> Path:
+        """Local copies of artifacts that lie in a bucket."""
+        return self.path / "cache"
 
     @property
     def datasets(self) -> Path:

@@ -21,7 +21,7 @@ from epochd_server.storage import aliases as alias_rows
 from epochd_server.storage import member_columns, promotions, weights
 from epochd_server.storage import model_rows as rows
 from epochd_server.storage import versions as new_versions
-from epochd_server.storage.artifacts import Artifacts
+from epochd_server.storage.artifacts import Artifacts, discard
 from epochd_server.storage.blobs import BlobReader, StoredBlob
 from epochd_server.storage.changes import ModelChanges
 from epochd_server.storage.database import Database
@@ -164,7 +164,7 @@ class SqlModelStore:
             model, lambda connection: promotions.add(connection, model, command, new, labels)
         )
         if not is_new:
-            await self._delete_artifacts([name for name, _ in new.artifacts()])
+            await discard(self._artifacts, [name for name, _ in new.artifacts()])
         return version
 
     async def get_model(self, model: str) -> Model:
@@ -294,7 +294,7 @@ class SqlModelStore:
             )
             return artifacts
 
-        await self._delete_artifacts(await self._change(model, operation))
+        await discard(self._artifacts, await self._change(model, operation))
 
     async def delete_model(self, model: str) -> None:
         """Deletes a model with its versions and aliases.
@@ -310,7 +310,7 @@ class SqlModelStore:
                 connection.execute(delete(table).where(table.c.model == model))
             return artifacts
 
-        await self._delete_artifacts(await self._change(model, operation))
+        await discard(self._artifacts, await self._change(model, operation))
 
     async def _change(self, model: str, operation: Operation[T]) -> T:
         result = await self._database.write(operation)
@@ -319,7 +319,3 @@ class SqlModelStore:
 
     async def _weights(self, model: str, version: int) -> StoredBlob:
         return await self._database.read(lambda connection: rows.weights_blob(connection, model, version))
-
-    async def _delete_artifacts(self, names: Sequence[str]) -> None:
-        for name in names:
-            await self._artifacts.delete(name)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from epochd_server.domain.errors import EpochdError, FieldViolation, InvalidInput, Reason
 from epochd_server.domain.resources import dataset_name
-from epochd_server.storage.artifacts import sync_path
+from epochd_server.storage.durable_files import sync_path
 
 
 class PartialFile:
