@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -99,6 +102,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     started.stop()
 
 
+@pytest.fixture(scope="session")
+def server_type() -> type[Server]:
+    """For servers that the tests of a file share."""
+    return Server
+
+
 @pytest.fixture
 def start_server(tmp_path: Path) -> Iterator[StartServer]:
     """Starts servers of a test's own: ``start_server("--grace", "1", data_dir=...)``."""
@@ -178,3 +187,50 @@ async def channel(server: Server) -> grpc.aio.Channel:
     """A channel to the shared server."""
     async with grpc.aio.insecure_channel(server.address) as opened:
         yield opened
+
+
+class Postgres:
+    """A real PostgreSQL server."""
+
+    def __init__(self, folder: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pgserver's dependency complains about XDG_RUNTIME_DIR
+            import pgserver
+        self._commands = pgserver._commands
+        self._server = pgserver.get_server(folder / "data", cleanup_mode="delete")
+        self._server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf();")
+        self.url = self._server.get_uri()
+
+    def new_database(self, name: str) -> str:
+        """The address of another, empty database."""
+        self._server.psql(f"CREATE DATABASE {name};")
+        return self._server.get_uri(database=name)
+
+    def stop(self) -> None:
+        """Ends the server as a crash would."""
+        self._control("-m", "immediate", "stop")
+
+    def start(self) -> None:
+        """Starts it again at the same address."""
+        socket = self.url.split("host=")[1]
+        self._control("-w", "-o", "-h ''", "-o", f"-k {socket}", "-l", str(self._server.log), "start")
+
+    def close(self) -> None:
+        """Ends the server and deletes its data."""
+        self.stop()  # pgserver itself would not find one that was started again
+        self._server.cleanup()
+
+    def _control(self, *arguments: str) -> None:
+        self._commands.pg_ctl(list(arguments), pgdata=self._server.pgdata, user=self._server.system_user)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One server for all tests of this process."""
+    folder = Path(tempfile.mkdtemp(prefix="epochd-postgres-"))
+    server = Postgres(folder)
+    try:
+        yield server
+    finally:
+        server.close()
+        shutil.rmtree(folder, ignore_errors=True)

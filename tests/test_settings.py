@@ -17,6 +17,7 @@ BY_FLAG_AND_VARIABLE = {
     "database_url": ("sqlite:///x.db", "postgresql://host/name"),
     "modules": ("a.b", "c.py"),
     "grace": ("1.5", "2.5"),
+    "lease": ("7.5", "6.5"),
     "request_memory_bytes": ("67108864", "67108865"),
     "stall_timeout": ("1.5", "2.5"),
     "cohorts": ("off", "on"),

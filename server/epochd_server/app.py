@@ -208,6 +208,7 @@ def _open_storage(settings: Settings) -> Storage:
             convert=partial(convert_to_arrow, max_bytes=_UNPACKED * settings.max_dataset_bytes),
             most_dataset_bytes=settings.max_dataset_bytes,
             database_url=settings.database_url or None,
+            lease_s=settings.lease,
         )
     except StorageUnusableError as error:
         raise StartError(str(error)) from error

@@ -46,7 +46,8 @@ class Settings(BaseSettings):
         "127.0.0.1:50051", "Where to listen, HOST:PORT; an IPv6 host in brackets, port 0 for any free port."
     )
     data_dir: Path = _setting(
-        Path(".epochd"), "Folder of all state; made where it is missing. One live server a folder."
+        Path(".epochd"),
+        "Folder of all state; made where it is missing. One live server a folder, or several on one PostgreSQL.",
     )
     database_url: str = _setting(
         "",
@@ -72,6 +73,13 @@ class Settings(BaseSettings):
         unit="seconds",
         ge=0,
         le=86_400,
+    )
+    lease: float = _setting(
+        15.0,
+        "How long a server that shares its database with others may be silent before they take over its runs.",
+        unit="seconds",
+        ge=1,
+        le=3_600,
     )
     log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "Least severe log line shown.")
     log_format: Literal["auto", "pretty", "json"] = _setting(

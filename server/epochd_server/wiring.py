@@ -97,7 +97,7 @@ def build(settings: Settings, storage: Storage, modules: ModuleRegistry, executo
         max_queued=settings.max_queued_runs,
         max_queued_per_client=settings.max_queued_runs_per_client,
     )
-    runs = RunService(storage.runs, planner, executor, bounds, storage.models)
+    runs = RunService(storage.runs, planner, executor, bounds, storage.models, storage.claims)
     predictor = PredictionService(
         storage.models, partial(Predictor, modules=modules), cache_bytes=settings.predict_cache_bytes
     )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from sqlalchemy import create_engine, text
 from epochd_server.domain.datasets import DatasetColumn, DatasetFormat, DatasetSummary
 from epochd_server.domain.fleets import HeldOut, Keys, Members, MemberState, Sweep
 from epochd_server.domain.models import TrainedModel, VersionCard
-from epochd_server.domain.records import Append, NewRun, RunWrite, Success
+from epochd_server.domain.records import FIRST_CLAIM, Append, NewRun, RunWrite, Success
 from epochd_server.domain.runs import Event, EventBody, Parameters, Queued, RunState
 from epochd_server.domain.specs import (
     GradientFit,
@@ -85,10 +84,16 @@ class Maker:
         return self.event(1, Queued(run_id=run.run_id, model=run.model))
 
     async def append(
-        self, store: SqlRunStore, run_id: str, events: Sequence[Event], *, state: RunState | None = None
+        self,
+        store: SqlRunStore,
+        run_id: str,
+        events: Sequence[Event],
+        *,
+        state: RunState | None = None,
+        claim: int = FIRST_CLAIM,
     ) -> None:
         """One write to one log; raises why it could not be made."""
-        await _write(store, Append(run_id=run_id, events=events, state=state))
+        await _write(store, Append(run_id=run_id, claim=claim, events=events, state=state))
 
     async def succeed(
         self,
@@ -99,10 +104,12 @@ class Maker:
         trained: TrainedModel,
         training_seconds: float,
         before: Sequence[Event] = (),
+        claim: int = FIRST_CLAIM,
     ) -> Event:
         """One success; its last event, or raises why it could not be written."""
         write = Success(
             run_id=run_id,
+            claim=claim,
             sequence=sequence,
             time=time,
             trained=trained,
@@ -180,50 +187,8 @@ def make() -> Maker:
     return Maker()
 
 
-class Postgres:
-    """A real PostgreSQL server."""
-
-    def __init__(self, folder: Path) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pgserver's dependency complains about XDG_RUNTIME_DIR
-            import pgserver
-        self._commands = pgserver._commands
-        self._server = pgserver.get_server(folder / "data", cleanup_mode="delete")
-        self._server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf();")
-        self.url = self._server.get_uri()
-
-    def stop(self) -> None:
-        """Ends the server as a crash would."""
-        self._control("-m", "immediate", "stop")
-
-    def start(self) -> None:
-        """Starts it again at the same address."""
-        socket = self.url.split("host=")[1]
-        self._control("-w", "-o", "-h ''", "-o", f"-k {socket}", "-l", str(self._server.log), "start")
-
-    def close(self) -> None:
-        """Ends the server and deletes its data."""
-        self.stop()  # pgserver itself would not find one that was started again
-        self._server.cleanup()
-
-    def _control(self, *arguments: str) -> None:
-        self._commands.pg_ctl(list(arguments), pgdata=self._server.pgdata, user=self._server.system_user)
-
-
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """One server for all tests of this process."""
-    folder = Path(tempfile.mkdtemp(prefix="epochd-postgres-"))
-    server = Postgres(folder)
-    try:
-        yield server
-    finally:
-        server.close()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def postgres_url(postgres: Postgres) -> str:
+def postgres_url(postgres: Any) -> str:
     """A database of that server."""
     return postgres.url
 

@@ -53,13 +53,20 @@ async def running(storage: Storage, make, **changed):
     return run
 
 
+async def unfinished(storage: Storage):
+    return await storage.runs.page(
+        limit=99, before=None, states=[RunState.QUEUED, RunState.RUNNING], model=None
+    )
+
+
 class TestAccept:
     async def test_stores_the_run_with_its_first_event(self, storage, make):
         run = make.run(request=b"\x00all the data\xff")
         answer = await storage.runs.accept(run, make.queued(run))
         stored = await storage.runs.get(run.run_id)
         assert answer == Accepted(run.run_id, created=True)
-        assert stored.request == b"\x00all the data\xff"
+        assert await storage.runs.request(run.run_id) == b"\x00all the data\xff"
+        assert (stored.claim, stored.cancelled) == (1, False)
         assert stored.client == "tests"
         assert stored.run.state is RunState.QUEUED
         assert stored.run.create_time == run.create_time
@@ -96,7 +103,7 @@ class TestAccept:
         answers = await asyncio.gather(*(storage.runs.accept(run, make.queued(run)) for run in runs))
         [created] = [answer for answer in answers if answer.created]
         assert {answer.run_id for answer in answers} == {created.run_id}
-        assert len(await storage.runs.unfinished()) == 1
+        assert len(await unfinished(storage)) == 1
 
     async def test_a_bad_one_among_many_at_once_fails_alone(self, storage, make):
         await accepted(storage, make, request_id="taken", fingerprint=b"f" * 32)
@@ -105,7 +112,7 @@ class TestAccept:
             *(storage.runs.accept(run, make.queued(run)) for run in runs), return_exceptions=True
         )
         assert [n for n, answer in enumerate(answers) if isinstance(answer, EpochdError)] == [7]
-        assert len(await storage.runs.unfinished()) == 20
+        assert len(await unfinished(storage)) == 20
 
     async def test_repeating_an_acceptance_changes_nothing(self, storage, make):
         """After a lost connection nobody knows whether the first was committed."""
@@ -315,16 +322,6 @@ class TestPage:
         found = await storage.runs.page(limit=9, before=None, states=[RunState.QUEUED], model=None)
         assert [run.run_id for run in found] == [queued.run_id]
 
-    async def test_unfinished_runs_come_oldest_first_with_their_requests(self, storage, make):
-        first = await accepted(storage, make, request=b"1")
-        second = await running(storage, make, request=b"2")
-        third = await running(storage, make)
-        await make.append(
-            storage.runs, third.run_id, [make.event(3, Cancelled(epochs=5))], state=RunState.CANCELLED
-        )
-        found = await storage.runs.unfinished()
-        assert [(s.run.run_id, s.request) for s in found] == [(first.run_id, b"1"), (second.run_id, b"2")]
-
 
 class TestDelete:
     async def test_deletes_run_and_log_but_not_the_version(self, storage, make):
@@ -357,6 +354,7 @@ class TestRecordMany:
         """A good append, a gap, an unknown run, a success and the same run's success once more."""
         runs = [await running(storage, make) for _ in range(3)]
         success = Success(
+            claim=1,
             run_id=runs[2].run_id,
             sequence=3,
             time=runs[2].create_time,
@@ -364,9 +362,9 @@ class TestRecordMany:
             training_seconds=1.0,
         )
         writes = [
-            Append(run_id=runs[0].run_id, events=[make.event(3, log(0))]),
-            Append(run_id=runs[1].run_id, events=[make.event(9, log(0))]),
-            Append(run_id=make.run_id(), events=[make.event(2, log(0))]),
+            Append(claim=1, run_id=runs[0].run_id, events=[make.event(3, log(0))]),
+            Append(claim=1, run_id=runs[1].run_id, events=[make.event(9, log(0))]),
+            Append(claim=1, run_id=make.run_id(), events=[make.event(2, log(0))]),
             success,
             success,
         ]
@@ -387,12 +385,14 @@ class TestRecordMany:
         before = [make.event(2, started(make)), *(make.event(n, log(n)) for n in range(3, 23))]
         writes = [
             Append(
+                claim=1,
                 run_id=run.run_id,
                 events=[*before, make.event(23, Cancelled(epochs=n))],
                 state=RunState.CANCELLED,
             )
             if n % 4 == 0
             else Success(
+                claim=1,
                 run_id=run.run_id,
                 sequence=23,
                 time=START,

@@ -44,7 +44,8 @@ from epochd_server.domain.work import (
 from epochd_server.runs.ports import Plan, RunWrite
 from epochd_server.runs.service import RunService
 from epochd_server.runs.settings import RunSettings
-from epochd_server.storage import Artifacts, Database, ModelChanges, SqlRunStore
+from epochd_server.storage import Database, ModelChanges, SqlClaims, SqlRunStore
+from epochd_server.storage.local_artifacts import LocalArtifacts
 
 
 def tutorial_spec(**changes: object) -> TrainingSpec:
@@ -239,7 +240,12 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def store(database: Database, tmp_path: Path) -> FlakyStore:
-    return FlakyStore(database, Artifacts(tmp_path / "artifacts"), ModelChanges())
+    return FlakyStore(database, LocalArtifacts(tmp_path / "artifacts"), ModelChanges())
+
+
+@pytest.fixture
+def claims(database: Database) -> SqlClaims:
+    return SqlClaims(database, ModelChanges())
 
 
 @pytest.fixture
@@ -287,13 +293,13 @@ ServiceFactory = Callable[..., Awaitable[RunService]]
 
 @pytest.fixture
 async def make_service(
-    store: FlakyStore, planner: PicklePlanner, executor: StepExecutor
+    store: FlakyStore, claims: SqlClaims, planner: PicklePlanner, executor: StepExecutor
 ) -> AsyncIterator[ServiceFactory]:
     """Starts services on the same store, and closes those that a test left open."""
     services: list[RunService] = []
 
     async def make(used: object = None, **settings: object) -> RunService:
-        service = RunService(store, planner, used or executor, RunSettings(**settings), NoVersions())
+        service = RunService(store, planner, used or executor, RunSettings(**settings), NoVersions(), claims)
         services.append(service)
         await service.start()
         return service

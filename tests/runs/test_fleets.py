@@ -20,7 +20,8 @@ from epochd_server.domain.runs import (
     Succeeded,
 )
 from epochd_server.executor.local import LocalExecutor
-from epochd_server.storage import Artifacts, ModelChanges, SqlModelStore
+from epochd_server.storage import ModelChanges, SqlModelStore
+from epochd_server.storage.local_artifacts import LocalArtifacts
 
 FLEET = {"members": 60, "epochs": 200, "every": 50, "lr": 0.1}
 LONG = FLEET | {"members": 400, "epochs": 100_000, "every": 20_000}
@@ -30,7 +31,7 @@ FOREVER = FLEET | {"epochs": 10_000_000, "every": 10_000_000}
 
 @pytest.fixture
 def models(database, tmp_path):
-    return SqlModelStore(database, Artifacts(tmp_path / "artifacts"), ModelChanges())
+    return SqlModelStore(database, LocalArtifacts(tmp_path / "artifacts"), ModelChanges())
 
 
 @pytest.fixture

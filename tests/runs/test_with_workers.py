@@ -10,7 +10,8 @@ import pytest
 
 from epochd_server.domain.runs import Cancelled, EpochLog, Failure, RunState, Started, Succeeded, Warned
 from epochd_server.executor.local import LocalExecutor
-from epochd_server.storage import Artifacts, ModelChanges, SqlModelStore
+from epochd_server.storage import ModelChanges, SqlModelStore
+from epochd_server.storage.local_artifacts import LocalArtifacts
 
 LONG = {"epochs": 400_000, "every": 20_000}
 """About half a second of training, with twenty-one logs."""
@@ -19,7 +20,7 @@ LONG = {"epochs": 400_000, "every": 20_000}
 @pytest.fixture
 def bits_of(database, tmp_path):
     """The parameters of the version that a run's last event names, as bytes."""
-    models = SqlModelStore(database, Artifacts(tmp_path / "artifacts"), ModelChanges())
+    models = SqlModelStore(database, LocalArtifacts(tmp_path / "artifacts"), ModelChanges())
 
     async def load(events):
         last = events[-1].body

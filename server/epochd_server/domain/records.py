@@ -1,8 +1,13 @@
-"""Runs as they are handed to storage and come back from it."""
+"""Runs as they are handed to storage and come back from it.
+
+Servers that share a store divide its unfinished runs by *claims*. Every claim of a run has a number of its own, larger
+than those before; a write names the claim by which its server has the run, and is refused once there is a newer one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import enum
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -10,6 +15,13 @@ from epochd_server.domain.labels import Labels
 from epochd_server.domain.models import TrainedModel
 from epochd_server.domain.runs import Event, Run, RunState
 from epochd_server.domain.specs import TrainingSpec
+
+FIRST_CLAIM = 1
+"""The claim of the server that accepts a run."""
+
+
+class ClaimLostError(Exception):
+    """Another server has claimed the run meanwhile; nothing was written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +54,17 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRun:
-    """A run as stored, with what only the server needs."""
+    """A run as stored, with what only the server needs.
+
+    Attributes:
+        claim: By which this server has the run; None where it has ended, or is not this server's.
+        cancelled: Whether a client asked to cancel it.
+    """
 
     run: Run
-    request: bytes
     client: str
+    claim: int | None
+    cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +80,13 @@ class Append:
     """Events to be added to a run's log, and the state that they bring.
 
     Attributes:
+        claim: By which its server has the run.
         events: Their sequences follow the newest one.
         state: Where the run goes, or None where it stays.
     """
 
     run_id: str
+    claim: int
     events: Sequence[Event]
     state: RunState | None = None
 
@@ -76,6 +96,7 @@ class Success:
     """A run's end with a model version.
 
     Attributes:
+        claim: By which its server has the run.
         sequence: Of the event Succeeded.
         time: When it succeeded.
         trained: The model.
@@ -83,6 +104,7 @@ class Success:
     """
 
     run_id: str
+    claim: int
     sequence: int
     time: datetime
     trained: TrainedModel
@@ -91,3 +113,42 @@ class Success:
 
 
 RunWrite = Append | Success
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewal:
+    """What a server learns when it renews its claims.
+
+    Attributes:
+        late: Whether it was silent for so long that others may have taken its runs.
+        unwanted: Those of its runs that clients asked to cancel.
+        newest: Of the runs that it asked about: the sequences of their newest events. Deleted ones are missing.
+    """
+
+    late: bool
+    unwanted: Sequence[str]
+    newest: Mapping[str, int]
+
+
+class NoticeKind(enum.Enum):
+    """What servers that share a store tell each other."""
+
+    LOGGED = "logged"
+    """Events were added to the logs of these runs."""
+
+    WISHED = "wished"
+    """Clients asked something of these runs' owners."""
+
+    FREED = "freed"
+    """Runs have no owner any more."""
+
+    CHANGED = "changed"
+    """These models have new versions, lost some, or had aliases moved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that another server did; names are ids of runs, or of models."""
+
+    kind: NoticeKind
+    names: tuple[str, ...]

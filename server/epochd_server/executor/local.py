@@ -122,7 +122,8 @@ class LocalExecutor:
                     yield delivery
         finally:
             for run in work.runs:
-                self._assignments.pop(run.run_id, None)
+                if self._assignments.get(run.run_id) is assignment:
+                    del self._assignments[run.run_id]
 
     async def _train_cohort(
         self, work: CohortWork, assignment: _Assignment

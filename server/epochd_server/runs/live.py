@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from epochd_server.domain.data import TrainingArrays
 from epochd_server.domain.fleets import Key
+from epochd_server.domain.records import FIRST_CLAIM
 from epochd_server.domain.runs import Started
 from epochd_server.domain.specs import TrainingSpec
 from epochd_server.domain.work import DatasetFile
@@ -18,6 +19,7 @@ class LiveRun:
 
     Attributes:
         spec: What is trained, as accepted.
+        claim: By which this server has it.
         started: What its Started event says; None until it is planned again after a restart.
         begun: Whether Started is in its log.
         last_epoch: The newest epoch in its log; those up to it are not logged again.
@@ -26,7 +28,7 @@ class LiveRun:
         interrupted: Why training begins anew, to be told in its log; "" where it does not.
         training: Whether it is in a cohort.
         cancelled: Whether its cancellation was asked for.
-        ended: Whether its last event is written, or being written.
+        ended: Whether its last event is written, or being written, or another server has it.
     """
 
     run_id: str
@@ -34,6 +36,7 @@ class LiveRun:
     model: str
     spec: TrainingSpec
     log: RunLog
+    claim: int = FIRST_CLAIM
     started: Started | None = None
     begun: bool = False
     last_epoch: int = -1

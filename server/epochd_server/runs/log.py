@@ -54,6 +54,7 @@ class RunLog:
         self._kept_bytes = 0
         self._changed = asyncio.Event()
         self._closed = False
+        self._ended = False
         self._error: EpochdError | None = None
 
     @property
@@ -65,6 +66,11 @@ class RunLog:
     def closed(self) -> bool:
         """Whether nothing will be added any more."""
         return self._closed
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run's last event was shown. A log that is closed before goes on elsewhere, or not at all."""
+        return self._ended
 
     def next_page(self, entries: Iterable[Entry]) -> EventPage:
         """The page that would follow the newest event."""
@@ -78,6 +84,7 @@ class RunLog:
         self._trim()
         self._wake()
         if ends(page[-1]):
+            self._ended = True
             self.close()
 
     def close(self, error: EpochdError | None = None) -> None:

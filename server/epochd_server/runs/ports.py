@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from typing import Protocol
 
 from epochd_server.codec.pages import EventPage
@@ -12,7 +12,11 @@ from epochd_server.domain.models import ModelVersion
 from epochd_server.domain.plans import Plan as Plan
 from epochd_server.domain.records import Accepted as Accepted
 from epochd_server.domain.records import Append as Append
+from epochd_server.domain.records import ClaimLostError as ClaimLostError
 from epochd_server.domain.records import NewRun as NewRun
+from epochd_server.domain.records import Notice as Notice
+from epochd_server.domain.records import NoticeKind as NoticeKind
+from epochd_server.domain.records import Renewal as Renewal
 from epochd_server.domain.records import RunWrite as RunWrite
 from epochd_server.domain.records import StoredRun as StoredRun
 from epochd_server.domain.records import Success as Success
@@ -30,7 +34,7 @@ class RunStore(Protocol):
     """
 
     async def accept(self, new: NewRun, first: Event) -> Accepted:
-        """Stores a run with its first event, or finds the run with the same request_id.
+        """Stores a run with its first event, claimed by this server, or finds the run with the same request_id.
 
         Raises:
             EpochdError: REQUEST_ID_REUSED where the fingerprints differ.
@@ -43,11 +47,15 @@ class RunStore(Protocol):
         makes the next version of its run's model, ends the run and logs Succeeded, all at once.
 
         Returns:
-            For each write the event Succeeded, None, or why it was not made.
+            For each write the event Succeeded, None, or why it was not made: a ClaimLostError where another
+            server has claimed the run since.
         """
 
     async def get(self, run_id: str) -> StoredRun | None:
         """The run, or None."""
+
+    async def request(self, run_id: str) -> bytes | None:
+        """The request that a run was accepted with, data included; None where there is no such run."""
 
     async def find_request(self, request_id: str) -> tuple[str, bytes] | None:
         """Id and fingerprint of the run that had this request_id, or None."""
@@ -69,11 +77,50 @@ class RunStore(Protocol):
     async def change_labels(self, run_id: str, change: LabelChange) -> Labels | None:
         """Changes the labels of a run, and returns all that it has then; None where there is no such run."""
 
-    async def unfinished(self) -> list[StoredRun]:
-        """Runs that have not ended, oldest first: what a restarted server goes on with."""
-
     async def delete(self, run_id: str) -> bool:
         """Deletes a run and its log; False where there is none."""
+
+
+class Claims(Protocol):
+    """Which unfinished runs are this server's to train, of those that it shares with other servers.
+
+    A claim is kept by renewing it. The runs of a server that is silent for its lease may be taken by others; nothing
+    that it has to say of them can be written from then on.
+    """
+
+    @property
+    def beat_s(self) -> float | None:
+        """So often claims are to be renewed; None: never, as there can be no other server."""
+
+    @property
+    def lease_s(self) -> float:
+        """After so long a silence others may take the runs of this server."""
+
+    async def join(self) -> None:
+        """Begins to live among the servers."""
+
+    async def renew(self, watched: Collection[str]) -> Renewal:
+        """Says that this server lives, and gives what it ought to know; ``watched``: other servers' runs."""
+
+    async def take(self, limit: int, too: Collection[str] = ()) -> list[StoredRun]:
+        """Claims runs that no living server has, oldest first.
+
+        Args:
+            limit: At most so many.
+            too: Runs of this server that it claims anew.
+        """
+
+    async def held(self) -> Mapping[str, int]:
+        """The claims by which this server has runs."""
+
+    async def wish_cancelled(self, run_id: str) -> None:
+        """Keeps that a client wants a run cancelled, whichever server has it, and tells that server."""
+
+    async def leave(self) -> None:
+        """Frees the runs of this server at once, as it stops."""
+
+    def notices(self) -> AsyncGenerator[Notice, None]:
+        """What other servers tell, as it happens; some of it may get lost."""
 
 
 class Versions(Protocol):

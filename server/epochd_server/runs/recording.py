@@ -37,7 +37,7 @@ from epochd_server.domain.work import (
 )
 from epochd_server.runs.durable import durably
 from epochd_server.runs.live import LiveRun
-from epochd_server.runs.ports import Append, RunStore, RunWrite, Success
+from epochd_server.runs.ports import Append, ClaimLostError, RunStore, RunWrite, Success
 
 _logger = structlog.get_logger(__name__)
 
@@ -63,11 +63,15 @@ class Recorder:
     Args:
         store: Where logs are kept.
         ended: Is told of every run after its last event was written, or could not be.
+        lost: Is told of runs that another server has claimed.
     """
 
-    def __init__(self, store: RunStore, ended: Callable[[LiveRun], None]) -> None:
+    def __init__(
+        self, store: RunStore, ended: Callable[[LiveRun], None], lost: Callable[[LiveRun], None]
+    ) -> None:
         self._store = store
         self._ended = ended
+        self._lost = lost
 
     async def record(self, said: Iterable[tuple[LiveRun, Sequence[WorkMessage]]]) -> None:
         """Writes what a worker said of runs, in order; of each run once."""
@@ -102,7 +106,7 @@ class Recorder:
             yield _success(run, bodies, last, now)
         elif bodies:
             page = run.log.next_page((now, body) for body in bodies)
-            write = Append(run_id=run.run_id, events=page, state=_state(bodies))
+            write = Append(run_id=run.run_id, claim=run.claim, events=page, state=_state(bodies))
             yield _Pending(run, page, write)
 
     def _bodies(self, run: LiveRun, message: WorkMessage) -> Sequence[Body]:
@@ -131,6 +135,9 @@ class Recorder:
         except Exception as error:
             results = [error] * len(writes)
         for one, result in zip(pending, results, strict=True):
+            if isinstance(result, ClaimLostError):
+                self._lost(one.run)
+                continue
             if isinstance(result, Exception):
                 self._lose(one.run, result)
                 continue
@@ -183,6 +190,7 @@ def _success(run: LiveRun, bodies: Sequence[Body], trained: RunTrained, now: dat
     page = run.log.next_page(entries) if entries else None
     write = Success(
         run_id=run.run_id,
+        claim=run.claim,
         sequence=(run.log.newest if page is None else page.last) + 1,
         time=now,
         trained=trained_model(run, trained),

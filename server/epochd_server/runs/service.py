@@ -4,35 +4,40 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
-
-import structlog
 
 from epochd_server.codec.pages import EventPage
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.labels import LabelChange, Labels
 from epochd_server.domain.resources import run_name
-from epochd_server.domain.runs import Queued, Run, RunState
-from epochd_server.domain.specs import TrainingSpec
-from epochd_server.runs.admission import QueueAdmission
-from epochd_server.runs.fair_queue import Ticket
+from epochd_server.domain.runs import Event, Queued, Run, RunState
+from epochd_server.runs.claiming import ClaimKeeper
+from epochd_server.runs.held import RESTARTED, HeldRuns
 from epochd_server.runs.identifiers import RunIds
-from epochd_server.runs.live import LiveRun, Shelf
+from epochd_server.runs.live import LiveRun
 from epochd_server.runs.log import RunLog, TailBudget
-from epochd_server.runs.ports import Accepted, Executor, NewRun, Plan, Planner, RunStore, StoredRun, Versions
-from epochd_server.runs.recording import Recorder
-from epochd_server.runs.scheduler import Scheduler
+from epochd_server.runs.mirrors import Mirrors
+from epochd_server.runs.ports import (
+    Accepted,
+    Claims,
+    Executor,
+    NewRun,
+    Plan,
+    Planner,
+    RunStore,
+    StoredRun,
+    Versions,
+)
 from epochd_server.runs.settings import RunSettings
-from epochd_server.runs.signature import estimated_seconds, rows_bytes, signature
-from epochd_server.runs.starts import Starts
-from epochd_server.runs.training import CohortTrainer
 from epochd_server.runs.watching import StoreReader, follow, replay
 
-_logger = structlog.get_logger(__name__)
+_WISH_SECONDS = 1.0
+"""So long CancelRun waits until another server has cancelled a run that waits there."""
 
 
 class RunService:
-    """Accepts runs, has them trained, and shows their logs.
+    """Accepts runs, has them trained, and shows their logs, also those of runs that other servers train.
 
     Make it inside a running event loop; :meth:`start` comes first, :meth:`close` last. All methods belong to
     that loop.
@@ -43,6 +48,7 @@ class RunService:
         executor: Where cohorts run; it is started and closed here.
         settings: Windows and limits.
         versions: The registered versions, which runs may continue.
+        claims: Which of the runs are this server's.
     """
 
     def __init__(
@@ -52,40 +58,33 @@ class RunService:
         executor: Executor,
         settings: RunSettings,
         versions: Versions,
+        claims: Claims,
     ) -> None:
         self._store = store
+        self._claims = claims
         self._executor = executor
-        self._settings = settings
         self._ids = RunIds()
-        self._live: dict[str, LiveRun] = {}
-        self._shelf = Shelf(self._settings.queued_bytes)
-        self._tails = TailBudget(self._settings.tail_events, self._settings.tail_bytes)
-        self._recorder = Recorder(store, self._forget)
-        self._trainer = CohortTrainer(
+        self._tails = TailBudget(settings.tail_events, settings.tail_bytes)
+        self._mirrors = Mirrors(self._reader_of, self._tails)
+        self._held = HeldRuns(
             store=store,
             planner=planner,
             executor=executor,
-            shelf=self._shelf,
-            recorder=self._recorder,
-            live=self._live,
-            again=self._enqueue_alone,
-            starts=Starts(versions),
-            worker_deaths=self._settings.worker_deaths,
+            settings=settings,
+            versions=versions,
+            tails=self._tails,
+            arrived=self._mirrors.end,
         )
-        self._scheduler = Scheduler(executor.slots, self._trainer.train, self._settings)
-        self._recovery: asyncio.Task[None] | None = None
-        self._admission = QueueAdmission(self._scheduler, self._settings)
-        self._stopping = False
+        self._keeper = ClaimKeeper(claims, self._held, self._mirrors)
 
     async def start(self) -> None:
-        """Starts the executor and goes on with the runs that had not ended when the server stopped.
+        """Starts the executor and goes on with the runs that had not ended when their servers stopped.
 
         Returns when the workers are warm and every unfinished run can be watched; they are planned again and
         trained in the background.
         """
-        _, unfinished = await asyncio.gather(self._executor.start(), self._store.unfinished())
-        runs = [self._adopt(stored) for stored in unfinished]
-        self._recovery = asyncio.create_task(self._recover(runs))
+        _, unfinished = await asyncio.gather(self._executor.start(), self._keeper.join())
+        self._held.adopt(unfinished, RESTARTED)
 
     async def submit(self, plan: Plan, client: str) -> Accepted:
         """Accepts a run; when this returns it is stored, and will end whatever happens to its client.
@@ -98,7 +97,7 @@ class RunService:
             EpochdError: SERVER_STOPPING, QUEUE_FULL, CLIENT_QUEUE_FULL, REQUEST_ID_REUSED or STORAGE_UNAVAILABLE.
         """
         self._refuse_when_stopping()
-        if (refusal := self._admission.refusal(client)) is not None:
+        if (refusal := self._held.refusal(client)) is not None:
             return await self._attach_or_refuse(plan, refusal)
         run_id = self._ids.new()
         model = plan.model or f"run-{run_id.lower()}"
@@ -107,20 +106,12 @@ class RunService:
             run_id=run_id, client=client, model=model, spec=plan.spec, log=log, started=plan.started
         )
         first = log.next_page([(datetime.now(UTC), Queued(run_id=run_id, model=model))])
-        self._live[run_id] = run  # before it can be found in the store, so that no watcher misses its log
-        try:
-            with self._admission.accepting(client):
-                accepted = await self._store.accept(_new_run(run, plan), first[0])
-        except BaseException:
-            self._withdraw_unaccepted(run)
-            raise
-        if not accepted.created:
-            self._withdraw_unaccepted(run)
+        accepted = await self._accept(run, plan, first[0])
+        if accepted.created:
+            log.publish(first)
+            self._held.begin(run, plan.data)
+        else:
             await self._find(accepted.run_id)
-            return accepted
-        log.publish(first)
-        self._shelf.put(run_id, plan.data)
-        self._enqueue(run)
         return accepted
 
     async def attach(self, request_id: str, fingerprint: bytes) -> Accepted | None:
@@ -146,13 +137,17 @@ class RunService:
         Raises:
             EpochdError: RUN_NOT_FOUND; SERVER_STOPPING where the run goes on after the next start.
         """
-        found = await self._find(run_id)
-        if isinstance(found, LiveRun):
-            pages = follow(found.log, self._reader(run_id, found.spec), after_sequence)
-        else:
-            pages = replay(self._reader(run_id, found.run.spec), after_sequence)
-        async for page in pages:
-            yield page
+        while True:
+            found = await self._find(run_id)
+            with self._log_of(found) as log:
+                reader = self._reader_of(found)
+                pages = replay(reader, after_sequence) if log is None else follow(log, reader, after_sequence)
+                async for page in pages:
+                    yield page
+                    after_sequence = page.last
+            if log is None or log.ended:
+                return
+            # another server goes on with the run, or this one does since: it is looked for again
 
     async def get(self, run_id: str) -> Run:
         """The run as it is now.
@@ -188,6 +183,8 @@ class RunService:
     async def cancel(self, run_id: str) -> Run:
         """Cancels a run: at once while it waits, else at its next epoch. One that has ended is left as it is.
 
+        Once this returns, the run is cancelled whatever happens to this server, or to the one that trains it.
+
         Returns:
             The run as it is now; it may be RUNNING until its epoch ends.
 
@@ -197,7 +194,11 @@ class RunService:
         found = await self._find(run_id)
         if isinstance(found, LiveRun):
             await found.log.changed(0)  # its acceptance may be on its way to the disk
-            await self._cancel(found)
+            await self._held.cancel(found)
+            if not found.log.ended:
+                await self._claims.wish_cancelled(run_id)
+        elif not found.run.state.is_terminal:
+            await self._cancel_elsewhere(found)
         return await self.get(run_id)
 
     async def delete(self, run_id: str) -> None:
@@ -225,31 +226,22 @@ class RunService:
         Returns:
             Whether all running cohorts finished.
         """
-        self._stop_accepting()
-        for run in self._live.values():
-            if not run.training:
-                run.log.close(EpochdError(Reason.SERVER_STOPPING))
-        return await self._scheduler.finish(grace_seconds)
+        self._held.stop()
+        self._mirrors.close()
+        return await self._held.finish(grace_seconds)
 
     async def close(self) -> None:
         """Stops everything at once. Runs that have not ended stay in the store as they are, to be resumed."""
-        self._stop_accepting()
-        await self._scheduler.close()
-        if self._recovery is not None:
-            await asyncio.gather(self._recovery, return_exceptions=True)
+        self._held.halt()
+        await self._keeper.close()
+        await self._held.close()
         await self._executor.close()
-        for run in self._live.values():
-            run.log.close(EpochdError(Reason.SERVER_STOPPING))
-        self._live.clear()
-
-    def _stop_accepting(self) -> None:
-        self._stopping = True
-        self._scheduler.stop()
-        if self._recovery is not None:
-            self._recovery.cancel()
+        await self._keeper.leave()
+        self._mirrors.close()
+        self._held.clear()
 
     def _refuse_when_stopping(self) -> None:
-        if self._stopping:
+        if self._held.stopping:
             raise EpochdError(Reason.SERVER_STOPPING)
 
     async def _attach_or_refuse(self, plan: Plan, refusal: EpochdError) -> Accepted:
@@ -258,31 +250,35 @@ class RunService:
             raise refusal
         return found
 
-    def _withdraw_unaccepted(self, run: LiveRun) -> None:
-        del self._live[run.run_id]
-        run.log.close(_not_found(run.run_id))
+    async def _accept(self, run: LiveRun, plan: Plan, first: Event) -> Accepted:
+        created = False
+        with self._held.accepting(run):
+            try:
+                accepted = await self._store.accept(_new_run(run, plan), first)
+                created = accepted.created
+            finally:
+                if not created:
+                    self._held.withdraw(run, _not_found(run.run_id))
+        return accepted
 
     async def _find(self, run_id: str) -> LiveRun | StoredRun:
-        """The run in memory, or as stored if it has ended.
+        """The run in memory, or as stored if it has ended or is another server's.
 
-        A run is live from before it is stored until after its last event is. One that is stored, unfinished and
-        not live can therefore only be one whose acceptance was stored but reported as failed: it is adopted.
+        A run of this server is live from before it is stored until after its last event is. One that is stored,
+        unfinished and not live can therefore only be one whose acceptance was stored but reported as failed: it is
+        adopted.
         """
-        if run_id in self._live:
-            return self._live[run_id]
+        if run := self._held.get(run_id):
+            return run
         stored = await self._stored(run_id)
-        if stored.run.state.is_terminal:
-            return stored
-        if run_id not in self._live:  # it may have come, and gone, since the store was asked
-            stored = await self._stored(run_id)
+        if not stored.run.state.is_terminal and self._held.get(run_id) is None:
+            stored = await self._stored(run_id)  # it may have come, and gone, since the store was asked
         if stored.run.state.is_terminal:
             return stored
         self._refuse_when_stopping()
-        run = self._live.get(run_id)
-        if run is None:
-            run = self._adopt(stored)
-            await self._resume(run)
-        return run
+        if stored.claim is not None and self._held.get(run_id) is None:
+            self._held.adopt([stored], RESTARTED)
+        return self._held.get(run_id) or stored
 
     async def _stored(self, run_id: str) -> StoredRun:
         stored = await self._store.get(run_id)
@@ -290,70 +286,23 @@ class RunService:
             raise _not_found(run_id)
         return stored
 
-    def _reader(self, run_id: str, spec: TrainingSpec) -> StoreReader:
-        return StoreReader(self._store, run_id, parameters=spec.logging.parameters)
+    def _reader_of(self, found: LiveRun | StoredRun) -> StoreReader:
+        run = found if isinstance(found, LiveRun) else found.run
+        return StoreReader(self._store, run.run_id, parameters=run.spec.logging.parameters)
 
-    async def _cancel(self, run: LiveRun) -> None:
-        run.cancelled = True
-        if self._scheduler.withdraw(run.run_id):
-            self._shelf.take(run.run_id)
-            await self._recorder.cancel(run)
-        else:
-            self._executor.stop_runs([run.run_id])
+    def _log_of(self, found: LiveRun | StoredRun) -> AbstractContextManager[RunLog | None]:
+        """The log of a run that has not ended, wherever it is; None where it has."""
+        if isinstance(found, LiveRun):
+            return nullcontext(found.log)
+        return nullcontext() if found.run.state.is_terminal else self._mirrors.log(found)
 
-    def _adopt(self, stored: StoredRun) -> LiveRun:
-        """Takes an unfinished run into memory, to be planned again."""
-        run = stored.run
-        live = LiveRun(
-            run_id=run.run_id,
-            client=stored.client,
-            model=run.model,
-            spec=run.spec,
-            log=RunLog(self._tails, run.latest_sequence),
-            begun=run.state is RunState.RUNNING,
-            last_epoch=-1 if run.latest_log is None else run.latest_log.epoch,
-            interrupted="The server was restarted.",
-        )
-        self._live[run.run_id] = live
-        return live
-
-    async def _recover(self, runs: Sequence[LiveRun]) -> None:
-        if runs:
-            _logger.info("going on with unfinished runs", runs=len(runs))
-        for run in runs:
-            await self._resume(run)
-
-    async def _resume(self, run: LiveRun) -> None:
-        """Plans an adopted run again and lets it wait for its turn."""
-        data = None if run.cancelled else await self._trainer.plan(run)
-        if run.cancelled:
-            await self._recorder.cancel(run)
-        elif data is not None:
-            self._shelf.put(run.run_id, data)
-            self._enqueue(run)
-
-    def _enqueue(self, run: LiveRun, *, alone: bool = False) -> None:
-        started = run.started
-        if self._stopping or started is None:
-            run.log.close(EpochdError(Reason.SERVER_STOPPING))
-            return
-        self._scheduler.submit(
-            Ticket(
-                run_id=run.run_id,
-                client=run.client,
-                signature=("alone", run.run_id) if alone or started.members else signature(started),
-                seconds=estimated_seconds(started),
-                nbytes=rows_bytes(started),
-                since=self._scheduler.now(),
-            )
-        )
-
-    def _enqueue_alone(self, run: LiveRun) -> None:
-        """Lets a run wait again by itself, so that what killed its worker cannot take its neighbours along twice."""
-        self._enqueue(run, alone=True)
-
-    def _forget(self, run: LiveRun) -> None:
-        self._live.pop(run.run_id, None)
+    async def _cancel_elsewhere(self, stored: StoredRun) -> None:
+        """Has another server's run cancelled; while it waits it ends at once there, which is waited for a moment."""
+        with self._mirrors.log(stored) as log:
+            await self._claims.wish_cancelled(stored.run.run_id)
+            if stored.run.state is RunState.QUEUED:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(log.changed(log.newest), _WISH_SECONDS)
 
 
 def _new_run(run: LiveRun, plan: Plan) -> NewRun:

@@ -76,13 +76,15 @@ class CohortTrainer:
 
     async def train(self, tickets: Sequence[Ticket]) -> None:
         """Trains runs together until every one of them has ended, or waits for another turn."""
-        runs = [self._live[ticket.run_id] for ticket in tickets]
+        # one that another server has taken since is not there any more
+        runs = [run for ticket in tickets if (run := self._live.get(ticket.run_id)) is not None]
         for run in runs:
             run.training = True
         works = [work for work in await asyncio.gather(*map(self._work, runs)) if work is not None]
         if not works:
             return
-        unfinished = [self._live[work.run_id] for work in works]
+        wanted = {work.run_id for work in works}
+        unfinished = [run for run in runs if run.run_id in wanted]
         try:
             work = CohortWork(cohort_id=self._ids.new(), runs=tuple(works))
             await self._execute(work, {run.run_id: run for run in unfinished})
@@ -97,10 +99,9 @@ class CohortTrainer:
     async def plan(self, run: LiveRun) -> TrainingArrays | DatasetFile | None:
         """A run's rows out of its stored request; None where it can no longer be trained, and has failed."""
         try:
-            stored = await durably(lambda: self._store.get(run.run_id))
-            if stored is None:
+            request = await durably(lambda: self._store.request(run.run_id))
+            if request is None:
                 raise EpochdError(Reason.RUN_NOT_FOUND)
-            request = stored.request
             plan = await durably(lambda: self._planner.replan(request))
         except EpochdError as error:
             await self._recorder.fail(run, Failure(reason=error.reason.value, message=error.message))

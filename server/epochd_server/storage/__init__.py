@@ -8,11 +8,14 @@ from pathlib import Path
 from epochd_server.storage.artifact_urls import open_artifacts
 from epochd_server.storage.artifacts import Artifacts
 from epochd_server.storage.changes import ModelChanges
+from epochd_server.storage.claims import SqlClaims
 from epochd_server.storage.database import Database
 from epochd_server.storage.datasets import Convert, DatasetStore
+from epochd_server.storage.engines import is_shared
 from epochd_server.storage.failures import SequenceConflictError, StorageUnusableError
 from epochd_server.storage.folder import DataFolder
 from epochd_server.storage.models import SqlModelStore
+from epochd_server.storage.presence import Presence
 from epochd_server.storage.runs import SqlRunStore
 
 __all__ = [
@@ -23,6 +26,7 @@ __all__ = [
     "DatasetStore",
     "ModelChanges",
     "SequenceConflictError",
+    "SqlClaims",
     "SqlModelStore",
     "SqlRunStore",
     "Storage",
@@ -40,9 +44,11 @@ class Storage:
     """Everything that is stored."""
 
     folder: DataFolder
+    presence: Presence
     database: Database
     artifacts: Artifacts
     runs: SqlRunStore
+    claims: SqlClaims
     models: SqlModelStore
     datasets: DatasetStore
 
@@ -50,6 +56,7 @@ class Storage:
         """Commits what waits and lets go of database and folder; blocks until done."""
         self.datasets.close()
         self.database.close()
+        self.presence.close()
         self.folder.close()
 
 
@@ -61,35 +68,41 @@ def open_storage(
     database_url: str | None = None,
     artifacts_url: str | None = None,
     cache_bytes: int = CACHE_BYTES,
+    lease_s: float = 15.0,
 ) -> Storage:
     """Opens the storage of a server, and makes or upgrades what is not there; blocks until done.
 
     Args:
-        data_dir: The data folder; no other live server may use it.
+        data_dir: The data folder; only servers on the same PostgreSQL may use it at once.
         convert: Makes Arrow files of uploads.
         most_dataset_bytes: The largest upload that is taken.
         database_url: A PostgreSQL database; None: SQLite in the data folder.
         artifacts_url: A bucket or another folder for artifacts; None: in the data folder.
         cache_bytes: Of the local copies of what is read of a bucket.
+        lease_s: After so long a silence of this server others on the same database take its runs.
 
     Raises:
         StorageUnusableError: Folder or database cannot be used; says why in one line.
     """
-    folder = DataFolder(data_dir)
+    folder = DataFolder(data_dir, shared=database_url is not None and is_shared(database_url))
+    presence = Presence(folder.servers)
     try:
         artifacts = open_artifacts(
             artifacts_url or str(folder.artifacts), cache=folder.cache, cache_bytes=cache_bytes
         )
-        database = Database(database_url or folder.database_url)
+        database = Database(database_url or folder.database_url, server=presence.server)
     except StorageUnusableError:
+        presence.close()
         folder.close()
         raise
     changes = ModelChanges()
     return Storage(
         folder=folder,
+        presence=presence,
         database=database,
         artifacts=artifacts,
         runs=SqlRunStore(database, artifacts, changes),
+        claims=SqlClaims(database, changes, lease_s=lease_s, presence=presence),
         models=SqlModelStore(database, artifacts, changes),
         datasets=DatasetStore(
             database,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -13,6 +14,7 @@ from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.storage.engines import make_engine, parse_url
 from epochd_server.storage.failures import translating
 from epochd_server.storage.migrating import migrate
+from epochd_server.storage.notices import Notices
 from epochd_server.storage.writer import Failed, GroupWriter, Operation, Together
 
 T = TypeVar("T")
@@ -26,13 +28,22 @@ class Database:
         url: ``sqlite:////path/to/file.db`` or ``postgresql://user@host/name``.
         readers: How many reads run at once.
         timeout_s: After so long an operation that did not answer fails with STORAGE_UNAVAILABLE.
+        server: The name of this server among those that share the database; no two have the same.
+
+    Attributes:
+        server: This server's name.
+        notices: What the servers tell each other.
 
     Raises:
         StorageUnusableError: The database cannot be reached, or is of a newer server.
     """
 
-    def __init__(self, url: str, *, readers: int = 4, timeout_s: float = 8.0) -> None:
+    def __init__(
+        self, url: str, *, readers: int = 4, timeout_s: float = 8.0, server: str | None = None
+    ) -> None:
         parsed = parse_url(url)
+        self.server = server or uuid.uuid4().hex
+        self.notices = Notices(self.server, parsed)
         self._timeout_s = timeout_s
         self._writing = make_engine(parsed, connections=1)
         try:
@@ -73,10 +84,6 @@ class Database:
                 return await self._writer.submit(operation, items)
         except TimeoutError as error:
             raise EpochdError(Reason.STORAGE_UNAVAILABLE) from error
-
-    async def settle(self) -> None:
-        """Returns when every write that was begun before has ended, also those whose callers have left."""
-        await self.write(lambda _: None)
 
     async def read(self, operation: Operation[T], *, timeout_s: float | None = None) -> T:
         """Runs an operation that only reads.

@@ -23,7 +23,8 @@ _POSTGRES_ARGUMENTS = {
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": 5_000,
-    "options": "-c lock_timeout=5000 -c timezone=UTC",
+    # A server that is stopped in the middle of a transaction does not keep its locks from those that take its runs.
+    "options": "-c lock_timeout=5000 -c idle_in_transaction_session_timeout=10000 -c timezone=UTC",
     "application_name": "epochd",
 }
 
@@ -52,6 +53,11 @@ def parse_url(text: str) -> URL:
     )
 
 
+def is_shared(text: str) -> bool:
+    """Whether other servers may use the database of this URL at the same time."""
+    return text.startswith("postgres")
+
+
 def make_engine(url: URL, *, connections: int, read_only: bool = False) -> Engine:
     """An engine with so many connections, opened when first needed and replaced when lost.
 
@@ -62,8 +68,17 @@ def make_engine(url: URL, *, connections: int, read_only: bool = False) -> Engin
         engine = create_engine(url, **common)
         _prepare_sqlite(engine, read_only=read_only)
         return engine
-    arguments = {name: value for name, value in _POSTGRES_ARGUMENTS.items() if name not in url.query}
-    return create_engine(url, **common, pool_pre_ping=True, connect_args=arguments)
+    return create_engine(url, **common, pool_pre_ping=True, connect_args=_defaults(url))
+
+
+def postgres_arguments(url: URL) -> dict[str, Any]:
+    """With what psycopg connects to a PostgreSQL that has this URL."""
+    _, named = url.get_dialect()().create_connect_args(url)
+    return {**_defaults(url), **named}
+
+
+def _defaults(url: URL) -> dict[str, Any]:
+    return {name: value for name, value in _POSTGRES_ARGUMENTS.items() if name not in url.query}
 
 
 def _prepare_sqlite(engine: Engine, *, read_only: bool) -> None:

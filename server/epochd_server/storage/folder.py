@@ -1,4 +1,4 @@
-"""The data folder: where everything lies, and that only one live server uses it."""
+"""The data folder: where everything lies, and who may use it at the same time."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ class DataFolder:
 
     Args:
         path: The folder.
+        shared: Whether other servers that share it, too, may use it: those whose database is a shared one.
 
     Raises:
         StorageUnusableError: It cannot be written to, or a live server uses it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, shared: bool = False) -> None:
         self.path = path.absolute()
+        self._shared = shared
         try:
-            for folder in (self.artifacts, self.datasets, self.uploads):
+            for folder in (self.artifacts, self.datasets, self.uploads, self.servers):
                 folder.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(
                 self.path / "epochd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
@@ -60,13 +62,19 @@ class DataFolder:
         """Uploads that are not complete."""
         return self.path / "uploads"
 
+    @property
+    def servers(self) -> Path:
+        """A file for each server that uses the folder."""
+        return self.path / "servers"
+
     def close(self) -> None:
         """Lets the next server in."""
         os.close(self._descriptor)
 
     def _lock(self) -> None:
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            kind = fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX
+            fcntl.flock(self._descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(self._descriptor, 32, 0).decode().strip() or "unknown"
             os.close(self._descriptor)

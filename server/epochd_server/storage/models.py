@@ -15,6 +15,7 @@ from epochd_server.domain.fleets import Members
 from epochd_server.domain.labels import LabelChange, Labels
 from epochd_server.domain.models import AliasMove, Model, ModelVersion, TrainedModel
 from epochd_server.domain.promoting import find_trained_member, promoted, require_fleet
+from epochd_server.domain.records import NoticeKind
 from epochd_server.domain.resources import VersionReference
 from epochd_server.domain.runs import Parameters
 from epochd_server.storage import aliases as alias_rows
@@ -313,7 +314,13 @@ class SqlModelStore:
         await discard(self._artifacts, await self._change(model, operation))
 
     async def _change(self, model: str, operation: Operation[T]) -> T:
-        result = await self._database.write(operation)
+        def told(connection: Connection) -> T:
+            result = operation(connection)
+            if self._database.notices.has_listeners:
+                self._database.notices.tell(connection, NoticeKind.CHANGED, [model])
+            return result
+
+        result = await self._database.write(told)
         self._changes.notify(model)
         return result
 

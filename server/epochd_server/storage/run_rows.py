@@ -11,12 +11,14 @@ from typing import Any
 from sqlalchemy import Connection
 
 from epochd_server.codec import specs as spec_codec
-from epochd_server.domain.records import NewRun
+from epochd_server.domain.records import FIRST_CLAIM, NewRun, StoredRun
 from epochd_server.domain.runs import EpochLog, Event, Failure, Run, RunState, Started, Succeeded
 from epochd_server.storage.bulk import update_rows
 from epochd_server.storage.schema import from_micros, runs, to_micros
 from epochd_server.storage.statements import AnyRow
 
+CANCEL = "cancel"
+"""The wish that a run be cancelled."""
 BEGAN = "began"
 """Stands among a run's changes for the time at which it started, if it had not before."""
 RUN_COLUMNS = [column for column in runs.c if column.name not in {"request_id", "fingerprint", "dataset"}]
@@ -24,16 +26,22 @@ RUN_COLUMNS = [column for column in runs.c if column.name not in {"request_id", 
 
 _UNFINISHED = ", ".join(f"'{state.value}'" for state in RunState if not state.is_terminal)
 _WHERE = (
-    "runs.run_id = {of_run} AND runs.latest_sequence = COALESCE({after}, runs.latest_sequence) "
+    "runs.run_id = {of_run} AND runs.claim = {held} "
+    "AND runs.latest_sequence = COALESCE({after}, runs.latest_sequence) "
     f"AND runs.state IN ({_UNFINISHED})"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """What :func:`changes` says of a run that has not ended and whose newest event is ``after`` (None: any)."""
+    """What :func:`changes` says of a run that has not ended and whose newest event is ``after`` (None: any).
+
+    Attributes:
+        claim: The run's newest claim; if there is a newer one, nothing is changed.
+    """
 
     run_id: str
+    claim: int
     after: int | None
     changed: Mapping[str, Any]
 
@@ -42,13 +50,13 @@ def advance(connection: Connection, advances: Sequence[Advance]) -> bool:
     """Applies changes, of which each run has one at most; False where not every run is as it was said to be."""
     by_columns: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for one in advances:
-        row = {"of_run": one.run_id, "after": one.after, **one.changed}
+        row = {"of_run": one.run_id, "held": one.claim, "after": one.after, **one.changed}
         by_columns.setdefault(tuple(one.changed), []).append(row)
     return all(_update(connection, names, rows) for names, rows in by_columns.items())
 
 
 def _update(connection: Connection, names: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> bool:
-    columns = {"of_run": runs.c.run_id, "after": runs.c.latest_sequence}
+    columns = {"of_run": runs.c.run_id, "held": runs.c.claim, "after": runs.c.latest_sequence}
     columns |= {name: runs.c.start_time if name == BEGAN else runs.c[name] for name in names}
     assigned = ", ".join(map(_assignment, names))
     return update_rows(connection, runs, rows, columns, assign=assigned, where=_WHERE) == len(rows)
@@ -60,8 +68,8 @@ def _assignment(column: str) -> str:
     return f"{column} = {{{column}}}"
 
 
-def new_row(new: NewRun, first: Event) -> dict[str, Any]:
-    """The row of a run that was just accepted."""
+def new_row(new: NewRun, first: Event, owner: str) -> dict[str, Any]:
+    """The row of a run that was just accepted by its first owner."""
     return {
         "run_id": new.run_id,
         "state": RunState.QUEUED.value,
@@ -74,6 +82,8 @@ def new_row(new: NewRun, first: Event) -> dict[str, Any]:
         "create_time": to_micros(new.create_time),
         "labels": dict(new.labels) or None,
         "latest_sequence": first.sequence,
+        "owner": owner,
+        "claim": FIRST_CLAIM,
     }
 
 
@@ -139,6 +149,18 @@ def to_run(row: AnyRow) -> Run:
         latest_log=_latest_log(row),
         latest_sequence=row.latest_sequence,
         labels=row.labels or {},
+    )
+
+
+def to_stored(row: AnyRow, server: str) -> StoredRun:
+    """The run of a row that has RUN_COLUMNS, as it is to a server."""
+    run = to_run(row)
+    is_held = row.owner == server and not run.state.is_terminal
+    return StoredRun(
+        run=run,
+        client=row.client,
+        claim=row.claim if is_held else None,
+        cancelled=row.wish == CANCEL,
     )
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, bindparam, or_, select
 from epochd_server.codec.events import decode
 from epochd_server.codec.pages import EventPage
 from epochd_server.domain.errors import EpochdError, Reason
-from epochd_server.domain.records import Accepted, Append, NewRun, Success
+from epochd_server.domain.records import Accepted, Append, ClaimLostError, NewRun, Success
 from epochd_server.domain.resources import dataset_name, run_name
 from epochd_server.domain.runs import Event, RunState, Succeeded
 from epochd_server.storage import run_rows, versions
@@ -27,7 +27,7 @@ from epochd_server.storage.statements import AnyRow
 
 T = TypeVar("T")
 
-_MODEL_AND_STATE = select(runs.c.run_id, runs.c.model, runs.c.state, runs.c.labels).where(
+_MODEL_AND_STATE = select(runs.c.run_id, runs.c.model, runs.c.state, runs.c.labels, runs.c.claim).where(
     runs.c.run_id.in_(bindparam("run_ids", expanding=True))
 )
 
@@ -45,9 +45,9 @@ class Acceptance:
     events: EventPage
 
     @classmethod
-    def of(cls, new: NewRun, first: Event) -> Acceptance:
+    def of(cls, new: NewRun, first: Event, owner: str) -> Acceptance:
         """The rows of a new run."""
-        return cls(new, run_rows.new_row(new, first), EventPage.of([first]))
+        return cls(new, run_rows.new_row(new, first, owner), EventPage.of([first]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,7 @@ def record_all(connection: Connection, entries: Sequence[Entry]) -> list[Event |
 
     Raises:
         EpochdError: RUN_NOT_FOUND.
+        ClaimLostError: Another server has claimed the run.
         SequenceConflictError: The events do not follow, or the run has ended.
     """
     found = _find(connection, [entry.run_id for entry in entries if entry.version is not None])
@@ -105,7 +106,7 @@ def record_all(connection: Connection, entries: Sequence[Entry]) -> list[Event |
     if run_rows.advance(connection, advances):
         _insert_events(connection, logged)
     else:
-        _require_stored(connection, _only(entries).run_id, logged[0][1])
+        _require_stored(connection, _only(entries), logged[0][1])
     return ends
 
 
@@ -143,7 +144,7 @@ def _require_dataset(connection: Connection, digest: str) -> None:
 
 
 def _find(connection: Connection, run_ids: Sequence[str]) -> dict[str, AnyRow]:
-    """Model, state and labels of runs, by id."""
+    """Model, state, labels and claim of runs, by id."""
     if not run_ids:
         return {}
     return {row.run_id: row for row in connection.execute(_MODEL_AND_STATE, {"run_ids": run_ids})}
@@ -191,21 +192,30 @@ def _end(success: Success, model: str, version: int) -> Event:
 def _advance(entry: Entry, page: EventPage | None) -> run_rows.Advance:
     state = entry.write.state if isinstance(entry.write, Append) else RunState.SUCCEEDED
     after = None if page is None else page.first - 1
-    return run_rows.Advance(entry.run_id, after, run_rows.changes(page or (), state))
+    return run_rows.Advance(entry.run_id, entry.write.claim, after, run_rows.changes(page or (), state))
 
 
-def _require_stored(connection: Connection, run_id: str, page: EventPage | None) -> None:
+def _require_stored(connection: Connection, entry: Entry, page: EventPage | None) -> None:
     """Makes sure that events which do not follow are in the log already.
 
     Raises:
         EpochdError: RUN_NOT_FOUND.
+        ClaimLostError: Another server has claimed the run.
         SequenceConflictError: They are not.
     """
-    if connection.scalar(select(runs.c.run_id).where(runs.c.run_id == run_id)) is None:
-        raise no_run(run_id)
+    run_id = entry.run_id
+    _require_claim(entry, connection.scalar(select(runs.c.claim).where(runs.c.run_id == run_id)))
     if page is not None and _stored(connection, run_id, page) == list(page.messages):
         return
     raise SequenceConflictError(f"run {run_id} has ended, or its log does not end where these events begin")
+
+
+def _require_claim(entry: Entry, newest: int | None) -> None:
+    """Makes sure that a run is there and its newest claim is that of an entry."""
+    if newest is None:
+        raise no_run(entry.run_id)
+    if newest != entry.write.claim:
+        raise ClaimLostError(f"run {entry.run_id} was claimed by another server")
 
 
 def _stored(connection: Connection, run_id: str, page: EventPage) -> list[bytes]:
@@ -217,8 +227,7 @@ def _stored(connection: Connection, run_id: str, page: EventPage) -> list[bytes]
 
 def _succeeded_before(connection: Connection, entry: Entry, row: AnyRow | None) -> Event:
     """The last event of a run whose success is written a second time."""
-    if row is None:
-        raise no_run(entry.run_id)
+    _require_claim(entry, None if row is None else row.claim)
     sequence = entry.write.sequence if isinstance(entry.write, Success) else 0
     one = select(event_rows.c.event).where(
         event_rows.c.run_id == entry.run_id, event_rows.c.sequence == sequence

@@ -16,7 +16,7 @@ from epochd_server.codec.pages import EventPage
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.labels import LabelChange, Labels
 from epochd_server.domain.models import TrainedModel
-from epochd_server.domain.records import Accepted, Append, NewRun, RunWrite, StoredRun
+from epochd_server.domain.records import Accepted, Append, NewRun, NoticeKind, RunWrite, StoredRun
 from epochd_server.domain.resources import run_name
 from epochd_server.domain.runs import Event, Run, RunState, Succeeded
 from epochd_server.storage import run_rows, versions
@@ -27,17 +27,10 @@ from epochd_server.storage.database import Database
 from epochd_server.storage.run_writes import Acceptance, Entry, accept_all, record_all
 from epochd_server.storage.schema import events as event_rows
 from epochd_server.storage.schema import run_requests, runs
-from epochd_server.storage.statements import AnyRow, AnySelect, labelled
+from epochd_server.storage.statements import labelled
 from epochd_server.storage.writer import Failed
 
 _UNFINISHED = [state.value for state in RunState if not state.is_terminal]
-_RESTART_TIMEOUT_S = 300.0
-"""For every unfinished run with all its rows, once."""
-_STORED: AnySelect = (
-    select(*run_rows.RUN_COLUMNS, run_requests.c.request)
-    .join(run_requests, run_requests.c.run_id == runs.c.run_id)
-    .order_by(runs.c.run_id)
-)
 
 
 class SqlRunStore:
@@ -60,7 +53,8 @@ class SqlRunStore:
         Raises:
             EpochdError: REQUEST_ID_REUSED where the fingerprints differ; DATASET_NOT_FOUND.
         """
-        (accepted,) = await self._database.write_each(accept_all, [Acceptance.of(new, first)])
+        acceptance = Acceptance.of(new, first, self._database.server)
+        (accepted,) = await self._database.write_each(accept_all, [acceptance])
         if isinstance(accepted, Failed):
             raise accepted.error
         return accepted
@@ -72,11 +66,11 @@ class SqlRunStore:
             EpochdError: STORAGE_UNAVAILABLE: nobody knows which writes were made.
 
         Returns:
-            For each write the run's last event if it succeeded, or why it could not be made: RUN_NOT_FOUND, or a
-            SequenceConflictError where the events do not follow, or the run has ended otherwise.
+            For each write the run's last event if it succeeded, or why it could not be made: RUN_NOT_FOUND, a
+            ClaimLostError, or a SequenceConflictError where the events do not follow, or the run has ended otherwise.
         """
         entries = [await self._entry(write) for write in writes]
-        results = [_told(result) for result in await self._database.write_each(record_all, entries)]
+        results = [_told(result) for result in await self._database.write_each(self._record_all, entries)]
         for result in results:
             if isinstance(result, Event) and isinstance(result.body, Succeeded):
                 self._changes.notify(result.body.model)
@@ -84,9 +78,15 @@ class SqlRunStore:
 
     async def get(self, run_id: str) -> StoredRun | None:
         """The run, or None."""
-        statement = _STORED.where(runs.c.run_id == run_id)
+        statement = select(*run_rows.RUN_COLUMNS).where(runs.c.run_id == run_id)
         row = await self._database.read(lambda connection: connection.execute(statement).one_or_none())
-        return None if row is None else _stored(row)
+        return None if row is None else run_rows.to_stored(row, self._database.server)
+
+    async def request(self, run_id: str) -> bytes | None:
+        """The request that a run was accepted with, data included; None where there is no such run."""
+        statement = select(run_requests.c.request).where(run_requests.c.run_id == run_id)
+        data = await self._database.read(lambda connection: connection.scalar(statement))
+        return None if data is None else bytes(data)
 
     async def find_request(self, request_id: str) -> tuple[str, bytes] | None:
         """Id and fingerprint of the run that had this request_id, or None."""
@@ -129,15 +129,6 @@ class SqlRunStore:
         rows = await self._database.read(lambda connection: connection.execute(statement).all())
         return [run_rows.to_run(row) for row in rows]
 
-    async def unfinished(self) -> list[StoredRun]:
-        """Runs that have not ended, oldest first: what a restarted server goes on with."""
-        statement = _STORED.where(runs.c.state.in_(_UNFINISHED))
-        await self._database.settle()
-        rows = await self._database.read(
-            lambda connection: connection.execute(statement).all(), timeout_s=_RESTART_TIMEOUT_S
-        )
-        return [_stored(row) for row in rows]
-
     async def change_labels(self, run_id: str, change: LabelChange) -> Labels | None:
         """Changes the labels of a run, and returns all that it has then; None where there is no such run."""
         one = select(runs.c.labels).where(runs.c.run_id == run_id).with_for_update()
@@ -169,6 +160,17 @@ class SqlRunStore:
 
         return await self._database.write(operation)
 
+    def _record_all(self, connection: Connection, entries: Sequence[Entry]) -> list[Event | None]:
+        """Adds to the logs of runs, and tells other servers, which may have clients that watch."""
+        ends = record_all(connection, entries)
+        notices = self._database.notices
+        if notices.has_listeners:
+            notices.tell(connection, NoticeKind.LOGGED, list({entry.run_id for entry in entries}))
+            models = {end.body.model for end in ends if end and isinstance(end.body, Succeeded)}
+            if models:
+                notices.tell(connection, NoticeKind.CHANGED, sorted(models))
+        return ends
+
     async def _entry(self, write: RunWrite) -> Entry:
         if isinstance(write, Append):
             return Entry(write, EventPage.of(write.events) if write.events else None)
@@ -183,10 +185,6 @@ class SqlRunStore:
             new = await asyncio.to_thread(versions.prepare, run_id, time, trained)
         await versions.store(self._artifacts, new)
         return new
-
-
-def _stored(row: AnyRow) -> StoredRun:
-    return StoredRun(run=run_rows.to_run(row), request=bytes(row.request), client=row.client)
 
 
 def _told(result: Event | Failed | None) -> Event | Exception | None:

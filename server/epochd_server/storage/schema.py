@@ -25,7 +25,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -81,6 +81,12 @@ runs = Table(
     Column("failure_hint", Text),
     Column("failure_epoch", BigInteger),
     Column("labels", _LABELS),
+    # The server that trains it, if that is still in ``servers``. The claim is the fencing token: it is counted up
+    # whenever the run gets an owner, and whoever writes of a run must name the claim by which it has it.
+    Column("owner", _KEY),
+    Column("claim", BigInteger, nullable=False, server_default="0"),
+    # What a client asked of the owner, which may be another server than the client's: "cancel".
+    Column("wish", _KEY),
     Index("ix_runs_state_run_id", "state", "run_id"),
     Index("ix_runs_model_run_id", "model", "run_id"),
     Index(
@@ -89,6 +95,17 @@ runs = Table(
         sqlite_where=text("dataset IS NOT NULL"),
         postgresql_where=text("dataset IS NOT NULL"),
     ),
+)
+
+# The servers that share this database and live. One that was not heard of for its lease is deleted by another.
+servers = Table(
+    "servers",
+    metadata,
+    Column("server_id", _KEY, primary_key=True),
+    # The database's clock when it was last heard of: no other clock is compared with it.
+    Column("renewed", BigInteger, nullable=False),
+    # Microseconds that it may be silent.
+    Column("lease", BigInteger, nullable=False),
 )
 
 # The requests as they came, data included: apart, so that runs stay quick to scan.

@@ -1,0 +1,156 @@
+"""Keeping this server's claims, taking over the runs of servers that died, and hearing what living ones do.
+
+    beat ─▶ renew ─▶ (late? give up what was taken meanwhile) ─▶ take what nobody has ─▶ wait, or a notice ─▶ beat
+
+Notices only make the next beat come sooner, or a mirror look sooner: whatever they tell, a beat finds out too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import aclosing
+from typing import Protocol
+
+import structlog
+
+from epochd_server.domain.errors import EpochdError
+from epochd_server.runs.live import LiveRun
+from epochd_server.runs.mirrors import Mirrors
+from epochd_server.runs.ports import Claims, Notice, NoticeKind, StoredRun
+
+_MOST_TAKEN = 500
+"""Runs that are claimed at once: other servers, which look at the same time, get a share."""
+
+_logger = structlog.get_logger(__name__)
+
+
+class Holder(Protocol):
+    """Whoever has the runs of this server."""
+
+    @property
+    def room(self) -> int:
+        """How many further runs may wait here."""
+
+    def living(self) -> Sequence[LiveRun]:
+        """The runs of this server that are in the store, and unfinished as far as it knows."""
+
+    def knows(self, run_ids: Iterable[str]) -> list[LiveRun]:
+        """Those of these runs that are this server's."""
+
+    def adopt(self, stored: Sequence[StoredRun]) -> None:
+        """Goes on with runs that this server has claimed."""
+
+    def lose(self, run: LiveRun) -> None:
+        """Leaves a run to the server that has claimed it."""
+
+    async def cancel(self, run: LiveRun) -> None:
+        """Cancels a run, as a client of any server wants it."""
+
+
+class ClaimKeeper:
+    """Keeps the claims of one server.
+
+    Args:
+        claims: Where they are kept.
+        holder: Has the runs.
+        mirrors: Logs of other servers' runs.
+    """
+
+    def __init__(self, claims: Claims, holder: Holder, mirrors: Mirrors) -> None:
+        self._claims = claims
+        self._holder = holder
+        self._mirrors = mirrors
+        self._due = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._loop = asyncio.get_running_loop()
+        self._patient_until = 0.0
+        self._unsure = False
+        """Whether claims may have been lost, or made, without its knowledge."""
+
+    async def join(self) -> list[StoredRun]:
+        """Begins to live among the other servers, and claims every run that nobody has."""
+        await self._claims.join()
+        found: list[StoredRun] = []
+        while taken := await self._claims.take(_MOST_TAKEN):
+            found += taken
+        if self._claims.beat_s is not None:
+            self._tasks = [asyncio.create_task(self._beat_on()), asyncio.create_task(self._listen())]
+        return found
+
+    async def leave(self) -> None:
+        """Frees what is left of this server's runs for others, as far as the store answers."""
+        try:
+            await self._claims.leave()
+        except EpochdError as error:
+            _logger.warning("claims are left to end by themselves", problem=error.message)
+
+    async def close(self) -> None:
+        """Ends the beats. Claims stay as they are."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _beat_on(self) -> None:
+        while True:
+            self._due.clear()
+            try:
+                await self._beat()
+            except EpochdError as error:
+                self._unsure = True
+                _logger.warning("claims could not be renewed; will try again", problem=error.message)
+            except Exception:
+                self._unsure = True
+                _logger.exception("claims could not be renewed")
+            try:
+                await asyncio.wait_for(self._due.wait(), self._claims.beat_s)
+            except TimeoutError:
+                continue
+
+    async def _beat(self) -> None:
+        watched = self._mirrors.watched
+        renewal = await self._claims.renew(watched)
+        self._mirrors.compare(watched, renewal.newest)
+        unwanted = [run for run in self._holder.knows(renewal.unwanted) if not run.cancelled]
+        await asyncio.gather(*map(self._holder.cancel, unwanted))
+        if renewal.late:
+            self._unsure = True
+            # If the store was away, all were: the others get a lease's time to say that they live.
+            self._patient_until = self._loop.time() + self._claims.lease_s
+        forgotten = await self._reconcile() if self._unsure else ()
+        if self._loop.time() >= self._patient_until:
+            await self._take(forgotten)
+            self._unsure = False
+
+    async def _reconcile(self) -> list[str]:
+        """Leaves runs that others have taken, who thought that this server had died.
+
+        Returns:
+            Runs that are this server's and that it does not know of: it never heard that it got them.
+        """
+        had = [(run, run.claim) for run in self._holder.living()]
+        held = await self._claims.held()
+        lost = [run for run, claim in had if not run.ended and held.get(run.run_id) != claim]
+        for run in lost:
+            self._holder.lose(run)
+        known = {run.run_id for run in self._holder.knows(held)}
+        return [run_id for run_id in held if run_id not in known]
+
+    async def _take(self, forgotten: Collection[str]) -> None:
+        """Claims runs of servers that died, and those that this server has without knowing it."""
+        room = min(_MOST_TAKEN, self._holder.room)
+        taken = await self._claims.take(room, forgotten) if room > 0 else ()
+        if taken:
+            _logger.info("going on with runs that no server had", runs=len(taken))
+            self._holder.adopt(taken)
+
+    async def _listen(self) -> None:
+        async with aclosing(self._claims.notices()) as notices:
+            async for notice in notices:
+                self._heed(notice)
+
+    def _heed(self, notice: Notice) -> None:
+        if notice.kind is NoticeKind.LOGGED:
+            self._mirrors.wake(notice.names)
+        elif notice.kind is NoticeKind.FREED or self._holder.knows(notice.names):
+            self._due.set()

@@ -1,0 +1,203 @@
+"""Which server trains which run: implements ``runs.ports.Claims``.
+
+A server lives as long as its row in ``servers`` is renewed. Whoever finds one that was not renewed for its lease
+deletes it, and from then on its runs are anybody's: claiming one counts its claim up, so that nothing the old owner
+still has to say of it can be written. Ages are differences of the database's own clock. An age of more than a lease
+*into the future* counts too: that clock went back, and those who live renew at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    delete,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    update,
+)
+
+from epochd_server.domain.records import Notice, NoticeKind, Renewal, StoredRun
+from epochd_server.domain.runs import RunState
+from epochd_server.storage import run_rows
+from epochd_server.storage.changes import ModelChanges
+from epochd_server.storage.database import Database
+from epochd_server.storage.presence import Presence
+from epochd_server.storage.schema import runs, servers
+from epochd_server.storage.statements import insert_into, is_postgresql
+
+_BEATS_IN_A_LEASE = 5
+_LONGEST_BEAT_SECONDS = 1.0
+_IS_UNFINISHED = runs.c.state.in_([state.value for state in RunState if not state.is_terminal])
+_POSTGRES_MICROS = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"
+_SQLITE_MICROS = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
+
+
+class SqlClaims:
+    """Claims on the runs of a database.
+
+    Args:
+        database: Holds runs and servers.
+        changes: Told of models that other servers changed.
+        lease_s: So many seconds this server may be silent.
+        presence: Knows servers that are certain to have ended, whose leases nobody need wait for.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        changes: ModelChanges,
+        *,
+        lease_s: float = 15.0,
+        presence: Presence | None = None,
+    ) -> None:
+        self._database = database
+        self._changes = changes
+        self._lease_s = lease_s
+        self._presence = presence
+
+    @property
+    def beat_s(self) -> float | None:
+        """So often claims are to be renewed; None: never, as no other server shares the database."""
+        return min(_LONGEST_BEAT_SECONDS, self._lease_s / _BEATS_IN_A_LEASE) if self._is_shared else None
+
+    @property
+    def lease_s(self) -> float:
+        """After so long a silence others may take the runs of this server."""
+        return self._lease_s
+
+    async def join(self) -> None:
+        """Begins to live; what an earlier life under this name had is free."""
+        me, lease = self._database.server, round(self._lease_s * 1e6)
+        disown = update(runs).where(runs.c.owner == me, _IS_UNFINISHED).values(owner=None)
+
+        def operation(connection: Connection) -> None:
+            _renew(connection, me, lease)
+            connection.execute(disown)
+
+        await self._database.write(operation)
+
+    async def renew(self, watched: Collection[str]) -> Renewal:
+        """Says that this server lives, and gives what it ought to know."""
+        me, lease = self._database.server, round(self._lease_s * 1e6)
+        wished = select(runs.c.run_id).where(
+            runs.c.owner == me, runs.c.wish == run_rows.CANCEL, _IS_UNFINISHED
+        )
+        asked = select(runs.c.run_id, runs.c.latest_sequence).where(runs.c.run_id.in_(list(watched)))
+
+        def operation(connection: Connection) -> tuple[Renewal, bool]:
+            late = _renew(connection, me, lease)
+            unwanted = connection.execute(wished).scalars().all()
+            newest = {row.run_id: row.latest_sequence for row in connection.execute(asked)} if watched else {}
+            others = connection.scalar(select(exists().where(servers.c.server_id != me)))
+            return Renewal(late=late, unwanted=unwanted, newest=newest), bool(others)
+
+        renewal, self._database.notices.has_listeners = await self._database.write(operation)
+        return renewal
+
+    async def take(self, limit: int, too: Collection[str] = ()) -> list[StoredRun]:
+        """Claims runs that no living server has, oldest first.
+
+        Args:
+            limit: At most so many.
+            too: Runs of this server that it claims anew.
+        """
+        me = self._database.server
+        gone = await asyncio.to_thread(self._presence.gone) if self._presence else []
+
+        def operation(connection: Connection) -> list[StoredRun]:
+            _bury(connection, me, gone if self._is_shared else None)
+            ids = _free_runs(connection, limit, (runs.c.owner == me) & runs.c.run_id.in_(list(too)))
+            if not ids:
+                return []
+            changed = {"owner": me, "claim": runs.c.claim + 1}
+            connection.execute(update(runs).where(runs.c.run_id.in_(ids)).values(changed))
+            claimed = select(*run_rows.RUN_COLUMNS).where(runs.c.run_id.in_(ids)).order_by(runs.c.run_id)
+            return [run_rows.to_stored(row, me) for row in connection.execute(claimed)]
+
+        taken = await self._database.write(operation)
+        if self._presence and gone:
+            await asyncio.to_thread(self._presence.forget, gone)
+        return taken
+
+    async def held(self) -> Mapping[str, int]:
+        """The claims by which this server has runs."""
+        held = select(runs.c.run_id, runs.c.claim).where(
+            runs.c.owner == self._database.server, _IS_UNFINISHED
+        )
+        rows = await self._database.read(lambda connection: connection.execute(held).all())
+        return {row.run_id: row.claim for row in rows}
+
+    async def wish_cancelled(self, run_id: str) -> None:
+        """Keeps that a client wants a run cancelled, and tells its owner; of one that has ended nothing is kept."""
+        wish = update(runs).where(runs.c.run_id == run_id, _IS_UNFINISHED).values(wish=run_rows.CANCEL)
+
+        def operation(connection: Connection) -> None:
+            connection.execute(wish)
+            self._database.notices.tell(connection, NoticeKind.WISHED, [run_id])
+
+        await self._database.write(operation)
+
+    async def leave(self) -> None:
+        """Frees the runs of this server at once, as it stops."""
+
+        def operation(connection: Connection) -> None:
+            connection.execute(delete(servers).where(servers.c.server_id == self._database.server))
+            self._database.notices.tell(connection, NoticeKind.FREED, [])
+
+        await self._database.write(operation)
+
+    async def notices(self) -> AsyncGenerator[Notice, None]:
+        """What other servers tell of runs, as it happens; some of it may get lost."""
+        async for notice in self._database.notices.listen():
+            if notice.kind is NoticeKind.CHANGED:
+                for model in notice.names:
+                    self._changes.notify(model)
+            else:
+                yield notice
+
+    @property
+    def _is_shared(self) -> bool:
+        return self._database.is_shared
+
+
+def _now(connection: Connection) -> ColumnElement[int]:
+    """Microseconds by the database's clock, when it is read."""
+    return literal_column(_POSTGRES_MICROS if is_postgresql(connection) else _SQLITE_MICROS, BigInteger)
+
+
+def _renew(connection: Connection, me: str, lease: int) -> bool:
+    """Renews a server's row; whether it was too late, or is new."""
+    now = _now(connection)
+    age = func.abs(now - servers.c.renewed)
+    fresh = select(age < servers.c.lease).where(servers.c.server_id == me).with_for_update()
+    was_in_time = bool(connection.scalar(fresh))
+    row: dict[str, Any] = {"renewed": now, "lease": lease}
+    insert = insert_into(connection, servers).values(server_id=me, **row)
+    connection.execute(insert.on_conflict_do_update(index_elements=[servers.c.server_id], set_=row))
+    return not was_in_time
+
+
+def _bury(connection: Connection, me: str, gone: Sequence[str] | None) -> None:
+    """Deletes the rows of servers that are silent or gone, or (None) of all others."""
+    dead: ColumnElement[bool] = servers.c.server_id != me
+    if gone is not None:
+        silent = func.abs(_now(connection) - servers.c.renewed) >= servers.c.lease
+        dead &= or_(silent, servers.c.server_id.in_(gone))
+    connection.execute(delete(servers).where(dead))
+
+
+def _free_runs(connection: Connection, limit: int, too: ColumnElement[bool]) -> Sequence[str]:
+    """Unfinished runs whose owner does not live, or of which ``too`` holds; others are kept from them."""
+    free = or_(runs.c.owner.is_(None), runs.c.owner.not_in(select(servers.c.server_id)), too)
+    one = select(runs.c.run_id).where(_IS_UNFINISHED, free)
+    page = one.order_by(runs.c.run_id).limit(limit).with_for_update(of=runs, skip_locked=True)
+    return connection.execute(page).scalars().all()
