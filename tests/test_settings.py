@@ -20,6 +20,7 @@ BY_FLAG_AND_VARIABLE = {
     "lease": ("7.5", "6.5"),
     "request_memory_bytes": ("67108864", "67108865"),
     "stall_timeout": ("1.5", "2.5"),
+    "keepalive": ("1.5", "2.5"),
     "cohorts": ("off", "on"),
     "cohort_window": ("0.5", "0.25"),
     "log_level": ("debug", "error"),

@@ -111,6 +111,14 @@ class Settings(BaseSettings):
         gt=0,
         le=86_400,
     )
+    keepalive: float = _setting(
+        30.0,
+        "How often a connection is asked for a sign of life while nothing comes from it; without an answer within a "
+        "third of that it is closed, and its calls with it.",
+        unit="seconds",
+        ge=1,
+        le=86_400,
+    )
     cohorts: Literal["on", "off"] = _setting(
         "on", "Whether compatible runs that wait at the same time train together. off: each run by itself."
     )

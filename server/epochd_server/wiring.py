@@ -47,8 +47,6 @@ _SERVER_OPTIONS = (
     # Windows grow with what a call asks for, never by themselves: what nobody has asked for yet stays at the client.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.max_concurrent_streams", 10_000),  # a connection; each followed run is one
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
 )
@@ -113,7 +111,7 @@ def build(settings: Settings, storage: Storage, modules: ModuleRegistry, executo
     exporter = Exporter(storage.models, settings.modules)
     transfers = TransferCalls(storage.models, exporter, modules, limits, storage.folder.uploads)
     datasets = DatasetsServicer(storage.datasets, DataRoots(settings.data_root))
-    server = grpc.aio.server(options=_SERVER_OPTIONS)
+    server = grpc.aio.server(options=(*_SERVER_OPTIONS, *_keepalive(settings.keepalive)))
     guard = Guard(Admission(settings.request_memory_bytes, settings.stall_timeout))
     registrar = Registrar(server, guard)
     services: tuple[tuple[Callable[[Any, Any], None], object], ...] = (
@@ -127,3 +125,13 @@ def build(settings: Settings, storage: Storage, modules: ModuleRegistry, executo
     add_reflection(server, registrar.services)
     health = Health(server, registrar.services)
     return Parts(storage, runs, server, guard, health, computer)
+
+
+def _keepalive(seconds: float) -> tuple[tuple[str, int], ...]:
+    """Options that close a connection whose other end has vanished without a word."""
+    every = round(seconds * 1000)
+    return (
+        ("grpc.keepalive_time_ms", every),
+        ("grpc.keepalive_timeout_ms", every // 3),
+        ("grpc.http2.ping_timeout_ms", every // 3),  # or else the ping itself is waited for, for a minute
+    )

@@ -6,6 +6,7 @@ import asyncio
 import math
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 
 from epochd_server.domain.errors import EpochdError, Reason
@@ -216,6 +217,22 @@ class TestAppend:
 
 
 class TestEvents:
+    async def test_a_page_of_events_is_bounded_in_bytes_but_never_empty(self, storage, make):
+        run = make.run()
+        await storage.runs.accept(run, make.queued(run))
+        logs = [EpochLog(epoch=n, loss=1.0, lr=0.1, parameters={"w": np.zeros(2_500)}) for n in range(10)]
+        await make.append(storage.runs, run.run_id, [make.event(2 + n, log) for n, log in enumerate(logs)])
+        for nbytes, expected in (
+            (1, [1]),
+            (30_000, [1, 2]),
+            (50_000, [1, 2, 3]),
+            (10**9, list(range(1, 12))),
+        ):
+            found = await storage.runs.events(run.run_id, 0, 100, nbytes)
+            assert [event.sequence for event in found] == expected
+        assert len(await storage.runs.events(run.run_id, 5, 100, 1)) == 1
+        assert len(await storage.runs.events(run.run_id, 11, 100, 1)) == 0
+
     async def test_come_in_order_after_a_sequence_and_at_most_so_many(self, storage, make):
         run = await running(storage, make)
         await make.append(storage.runs, run.run_id, [make.event(n, log(n)) for n in range(3, 500)])

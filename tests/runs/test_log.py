@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime
 
 import numpy as np
@@ -15,7 +16,7 @@ from epochd_server.codec.pages import EventPage
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.runs import Cancelled, EpochLog, Queued
 from epochd_server.runs.log import RunLog, TailBudget
-from epochd_server.runs.watching import StoreReader, follow, replay
+from epochd_server.runs.watching import StoreReader, WatchMemory, follow, replay
 
 NOW = datetime(2026, 7, 1, tzinfo=UTC)
 QUEUED = Queued(run_id="01J" + 23 * "0", model="m")
@@ -27,7 +28,7 @@ class EventList:
     def __init__(self):
         self.stored = []
 
-    async def events(self, run_id, after_sequence, limit):
+    async def events(self, run_id, after_sequence, limit, nbytes):
         await asyncio.sleep(0)
         return page_of(self.stored[after_sequence : after_sequence + min(limit, 3)], after_sequence)
 
@@ -57,7 +58,7 @@ def epoch(number, size=0):
 
 async def watch(log, store, after, pauses):
     seen = []
-    async for page in follow(log, StoreReader(store, "run", parameters=False), after):
+    async for page in follow(log, StoreReader(store, "run"), after):
         assert page
         assert page[-1].sequence == page.last <= len(store.stored)
         seen += page
@@ -122,7 +123,7 @@ async def test_a_closed_log_gives_what_is_left_and_then_its_error():
     log = log_of()
     await write(log, store, [QUEUED, epoch(0)])
     log.close(EpochdError(Reason.SERVER_STOPPING))
-    pages = follow(log, StoreReader(store, "run", parameters=False), 0)
+    pages = follow(log, StoreReader(store, "run"), 0)
     assert len(await anext(pages)) == 2
     with pytest.raises(EpochdError) as caught:
         await anext(pages)
@@ -133,7 +134,7 @@ async def test_a_log_closed_without_an_error_ends_its_watchers():
     store = EventList()
     log = log_of()
     log.close()
-    assert [page async for page in follow(log, StoreReader(store, "run", parameters=False), 0)] == []
+    assert [page async for page in follow(log, StoreReader(store, "run"), 0)] == []
 
 
 async def test_a_run_deleted_under_a_watcher_is_not_found():
@@ -142,7 +143,7 @@ async def test_a_run_deleted_under_a_watcher_is_not_found():
     await write(log, store, [QUEUED, epoch(0), Cancelled(epochs=1)])
     store.stored.clear()
     with pytest.raises(EpochdError) as caught:
-        await anext(follow(log, StoreReader(store, "run", parameters=False), 0))
+        await anext(follow(log, StoreReader(store, "run"), 0))
     assert caught.value.reason is Reason.RUN_NOT_FOUND
 
 
@@ -173,23 +174,22 @@ async def test_pages_are_bounded_in_events_and_in_bytes():
 async def test_replay_gives_all_pages_of_the_store():
     store = EventList()
     await write(log_of(), store, [epoch(number) for number in range(10)])
-    pages = [page async for page in replay(StoreReader(store, "run", parameters=True), 2)]
+    pages = [page async for page in replay(StoreReader(store, "run"), 2)]
     assert [event.sequence for page in pages for event in page] == list(range(3, 11))
 
 
-async def test_pages_of_the_store_shrink_to_a_mebibyte():
-    class Counting(EventList):
-        def __init__(self):
-            super().__init__()
-            self.limits = []
-
-        async def events(self, run_id, after_sequence, limit):
-            self.limits.append(limit)
-            return page_of(self.stored[after_sequence : after_sequence + limit], after_sequence)
-
-    store = Counting()
-    await write(log_of(), store, [epoch(number, size=50_000) for number in range(30)])
-    async for _ in replay(StoreReader(store, "run", parameters=True), 0):
-        pass
-    assert store.limits[0] == 8
-    assert store.limits[1] == 5
+async def test_the_more_watchers_the_smaller_their_pages():
+    """A thousand that take nothing hold no more than a few do."""
+    memory = WatchMemory(nbytes=2**22)
+    store, log = EventList(), log_of(tail_events=10_000, tail_bytes=10**9)
+    await write(log, store, [epoch(number, size=1_000) for number in range(256)])
+    reader = StoreReader(store, "run", memory)
+    sizes = []
+    for watchers in (1, 16, 100_000):
+        with contextlib.ExitStack() as stack:
+            for _ in range(watchers):
+                stack.enter_context(memory.watching())
+            sizes.append((memory.page_bytes, len(await anext(follow(log, reader, 0)))))
+    assert [size for size, _ in sizes] == [2**20, 2**18, 2**14]
+    assert [events for _, events in sizes] == [252, 63, 3]
+    assert memory.page_bytes == 2**20

@@ -20,6 +20,7 @@ CHANNEL_OPTIONS: Options = (
     # A silent peer is noticed also while a run is quiet; not more often than servers allow by default (5 min).
     ("grpc.keepalive_time_ms", 310_000),
     ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),
     # Back soon after a server's restart.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),

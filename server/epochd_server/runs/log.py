@@ -95,10 +95,14 @@ class RunLog:
         self._account(0, -self._kept_bytes)
         self._wake()
 
-    def after(self, sequence: int) -> EventPage | None:
+    def after(self, sequence: int, nbytes: int = PAGE_BYTES) -> EventPage | None:
         """A page of events after a sequence number; None where memory no longer holds the first of them.
 
         It is empty where there are none.
+
+        Args:
+            sequence: The number.
+            nbytes: How large the page may be, unless one event is larger.
         """
         if sequence >= self._newest:
             return EventPage(sequence + 1, [])
@@ -113,7 +117,7 @@ class RunLog:
         joined = joined[sequence + 1 - joined.first :]
         while pages and len(joined) < PAGE_EVENTS:
             joined += pages.pop()
-        return joined[: _fitting(joined)]
+        return joined[: _fitting(joined, nbytes)]
 
     async def changed(self, sequence: int) -> None:
         """Returns once there are events after ``sequence``, or the log is closed.
@@ -154,11 +158,11 @@ class RunLog:
         self._budget.used += nbytes
 
 
-def _fitting(page: EventPage) -> int:
+def _fitting(page: EventPage, nbytes: int) -> int:
     """How many of a page's events go into one message: at least one."""
-    if len(page) <= PAGE_EVENTS and sum(page.sizes()) <= PAGE_BYTES:
+    if len(page) <= PAGE_EVENTS and sum(page.sizes()) <= nbytes:
         return len(page)
-    room = PAGE_BYTES
+    room = nbytes
     for count, size in enumerate(page.sizes()[:PAGE_EVENTS]):
         room -= size
         if count and room < 0:

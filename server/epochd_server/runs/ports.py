@@ -60,8 +60,17 @@ class RunStore(Protocol):
     async def find_request(self, request_id: str) -> tuple[str, bytes] | None:
         """Id and fingerprint of the run that had this request_id, or None."""
 
-    async def events(self, run_id: str, after_sequence: int, limit: int) -> EventPage:
-        """At most ``limit`` events after a sequence number, in order."""
+    async def events(
+        self, run_id: str, after_sequence: int, limit: int, nbytes: int | None = None
+    ) -> EventPage:
+        """The events after a sequence number, in order.
+
+        Args:
+            run_id: The run.
+            after_sequence: The number.
+            limit: At most so many.
+            nbytes: And no more than have so many bytes, but always one if there is one.
+        """
 
     async def page(
         self,

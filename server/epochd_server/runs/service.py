@@ -30,7 +30,7 @@ from epochd_server.runs.ports import (
     Versions,
 )
 from epochd_server.runs.settings import RunSettings
-from epochd_server.runs.watching import StoreReader, follow, replay
+from epochd_server.runs.watching import StoreReader, WatchMemory, follow, replay
 
 _WISH_SECONDS = 1.0
 """So long CancelRun waits until another server has cancelled a run that waits there."""
@@ -65,6 +65,7 @@ class RunService:
         self._executor = executor
         self._ids = RunIds()
         self._tails = TailBudget(settings.tail_events, settings.tail_bytes)
+        self._watch_memory = WatchMemory(settings.watch_bytes)
         self._mirrors = Mirrors(self._reader_of, self._tails)
         self._held = HeldRuns(
             store=store,
@@ -139,7 +140,7 @@ class RunService:
         """
         while True:
             found = await self._find(run_id)
-            with self._log_of(found) as log:
+            with self._watch_memory.watching(), self._log_of(found) as log:
                 reader = self._reader_of(found)
                 pages = replay(reader, after_sequence) if log is None else follow(log, reader, after_sequence)
                 async for page in pages:
@@ -288,7 +289,7 @@ class RunService:
 
     def _reader_of(self, found: LiveRun | StoredRun) -> StoreReader:
         run = found if isinstance(found, LiveRun) else found.run
-        return StoreReader(self._store, run.run_id, parameters=run.spec.logging.parameters)
+        return StoreReader(self._store, run.run_id, self._watch_memory)
 
     def _log_of(self, found: LiveRun | StoredRun) -> AbstractContextManager[RunLog | None]:
         """The log of a run that has not ended, wherever it is; None where it has."""

@@ -45,6 +45,9 @@ class RunSettings:
     tail_bytes: int = 64 * MEBIBYTE
     """Bytes of the kept events of all live runs together."""
 
+    watch_bytes: int = 64 * MEBIBYTE
+    """Bytes of the pages on their way to watchers; a thousand slow ones do not cost more."""
+
     worker_deaths: int = 2
     """A run that was in training at so many deaths of workers fails; with fewer it is trained again."""
 
@@ -54,6 +57,6 @@ class RunSettings:
         for name in ("max_members", "max_queued", "max_queued_per_client", "tail_events", "worker_deaths"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
-        for name in ("max_cohort_bytes", "queued_bytes", "tail_bytes"):
+        for name in ("max_cohort_bytes", "queued_bytes", "tail_bytes", "watch_bytes"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")

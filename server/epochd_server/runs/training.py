@@ -150,7 +150,7 @@ class CohortTrainer:
         """Finds out which epochs of its members a fleet's log tells of, where another process began it."""
         if not (run.begun and run.spec.logging.members and not run.last_epochs):
             return
-        reader = StoreReader(self._store, run.run_id, parameters=run.spec.logging.parameters)
+        reader = StoreReader(self._store, run.run_id)
         sequence = 0
         while page := await durably(partial(reader.after, sequence)):
             sequence = page[-1].sequence

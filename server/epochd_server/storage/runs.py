@@ -7,10 +7,12 @@ whether a commit arrived.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, func, select, update
 
 from epochd_server.codec.pages import EventPage
 from epochd_server.domain.errors import EpochdError, Reason
@@ -94,16 +96,24 @@ class SqlRunStore:
         row = await self._database.read(lambda connection: connection.execute(statement).one_or_none())
         return None if row is None else (row.run_id, bytes(row.fingerprint))
 
-    async def events(self, run_id: str, after_sequence: int, limit: int) -> EventPage:
-        """At most ``limit`` events after a sequence number."""
-        statement = (
-            select(event_rows.c.event)
-            .where(event_rows.c.run_id == run_id, event_rows.c.sequence > after_sequence)
-            .order_by(event_rows.c.sequence)
-            .limit(limit)
-        )
-        found = await self._database.read(lambda connection: connection.execute(statement).scalars().all())
-        return EventPage(after_sequence + 1, list(map(bytes, found)))
+    async def events(
+        self, run_id: str, after_sequence: int, limit: int, nbytes: int | None = None
+    ) -> EventPage:
+        """At most ``limit`` events after a sequence number, of about ``nbytes`` at most, but at least one."""
+
+        def read(connection: Connection) -> Sequence[bytes]:
+            fitting = limit
+            if nbytes is not None:  # a database knows a value's length without reading it
+                sizes = connection.execute(wanted(func.length(event_rows.c.event), limit)).scalars()
+                sums = itertools.accumulate(sizes)
+                fitting = max(1, sum(total <= nbytes for total in sums))
+            return connection.execute(wanted(event_rows.c.event, fitting)).scalars().all()
+
+        def wanted(column: ColumnElement[Any], count: int) -> Select[Any]:
+            after = (event_rows.c.run_id == run_id, event_rows.c.sequence > after_sequence)
+            return select(column).where(*after).order_by(event_rows.c.sequence).limit(count)
+
+        return EventPage(after_sequence + 1, list(map(bytes, await self._database.read(read))))
 
     async def page(
         self,
