@@ -5,8 +5,8 @@ Legend: N rows, d features, t targets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,14 @@ class Columns(Protocol):
 
     def fill(self, indices: Sequence[int], out: NDArray[np.floating]) -> None:
         """Writes numeric columns into ``out`` [N, len(indices)], converted to its type; too large becomes inf."""
+
+
+@runtime_checkable
+class PartedColumns(Columns, Protocol):
+    """Columns that need not fit memory: they are read some rows at a time."""
+
+    def parts(self, rows: int) -> Iterator[tuple[int, Columns]]:
+        """All rows, at most so many at a time, with the place of the first of each part."""
 
 
 class TableColumns:

@@ -5,7 +5,8 @@ Legend: N rows, d features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,43 +69,81 @@ def check_features(
     unusable: UnusableRows | None = None,
 ) -> None:
     """Reports what :func:`prepare_features` would, in the memory of one column."""
-    numeric = [index for index in indices if _is_numeric(columns, index)]
-    _report_others(columns, [index for index in indices if not _is_numeric(columns, index)], violations)
+    numeric = numeric_columns(columns, indices, violations)
     if unusable is not None:
         for index in numeric:
             unusable.add(FEATURE_NOT_FINITE, not_finite(columns.values(index), precision))
         return
-    reported = 0
-    for index in numeric:
-        problem = wrong_value(columns.values(index), precision)
-        if problem is None:
-            continue
-        reported += 1
-        if reported <= _MAX_REPORTED:
-            violations.add(columns.column_field(index), f"feature {columns.names[index]!r} {problem}")
-    if reported > _MAX_REPORTED:
-        violations.add(columns.field, f"{reported - _MAX_REPORTED} more features have unusable values")
+    report_values(
+        columns, {index: wrong_value(columns.values(index), precision) for index in numeric}, violations
+    )
+
+
+def numeric_columns(columns: Columns, indices: Sequence[int], violations: Violations) -> list[int]:
+    """Those of some columns that can be features as they are; the others are reported."""
+    others = [index for index in indices if not _is_numeric(columns, index)]
+    _report_others(columns, others, violations)
+    return [index for index in indices if _is_numeric(columns, index)]
+
+
+def report_values(columns: Columns, problems: Mapping[int, str | None], violations: Violations) -> None:
+    """Reports columns with values that no training can use, the first ones by name."""
+    found = [(index, problem) for index, problem in problems.items() if problem is not None]
+    for index, problem in found[:_MAX_REPORTED]:
+        violations.add(columns.column_field(index), f"feature {columns.names[index]!r} {problem}")
+    if len(found) > _MAX_REPORTED:
+        violations.add(columns.field, f"{len(found) - _MAX_REPORTED} more features have unusable values")
 
 
 def not_finite(values: NDArray[np.generic], precision: Precision) -> NDArray[np.bool_]:
     """Which values [N] are not finite in the precision."""
     with np.errstate(over="ignore"):
-        return ~np.isfinite(values.astype(float_type(precision)))
+        return ~np.isfinite(values.astype(float_type(precision), copy=False))
+
+
+@dataclass(slots=True)
+class ValueCheck:
+    """Looks for values of a column that a training cannot use, some rows after the others.
+
+    Attributes:
+        precision: Of the training.
+        count: How many there are, so far.
+        row: The first row with one, counting from 0.
+        value: What it holds.
+    """
+
+    precision: Precision
+    count: int = 0
+    row: int = 0
+    value: float = 0.0
+
+    def add(self, values: NDArray[np.generic], first: int = 0) -> None:
+        """Looks at values [n] of the rows from ``first`` on."""
+        wrong = not_finite(values, self.precision)
+        if not wrong.any():
+            return
+        if not self.count:
+            row = int(np.argmax(wrong))
+            self.row, self.value = first + row, float(values[row])
+        self.count += int(np.count_nonzero(wrong))
+
+    def problem(self) -> str | None:
+        """What is wrong with the first one, or None where all are finite."""
+        if not self.count:
+            return None
+        if np.isfinite(self.value):
+            shown = f"is {self.value:g} in row {self.row}"
+            return f"{shown}, too large for {self.precision.name}; train with dtype FLOAT64"
+        shown = "missing (NaN)" if np.isnan(self.value) else "infinite"
+        more = f" and {self.count - 1:,} more" if self.count > 1 else ""
+        return f"is {shown} in row {self.row}{more}, counting from 0; every value must be finite"
 
 
 def wrong_value(values: NDArray[np.generic], precision: Precision) -> str | None:
     """What is wrong with the first value [N] that a training cannot use, or None where all are finite."""
-    wrong = not_finite(values, precision)
-    if not wrong.any():
-        return None
-    row = int(np.argmax(wrong))
-    value = values[row]
-    if np.isfinite(value):
-        return f"is {value:g} in row {row}, too large for {precision.name}; train with dtype FLOAT64"
-    shown = "missing (NaN)" if np.isnan(value) else "infinite"
-    count = int(np.count_nonzero(wrong))
-    more = f" and {count - 1:,} more" if count > 1 else ""
-    return f"is {shown} in row {row}{more}, counting from 0; every value must be finite"
+    check = ValueCheck(precision)
+    check.add(values)
+    return check.problem()
 
 
 def _is_numeric(columns: Columns, index: int) -> bool:

@@ -17,6 +17,7 @@ from epochd_server.domain.datasets import DatasetColumn, DatasetFormat, DatasetS
 from epochd_server.domain.errors import EpochdError, Reason
 
 MAX_STORED_BYTES = 64 * 2**30
+_BATCH_BYTES = 8 * 2**20
 _MAX_DETAIL = 300
 
 
@@ -50,12 +51,20 @@ def _write(batches: Batches, destination: Path, max_bytes: int) -> DatasetSummar
             size += batch.nbytes
             if size > max_bytes:
                 raise too_large(max_bytes)
-            writer.write_batch(batch)
+            for portion in _portions(batch):
+                writer.write_batch(portion)
             rows += batch.num_rows
     if not rows:
         raise malformed("the table has no rows")
     columns = (DatasetColumn(field.name, numpy_name(field.type)) for field in first.schema)
     return DatasetSummary(rows, tuple(columns))
+
+
+def _portions(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """A batch in portions of about _BATCH_BYTES: few enough that neighbouring rows are neighbours in the file."""
+    rows = max(batch.num_rows * _BATCH_BYTES // max(batch.nbytes, 1), 1)
+    for first in range(0, batch.num_rows, rows):
+        yield batch.slice(first, rows)
 
 
 @contextmanager

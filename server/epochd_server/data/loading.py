@@ -8,68 +8,35 @@ Legend: N rows that are read, d features, t targets.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyarrow import ipc
 
-from epochd_server.data.arrow_types import from_numpy, is_text, kind_of, numpy_name, to_numpy
-from epochd_server.data.features import prepare_features
-from epochd_server.data.fitness import UnusableRows
-from epochd_server.data.preprocessing.features import prepare_transformed
+from epochd_server.data.arrays import ArrayReader, Arrays
+from epochd_server.data.arrow_files import ArrowFile, Piece, bounds
+from epochd_server.data.arrow_types import is_text, kind_of, numpy_name
+from epochd_server.data.large_loading import write_rows
 from epochd_server.data.selection import select
-from epochd_server.data.targets import load_targets
 from epochd_server.data.texts import encode_arrow
-from epochd_server.data.weights import prepare_weights
-from epochd_server.domain.data import ColumnKind, TrainingArrays
+from epochd_server.domain.data import ColumnKind, ColumnRoles, TrainingArrays
 from epochd_server.domain.datasets import DatasetColumn, DatasetSummary
 from epochd_server.domain.errors import EpochdError, Reason, Violations
-from epochd_server.domain.specs import Precision, TrainingSpec
+from epochd_server.domain.specs import TrainingSpec
 from epochd_server.domain.work import DatasetFile, RowChoice
 
 DATASET = "data.dataset"
 _NOTHING = np.array([None], dtype=object)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Piece:
-    """Rows that lie in one batch of the file.
-
-    Attributes:
-        batch: The batch.
-        numbers: Which of its rows, ascending; None is all of them.
-        places: Where among the N rows they belong.
-    """
-
-    batch: pa.RecordBatch
-    numbers: NDArray[np.int64] | None
-    places: slice | NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.batch) if self.numbers is None else len(self.numbers)
-
-    def column(self, index: int) -> pa.Array:
-        """The rows' values in a column."""
-        column = self.batch.column(index)
-        return column if self.numbers is None else column.take(from_numpy(self.numbers))
-
-    def numeric(self, index: int) -> NDArray[np.generic]:
-        """The rows' numbers in a column; missing ones are NaN."""
-        column = self.batch.column(index)
-        if self.numbers is None or column.null_count or pa.types.is_boolean(column.type):
-            return to_numpy(self.column(index))
-        return to_numpy(column)[self.numbers]
-
-
 class ArrowColumns:
     """The columns of a stored dataset; what is read of the file stays in the page cache.
 
     Args:
-        path: The file.
+        path: The file, or as it is mapped already.
         rows: Which of its rows are meant.
 
     Raises:
@@ -78,19 +45,35 @@ class ArrowColumns:
 
     field = DATASET
 
-    def __init__(self, path: Path | str, rows: RowChoice = None) -> None:
-        try:
-            with pa.memory_map(str(path)) as source:
-                reader = ipc.open_file(source)
-                batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
-        except FileNotFoundError:
-            raise EpochdError(Reason.DATASET_NOT_FOUND) from None
-        except pa.ArrowException:
-            raise EpochdError(Reason.ARTIFACT_CORRUPT) from None
-        self._schema = reader.schema
-        self._pieces = list(_pieces(batches, rows))
+    def __init__(self, path: Path | str | ArrowFile, rows: RowChoice = None) -> None:
+        self._file = file = path if isinstance(path, ArrowFile) else ArrowFile(path)
+        if isinstance(rows, np.ndarray):
+            first, last = 0, int(np.count_nonzero(rows < file.rows))
+        else:
+            first, last = bounds(rows, file.rows)
+        self._chosen = rows if isinstance(rows, np.ndarray) else slice(first, last)
+        self._schema = file.schema
+        self._read: list[Piece] | None = None
         self.names = tuple(self._schema.names)
-        self.rows = sum(map(len, self._pieces))
+        self.rows = last - first
+
+    @property
+    def _pieces(self) -> list[Piece]:
+        if self._read is None:
+            self._read = list(self._file.pieces(self._chosen))
+        return self._read
+
+    def parts(self, rows: int) -> Iterator[tuple[int, ArrowColumns]]:
+        """All rows, at most so many at a time, with the place of the first of each; pages are let go of in between."""
+        for first in range(0, self.rows, rows):
+            last = min(first + rows, self.rows)
+            chosen = self._chosen
+            if isinstance(chosen, slice):
+                part: RowChoice = slice(chosen.start + first, chosen.start + last)
+            else:
+                part = chosen[first:last]
+            yield first, ArrowColumns(self._file, part)
+            self._file.release()
 
     def summary(self) -> DatasetSummary:
         """Rows and columns."""
@@ -164,91 +147,37 @@ def load_training_arrays(file: DatasetFile, spec: TrainingSpec) -> TrainingArray
         spec: What is trained; loss and precision decide the arrays' types.
 
     Returns:
-        The rows of ``file.rows``; those of members that are unfit may hold anything.
+        The rows of ``file.rows``; those of members that are unfit may hold anything. Large ones are mapped from files.
 
     Raises:
-        EpochdError: DATASET_NOT_FOUND or ARTIFACT_CORRUPT; InvalidInput where the data does not fit the plan.
+        EpochdError: DATASET_NOT_FOUND, ARTIFACT_CORRUPT, or STORAGE_UNAVAILABLE where the disk has no room;
+            InvalidInput where the data does not fit the plan.
     """
     columns, violations = ArrowColumns(file.path, file.rows), Violations()
     if file.groups is not None and columns.rows != file.groups.offsets[-1]:
         raise EpochdError(Reason.ARTIFACT_CORRUPT)
     selection = select(columns.names, file.roles, violations)
     violations.raise_if_any()
-    # What is unusable in a fleet's rows is known already.
-    unusable = None if file.groups is None else UnusableRows()
-    features = _features(file, columns, selection.features, spec.data_precision, violations, unusable)
-    weights = prepare_weights(columns, selection.weight, spec.data_precision, violations, unusable)
-    targets = load_targets(
-        columns,
-        selection.targets,
-        spec.loss,
-        spec.data_precision,
-        file.classes,
-        is_fleet=file.groups is not None,
-    )
-    violations.raise_if_any()
-    if features is None:
-        raise EpochdError(Reason.ARTIFACT_CORRUPT)
-    roles = selection.roles(columns.names)
+    reader = ArrayReader(file, spec, selection)
+    if file.large:
+        rows, held_out = write_rows(file, columns, reader)
+    else:
+        rows, held_out = reader.read(columns), None
+    arrays = _training_arrays(file, selection.roles(columns.names), rows)
+    if held_out is not None:
+        return replace(arrays, validation=_training_arrays(file, selection.roles(columns.names), held_out))
+    if isinstance(file.validation, DatasetFile):
+        return replace(arrays, validation=load_training_arrays(file.validation, spec))
+    return replace(arrays, validation=file.validation, folds=file.folds)
+
+
+def _training_arrays(file: DatasetFile, roles: ColumnRoles, rows: Arrays) -> TrainingArrays:
     return TrainingArrays(
-        features=features,
-        targets=targets,
+        features=rows.features,
+        targets=rows.targets,
         feature_columns=roles.features if file.preprocess is None else file.preprocess.outputs,
         target_columns=roles.targets,
         classes=file.classes,
         groups=file.groups,
-        weights=weights,
-        validation=_load_validation(file, spec),
-        folds=file.folds,
+        weights=rows.weights,
     )
-
-
-def _load_validation(file: DatasetFile, spec: TrainingSpec) -> TrainingArrays | None:
-    if isinstance(file.validation, DatasetFile):
-        return load_training_arrays(file.validation, spec)
-    return file.validation
-
-
-def _features(
-    file: DatasetFile,
-    columns: ArrowColumns,
-    indices: Sequence[int],
-    precision: Precision,
-    violations: Violations,
-    unusable: UnusableRows | None,
-) -> NDArray[np.floating] | None:
-    if file.preprocess is None:
-        return prepare_features(columns, indices, precision, violations, unusable)
-    members = None
-    if file.groups is not None:
-        members = np.repeat(np.arange(len(file.groups.offsets) - 1), np.diff(file.groups.offsets))
-    return prepare_transformed(file.preprocess, columns, precision, violations, unusable, members)
-
-
-def _pieces(batches: Sequence[pa.RecordBatch], rows: RowChoice) -> Iterator[_Piece]:
-    """The batches' rows that are chosen; in the order of the file."""
-    if isinstance(rows, np.ndarray):
-        yield from _picked(batches, rows)
-        return
-    first, last, step = (rows or slice(None)).indices(sum(map(len, batches)))
-    if step != 1:
-        raise ValueError("rows are chosen by ranges without steps")
-    begin = place = 0
-    for batch in batches:
-        low, high = max(first - begin, 0), min(last - begin, len(batch))
-        begin += len(batch)
-        if low < high:
-            yield _Piece(batch.slice(low, high - low), None, slice(place, place + high - low))
-            place += high - low
-
-
-def _picked(batches: Sequence[pa.RecordBatch], rows: NDArray[np.integer]) -> Iterator[_Piece]:
-    places = np.argsort(rows)
-    numbers = rows[places].astype(np.int64)
-    ends = np.cumsum([len(batch) for batch in batches])
-    cuts = np.searchsorted(numbers, ends).tolist()
-    first = 0
-    for batch, end, last in zip(batches, ends.tolist(), cuts, strict=True):
-        if last > first:
-            yield _Piece(batch, numbers[first:last] - (end - len(batch)), places[first:last])
-        first = last

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from epochd_server.domain.large_tables import RowSize
 from epochd_server.domain.validation import Folds, HoldOut, Split
 
 Integers = NDArray[np.int64]
@@ -35,25 +36,36 @@ class Traits:
         members: int64 [N], the member of each row, from 0; zeros for one model.
         codes: int64 [N]: the class (STRATIFIED), the rank in time (TIME) or the group (GROUP) of each row, ≥ 0; None
             where chance alone decides.
+        size: How wide the rows are: chance and classes hold rows out of each piece of a large member by itself. None
+            where no member is large.
+        first: The place of the first of these rows among its member's: a piece is split as it is in the whole.
     """
 
     members: Integers
     codes: Integers | None = None
+    size: RowSize | None = None
+    first: int = 0
 
 
 def held_out_rows(hold_out: HoldOut, traits: Traits, seed: int) -> NDArray[np.bool_]:
     """Bool [N]: the rows that are held out.
 
     Of every member, the fraction of its rows (GROUP: of its groups), rounded, but at least one and not all; of a
-    member with one row (or group) none is.
+    member with one row (or group) none is. RANDOM and STRATIFIED take each piece of a large member as a member.
     """
     places, sizes = _places(hold_out.split, traits, seed)
-    shares = np.clip(np.rint(hold_out.fraction * sizes).astype(np.int64), 1, np.maximum(sizes - 1, 1))
-    shares[sizes < 2] = 0
+    held = shares(hold_out.fraction, sizes)
     if hold_out.split is Split.TIME:
-        return np.asarray(places >= sizes - shares)
+        return np.asarray(places >= sizes - held)
     # evenly over the order, in which each class is in one piece: so each is held out in proportion
-    return np.asarray((places + 1) * shares // sizes > places * shares // sizes)
+    return np.asarray((places + 1) * held // sizes > places * held // sizes)
+
+
+def shares(fraction: float, sizes: Integers) -> Integers:
+    """How many rows (or groups) of so many each are held out."""
+    held: Integers = np.clip(np.rint(fraction * sizes).astype(np.int64), 1, np.maximum(sizes - 1, 1))
+    held[sizes < 2] = 0
+    return held
 
 
 def fold_numbers(folds: Folds, traits: Traits, seed: int) -> NDArray[np.int16]:
@@ -86,9 +98,21 @@ def _places(split: Split, traits: Traits, seed: int) -> tuple[Integers, Integers
         group_members, group_of = _groups(members, codes)
         places, sizes = _ranked(group_members, _random(group_members, seed))
         return places[group_of], sizes[group_of]
+    pieces = _pieces(traits)
+    random = _random(members, seed, traits.first)
     if split is Split.STRATIFIED and codes is not None:
-        return _ranked(members, codes, _random(members, seed))
-    return _ranked(members, _random(members, seed))
+        return _ranked(pieces, codes, random)
+    return _ranked(pieces, random)
+
+
+def _pieces(traits: Traits) -> Integers:
+    """The members, of large ones their pieces [N]."""
+    members, size = traits.members, traits.size
+    if size is None or len(members) <= size.most_rows:
+        return members
+    positions, sizes = _ranked(members)
+    pieces = np.where(sizes > size.most_rows, positions // size.piece_rows, 0)
+    return _groups(members, pieces)[1].astype(np.int64)
 
 
 def _ranked(members: Integers, *keys: NDArray[np.generic]) -> tuple[Integers, Integers]:
@@ -108,9 +132,10 @@ def _groups(members: Integers, codes: Integers) -> tuple[Integers, Integers]:
     return distinct // span, group_of
 
 
-def _random(members: Integers, seed: int) -> NDArray[np.uint64]:
-    """uint64 [N] for the seed and each row's position among its member's."""
+def _random(members: Integers, seed: int, first: int = 0) -> NDArray[np.uint64]:
+    """uint64 [N] for the seed and each row's position among its member's, the first of which is ``first``."""
     positions, _ = _ranked(members)
+    positions = positions + first
     # arrays of one wrap around silently, scalars would warn
     start = _mix(_mix(np.array([seed % 2**64], np.uint64)) + _PURPOSE)
     return _mix(start + (positions.astype(np.uint64) + np.uint64(1)) * _GAMMA)

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from epochd_server.data.columns import Columns
 from epochd_server.data.features import float_type, not_finite, wrong_value
 from epochd_server.data.fitness import TARGET_NOT_FINITE, UnusableRows
-from epochd_server.domain.data import Classes, ColumnKind, quoted
+from epochd_server.data.labels import find_classes
+from epochd_server.domain.data import Classes, ColumnKind
 from epochd_server.domain.errors import Violations
 from epochd_server.domain.specs import CLASSIFICATION_LOSSES, Loss, LossKind, Precision
 
-_TOO_LARGE = 2.0**63
+TEXT_TARGET = "is text; this loss needs numbers (text labels need cross_entropy or bce_with_logits)"
 _NONE = np.array(None, dtype=object)
 
 
@@ -51,21 +52,15 @@ def prepare_targets(
         unusable: Fleets: takes the rows whose targets are missing or infinite instead; labels that are missing
             become one of the others.
     """
-    if _report_times(columns, indices, violations):
+    if not are_targets(columns, indices, loss, violations):
         return None
     if loss.kind not in CLASSIFICATION_LOSSES:
         found = _regression(columns, indices, precision, violations, unusable)
         if loss.kind is LossKind.POISSON_NLL and found is not None:
             _refuse_negative(columns, indices, found, violations)
         return found
-    if len(indices) > 1:
-        problem = f"{loss.kind.value} takes one column of class labels, {len(indices)} are given"
-        violations.add(_role_field(columns), problem)
-        return None
-    if not indices:
-        return None
     labels = _labels(columns, indices[0], unusable)
-    classes = _find_classes(columns, indices[0], labels, loss, outputs, violations)
+    classes = find_classes(columns, indices[0], labels, loss, outputs, violations)
     if classes is None:
         return None
     return Targets(index_labels(labels, classes, loss, precision), classes)
@@ -162,102 +157,41 @@ def _refuse_negative(
         negative = values[:, place] < 0
         if negative.any():
             row = int(negative.argmax())
-            problem = f"is {values[row, place]:g} in row {row}, counting from 0; poisson_nll needs >= 0"
+            problem = negative_problem(float(values[row, place]), row)
             violations.add(columns.column_field(index), f"target {columns.names[index]!r} {problem}")
+
+
+def negative_problem(value: float, row: int) -> str:
+    """What is wrong with a target below 0 of a loss on counts."""
+    return f"is {value:g} in row {row}, counting from 0; poisson_nll needs >= 0"
 
 
 def _wrong_number_column(
     columns: Columns, index: int, precision: Precision, unusable: UnusableRows | None
 ) -> str | None:
     if columns.is_text(index):
-        return "is text; this loss needs numbers (text labels need cross_entropy or bce_with_logits)"
+        return TEXT_TARGET
     if unusable is None:
         return wrong_value(columns.values(index), precision)
     unusable.add(TARGET_NOT_FINITE, not_finite(columns.values(index), precision))
     return None
 
 
-def _find_classes(
-    columns: Columns,
-    index: int,
-    values: NDArray[np.generic],
-    loss: Loss,
-    outputs: int | None,
-    violations: Violations,
-) -> Classes | None:
-    found: Classes | str
-    if columns.is_text(index):
-        found = _text_classes(values, loss, outputs)
-    elif loss.kind is LossKind.BCE_WITH_LOGITS:
-        found = _binary_classes(values)
-    else:
-        found = _integer_classes(values, outputs)
-    if isinstance(found, str):
-        violations.add(columns.column_field(index), f"target {columns.names[index]!r} {found}")
-        return None
-    return found
-
-
-def _text_classes(values: NDArray[np.generic], loss: Loss, outputs: int | None) -> Classes | str:
-    distinct = set(values.tolist())
-    if None in distinct:
-        return f"is missing in row {values.tolist().index(None)}, counting from 0"
-    classes = tuple(sorted(distinct))
-    if len(classes) < 2:
-        return f"has one class only, {quoted(classes)}; at least two are needed"
-    if loss.kind is LossKind.BCE_WITH_LOGITS and len(classes) > 2:
-        return f"has {len(classes)} classes ({quoted(classes)}), but bce_with_logits takes two"
-    if loss.kind is LossKind.CROSS_ENTROPY and outputs is not None and outputs != len(classes):
-        return f"has {len(classes)} classes ({quoted(classes)}), but the model has {outputs} outputs"
-    return classes
-
-
-def _binary_classes(values: NDArray[np.generic]) -> Classes | str:
-    zeros, ones = values == 0, values == 1
-    sound = zeros | ones
-    if not sound.all():
-        row = int(np.argmin(sound))
-        return f"is {values[row]:g} in row {row}, counting from 0; bce_with_logits takes labels 0 and 1"
-    if zeros.all() or ones.all():
-        return f"has one class only, {int(values[0])}; at least two are needed"
-    return (0, 1)
-
-
-def _integer_classes(values: NDArray[np.generic], outputs: int | None) -> Classes | str:
-    if values.dtype.kind == "f":
-        # NaN and infinity fail the comparisons.
-        sound = (np.floor(values) == values) & (np.abs(values) < _TOO_LARGE)
-        if not sound.all():
-            row = int(np.argmin(sound))
-            return f"is {values[row]:g} in row {row}, counting from 0; class labels are whole numbers or text"
-    labels = values.astype(np.int64)
-    if outputs is not None and outputs >= 2:
-        return _given_classes(labels, outputs)
-    classes = tuple(np.unique(labels).tolist())
-    if len(classes) < 2:
-        return f"has one class only, {classes[0]}; at least two are needed"
-    return classes
-
-
-def _given_classes(labels: NDArray[np.int64], outputs: int) -> Classes | str:
-    """0 … outputs − 1, whether all of them occur or not, as in PyTorch."""
-    sound = (labels >= 0) & (labels < outputs)
-    if sound.all():
-        return tuple(range(outputs))
-    row = int(np.argmin(sound))
-    return (
-        f"is {labels[row]} in row {row}, counting from 0; with {outputs} outputs labels are 0 to "
-        f"{outputs - 1}; leave out_features unset to have the classes taken from the labels"
-    )
-
-
-def _report_times(columns: Columns, indices: Sequence[int], violations: Violations) -> bool:
-    """Reports targets that are timestamps, and whether there are any."""
+def are_targets(columns: Columns, indices: Sequence[int], loss: Loss, violations: Violations) -> bool:
+    """Whether columns can be a loss's targets by what they hold and how many they are; reports why not."""
     times = [index for index in indices if columns.kind(index) is ColumnKind.TIMESTAMP]
     for index in times:
         problem = f"target {columns.names[index]!r} is a timestamp; targets are numbers or class labels"
         violations.add(columns.column_field(index), problem)
-    return bool(times)
+    if times or not indices:
+        return False
+    if loss.kind in CLASSIFICATION_LOSSES:
+        if len(indices) == 1:
+            return True
+        problem = f"{loss.kind.value} takes one column of class labels, {len(indices)} are given"
+        violations.add(_role_field(columns), problem)
+        return False
+    return True
 
 
 def _role_field(columns: Columns) -> str:

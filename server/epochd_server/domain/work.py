@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from epochd_server.domain.data import Classes, ColumnRoles, TrainingArrays
 from epochd_server.domain.fleets import Groups, Members
+from epochd_server.domain.large_tables import DrawnRows
 from epochd_server.domain.preprocessing import FittedPreprocessing
 from epochd_server.domain.runs import EpochLog, Failure, FleetProgress, MemberLog, Parameters
 from epochd_server.domain.specs import TrainingSpec
@@ -32,6 +33,8 @@ class DatasetFile:
         validation: Where the held-out rows are; None where there are none.
         folds: Cross-validation: the fold of each row, as in TrainingArrays.
         preprocess: What the feature columns go through; None where they are features as they are.
+        large: Whether the rows are too many for memory: they are then trained from the disk.
+        drawn: How rows are held out of large ones; None where none are, or they are ``validation``.
     """
 
     path: str
@@ -42,6 +45,8 @@ class DatasetFile:
     validation: TrainingArrays | DatasetFile | None = None
     folds: NDArray[np.int16] | None = None
     preprocess: FittedPreprocessing | None = None
+    large: bool = False
+    drawn: DrawnRows | None = None
 
     @property
     def nbytes(self) -> int:

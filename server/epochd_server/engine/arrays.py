@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import Any
 
 import numpy as np
@@ -34,3 +35,17 @@ def kernel_array(array: Any, dtype: DTypeLike) -> NDArray[Any]:
         return ready
     lent: NDArray[Any] = np.asarray(_Lender(ready)) if ready.size else ready.copy()
     return lent
+
+
+def release(array: NDArray[Any]) -> None:
+    """Lets go of the pages of the file that an array is mapped from; nothing where it is in memory of its own.
+
+    They are read again when they are needed, from the page cache as a rule. Nothing may have been written to them.
+    """
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, memoryview):
+        owner = owner.obj
+    if isinstance(owner, mmap.mmap):
+        owner.madvise(mmap.MADV_DONTNEED)

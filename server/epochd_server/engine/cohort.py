@@ -95,7 +95,7 @@ def train_cohort(
 def _programs(task: CohortTask, chain: Chain, rows: Rows) -> Iterator[tuple[Program, Integers]]:
     """Which program trains which members, by what each member is for itself."""
     by_gram = gram.eligible(task, chain, rows)
-    small = (chain.size * rows.batch <= SMALL_WORK) & chain.plain
+    small = (chain.size * rows.batch <= SMALL_WORK) & chain.plain & ~rows.large
     for program, chosen in (
         (gram.train, by_gram),
         (lanes.train, small & ~by_gram),

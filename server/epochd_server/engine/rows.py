@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from epochd_server.domain.large_tables import RowSize
 from epochd_server.domain.specs import LossKind
 from epochd_server.engine.arrays import kernel_array
-from epochd_server.engine.class_weights import class_weighted
+from epochd_server.engine.class_weights import class_scales, class_weighted
 from epochd_server.engine.task import CohortData, CohortTask, Floats, Integers
 
 
@@ -22,13 +23,17 @@ class Rows:
     targets: NDArray[np.generic]
     """[N, t] floats, or int64 [N] class indices."""
     weights: Floats | None
-    """[N], those of classes included."""
+    """[N], those of classes included, unless these are in ``class_scales``."""
     starts: Integers
     """[K] first row of each member."""
     counts: Integers
     """[K]"""
     batch: Integers
     """[K] rows of a batch: the task's batch size, or all rows."""
+    large: NDArray[np.bool_]
+    """[K] whether a member's rows are large: such rows are taken in windows, and may be on the disk."""
+    class_scales: NDArray[np.float64] | None = None
+    """[1 or K, C] weights of classes, where all members are large: rows get theirs batch by batch."""
 
     @property
     def classes(self) -> bool:
@@ -52,7 +57,9 @@ def rows_of(task: CohortTask, data: CohortData | None = None) -> Rows:
         starts = np.asarray(data.offsets[:-1], np.int64)
         counts = np.asarray(data.offsets[1:], np.int64) - starts
     batch = counts if task.batch_size is None else np.minimum(counts, task.batch_size)
-    weights = class_weighted(task, data)
+    large = counts > _size(task, data).most_rows
+    scales = class_scales(task) if large.all() else None
+    weights = class_weighted(task, data) if scales is None else data.weights
     return Rows(
         features=kernel_array(data.features, task.dtype),
         targets=_targets(task, data),
@@ -60,7 +67,15 @@ def rows_of(task: CohortTask, data: CohortData | None = None) -> Rows:
         starts=starts,
         counts=counts,
         batch=batch,
+        large=large,
+        class_scales=scales,
     )
+
+
+def _size(task: CohortTask, data: CohortData) -> RowSize:
+    targets = 1 if data.targets.ndim == 1 else data.targets.shape[1]
+    weighted = data.weights is not None
+    return RowSize.of(data.features.shape[1], targets, task.dtype.itemsize, weighted=weighted)
 
 
 def _targets(task: CohortTask, data: CohortData) -> NDArray[np.generic]:

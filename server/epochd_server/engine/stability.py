@@ -18,13 +18,14 @@ _MOST_FEATURES = 256
 
 
 def largest_stable_lr(task: CohortTask, member: int) -> float:
-    """Of one member; NaN where it is not known: other models, losses or optimizers, mini-batches, changing rates."""
+    """Of one member; NaN where it is not known: other models or losses, mini-batches, changing rates, large rows."""
     rows, values = rows_of(task), task.hyperparameters
     known = (
         isinstance(task.model, LinearModel)
         and task.loss.kind is LossKind.MSE
         and task.optimizer_kind is OptimizerKind.SGD
         and rows.batch[member] == rows.counts[member]
+        and not rows.large[member]
         and rows.features.shape[1] <= _MOST_FEATURES
         and values.dampening[member] == 0
         and (task.schedule, task.warmup, task.clipping) == (None, None, None)

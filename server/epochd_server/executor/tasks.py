@@ -136,6 +136,11 @@ def weighted(work: TrainCohort) -> NDArray[np.bool_]:
     )
 
 
+def apart(work: TrainCohort) -> NDArray[np.bool_]:
+    """Bool [K]: members whose rows are too many for memory. Each has a task of its own, so that none are copied."""
+    return np.array([isinstance(data, DatasetFile) and data.large for data in work.data], np.bool_)
+
+
 def _loaded(data: Rows | DatasetFile, held_out: Rows | None, spec: TrainingSpec) -> tuple[Rows, Rows | None]:
     """The rows to train on, and those that are held out."""
     if not isinstance(data, DatasetFile):

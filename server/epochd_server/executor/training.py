@@ -16,7 +16,7 @@ from epochd_server.executor.forwarding import END_SECONDS, LOG_SECONDS, Forwarde
 from epochd_server.executor.log_records import RecordForwarder
 from epochd_server.executor.outbox import Outbox
 from epochd_server.executor.stops import StopRequests
-from epochd_server.executor.tasks import cohort_task, weighted
+from epochd_server.executor.tasks import apart, cohort_task, weighted
 from epochd_server.executor.wire import CohortBegan, CohortDone, MembersFailed, Problem, TrainCohort
 
 _LOG_HINT = "The server's log has the details under this run's id."
@@ -42,12 +42,12 @@ class CohortWorker:
         """Trains all members; returns when every one's end is reported."""
         self.outbox.put(CohortBegan("cpu"), LOG_SECONDS)
         self.records.run_ids = work.run_ids
-        by_weights = weighted(work)
+        by_weights, alone = weighted(work), apart(work)
         left: list[int] = []
-        for members in (np.flatnonzero(~by_weights), np.flatnonzero(by_weights)):
+        for members in (np.flatnonzero(~by_weights & ~alone), np.flatnonzero(by_weights & ~alone)):
             if len(members):
                 left += self._train_together(work, members)
-        for member in left:
+        for member in [*left, *np.flatnonzero(alone).tolist()]:
             self._train_together(work, np.array([member]))
         self.stops.clear()
         self.records.run_ids = ()

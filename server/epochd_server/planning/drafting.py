@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.data.assembly import Fleet, assemble, locate, with_validation
-from epochd_server.data.columns import Columns
+from epochd_server.data.columns import Columns, PartedColumns
 from epochd_server.data.selection import Selection
 from epochd_server.data.splitting import trained_rows
 from epochd_server.data.targets import Targets
@@ -25,6 +26,7 @@ from epochd_server.domain.data import (
 from epochd_server.domain.errors import EpochdError, InvalidInput, Reason, Violations
 from epochd_server.domain.fit_choice import FIELDS, oversize
 from epochd_server.domain.fleets import Key, Keys
+from epochd_server.domain.large_tables import LARGE_BYTES, RowSize
 from epochd_server.domain.models import ModelVersion
 from epochd_server.domain.preprocessing import FittedPreprocessing
 from epochd_server.domain.specs import GradientFit, LossKind, Model, ModuleModel
@@ -36,9 +38,10 @@ from epochd_server.planning.limits import PlanLimits
 from epochd_server.planning.members import resolve_log_members
 from epochd_server.planning.ports import Modules
 from epochd_server.planning.preparing import named_features
+from epochd_server.planning.read_values import Values
 from epochd_server.planning.sizes import Needed, count_parameters, given_outputs, resolve_sizes
 from epochd_server.planning.sources import check_no_roles, open_source, select_columns
-from epochd_server.planning.values import Reader, Values
+from epochd_server.planning.values import Reader
 from epochd_server.planning.warm_start import check_initial
 
 
@@ -184,7 +187,8 @@ class Drafting:
         columns, selection = found.columns, found.selection
         if columns is None or selection is None or not columns.rows:
             return
-        if self._data_bytes(columns, selection) > self.limits.max_data_bytes:
+        size = self._row_size(selection)
+        if columns.rows * size.nbytes > self._most_bytes(columns):
             limit = f"{self.limits.max_data_bytes:,} bytes"
             self._refuse(found, columns.field, Reason.DATA_TOO_LARGE, f"The data takes more than {limit}.")
             return
@@ -198,6 +202,7 @@ class Drafting:
             seed=self.seed,
             validation_dataset=self.validation_dataset,
             max_data_bytes=self.limits.max_data_bytes,
+            size=size,
         )
         found.values = reader.read(self.violations)
 
@@ -325,17 +330,22 @@ class Drafting:
         if found.model is None or found.parameters is None:
             raise EpochdError(Reason.INTERNAL)
         roles, keys = selection.roles(columns.names), self._keys(found)
+        size = self._row_size(selection, found.feature_count)
+        data = self._data(values, values.targets, roles)
+        if isinstance(data, DatasetFile) and values.fleet is None:
+            data = replace(data, large=values.large or size.is_large(columns.rows), drawn=values.held.drawn)
+        is_large = isinstance(data, DatasetFile) and data.large
         return Draft(
             model=found.model,
             parameters=found.parameters,
-            rows=columns.rows if values.held.held is None else int(np.count_nonzero(~values.held.held)),
+            rows=columns.rows - values.held.count,
             roles=named_features(roles, values.preprocess),
             keys=keys,
             sizes=self._sizes(columns.rows, values, keys),
             log_members=found.log_members,
             classes=values.targets.classes,
-            data=self._data(values, values.targets, roles),
-            data_bytes=self._data_bytes(columns, selection, found.feature_count),
+            data=data,
+            data_bytes=LARGE_BYTES if is_large else columns.rows * size.nbytes,
             preprocess=values.preprocess,
         )
 
@@ -364,14 +374,19 @@ class Drafting:
             return np.bincount(assignment.members[trained], minlength=len(assignment.keys))
         if held.folds is not None and sweep is not None and self.command.validation is not None:
             return np.tile(_fold_sizes(held.folds, self.command.validation.rows), sweep.size // sweep.folds)
-        trained_rows = rows if held.held is None else int(np.count_nonzero(~held.held))
-        return np.full(1 if keys is None else len(keys), trained_rows, np.int64)
+        return np.full(1 if keys is None else len(keys), rows - held.count, np.int64)
 
-    def _data_bytes(self, columns: Columns, selection: Selection, features: int | None = None) -> int:
-        """Bytes of all values; of preprocessed ones as many ``features`` as there are."""
+    def _row_size(self, selection: Selection, features: int | None = None) -> RowSize:
+        """How wide rows are; preprocessed ones have as many ``features`` as there are."""
         count = len(selection.features) if features is None else features
-        width = count + len(selection.targets) + (selection.weight is not None)
-        return columns.rows * width * ITEM_BYTES[self.command.data_precision]
+        item = ITEM_BYTES[self.command.data_precision]
+        weighted = selection.weight is not None
+        return RowSize.of(count, len(selection.targets), item, weighted=weighted)
+
+    def _most_bytes(self, columns: Columns) -> float:
+        """What all values may take: of a single model's dataset anything, as it is trained from the disk."""
+        from_disk = isinstance(columns, PartedColumns) and not self.command.roles.groups
+        return math.inf if from_disk else self.limits.max_data_bytes
 
     def _refuse(self, found: _Found, path: str, reason: Reason, message: str) -> None:
         found.refusals.append((path, EpochdError(reason, message)))

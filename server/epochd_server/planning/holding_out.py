@@ -16,6 +16,7 @@ from epochd_server.data.grouping import Assignment
 from epochd_server.data.selection import Selection
 from epochd_server.data.splitting import Traits, fold_numbers, held_out_rows, trained_rows, units
 from epochd_server.domain.errors import Violations
+from epochd_server.domain.large_tables import DrawnRows, RowSize
 from epochd_server.domain.validation import Folds, HoldOut, Split
 
 NO_VALIDATION_ROWS = "NO_VALIDATION_ROWS"
@@ -32,12 +33,21 @@ class HeldRows:
     Attributes:
         held: Bool [N], the rows that are held out; None where none are, or folds in turn.
         folds: int16 [N], the fold of each row; None where there are none.
+        drawn: How rows are held out of a table too large for memory; None otherwise.
         unfit: Members that cannot be trained without the rows that are held out → reason in UPPER_SNAKE.
     """
 
     held: Rows | None = None
     folds: NDArray[np.int16] | None = None
+    drawn: DrawnRows | None = None
     unfit: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """How many rows are held out of all members; 0 where folds are in turn."""
+        if self.drawn is not None:
+            return self.drawn.count
+        return 0 if self.held is None else int(np.count_nonzero(self.held))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -51,6 +61,7 @@ class Splitter:
         weights: [N], or None where all rows count alike.
         assignment: The member of each row; None for one model.
         seed: The training's.
+        size: How wide rows are.
     """
 
     columns: Columns
@@ -59,6 +70,7 @@ class Splitter:
     weights: NDArray[np.floating] | None
     assignment: Assignment | None
     seed: int
+    size: RowSize
 
     def split(self, rows: HoldOut | Folds, violations: Violations) -> HeldRows:
         """The split; what is wrong with it goes to ``violations``, or of a fleet takes out members."""
@@ -81,10 +93,12 @@ class Splitter:
     def _traits(self, rows: HoldOut | Folds, violations: Violations) -> Traits | None:
         count = self.columns.rows
         members = np.zeros(count, np.int64) if self.assignment is None else self.assignment.members
+        size = self.size if isinstance(rows, HoldOut) else None
         if rows.split is Split.RANDOM:
-            return Traits(members)
+            return Traits(members, size=size)
         if rows.split is Split.STRATIFIED:
-            return None if self.labels is None else Traits(members, self.labels.reshape(-1).astype(np.int64))
+            labels = None if self.labels is None else self.labels.reshape(-1).astype(np.int64)
+            return None if labels is None else Traits(members, labels, size=size)
         if isinstance(self.columns, TensorColumns):
             problem = "is for tables and datasets; tensors have no named columns"
             violations.add(f"validation.split.{rows.split.value}_column", problem)

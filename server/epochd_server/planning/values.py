@@ -6,52 +6,30 @@ Legend: N rows, K members.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from epochd_server.data.assembly import Fleet
-from epochd_server.data.columns import Columns
+from epochd_server.data.columns import Columns, PartedColumns
 from epochd_server.data.fitness import UnusableRows, described, unfit_members
 from epochd_server.data.grouping import Assignment, assign_members
 from epochd_server.data.selection import Selection
 from epochd_server.data.targets import Targets, prepare_targets
 from epochd_server.data.weights import prepare_weights
 from epochd_server.domain.commands import TrainCommand
-from epochd_server.domain.data import DatasetReference, TrainingArrays
+from epochd_server.domain.data import DatasetReference
 from epochd_server.domain.errors import Violations
+from epochd_server.domain.large_tables import HELD_OUT_BYTES, RowSize
 from epochd_server.domain.preprocessing import FittedPreprocessing
 from epochd_server.domain.specs import CLASSIFICATION_LOSSES
 from epochd_server.domain.validation import GivenRows
-from epochd_server.domain.work import DatasetFile
 from epochd_server.planning.given_rows import GivenReader
-from epochd_server.planning.holding_out import NO_VALIDATION_ROWS, HeldRows, Splitter
+from epochd_server.planning.holding_out import NO_VALIDATION_ROWS, Splitter
+from epochd_server.planning.large import LargeReader
 from epochd_server.planning.preparing import FeatureReader, Fitting
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Values:
-    """What was read; None where a fault kept it from being read.
-
-    Attributes:
-        features: [N, d]; None too where they are a dataset's, which the worker reads by itself.
-        targets: As the loss takes them.
-        weights: [N]; None too where all rows count alike.
-        fleet: The members; None too where one model is trained.
-        held: Which of the rows are held out.
-        given: Held-out rows of their own, or where the worker finds them.
-        preprocess: What columns go through to become features; None where they are that already.
-    """
-
-    features: NDArray[np.floating] | None
-    targets: Targets | None
-    weights: NDArray[np.floating] | None
-    fleet: Fleet | None
-    held: HeldRows = field(default_factory=HeldRows)
-    given: TrainingArrays | DatasetFile | None = None
-    preprocess: FittedPreprocessing | None = None
+from epochd_server.planning.read_values import Values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,6 +45,7 @@ class Reader:
         seed: The training's: it decides which rows are held out.
         validation_dataset: The file of the stored dataset with held-out rows, if there is one.
         max_data_bytes: What the features may take.
+        size: How wide rows are.
     """
 
     command: TrainCommand
@@ -77,9 +56,13 @@ class Reader:
     seed: int
     validation_dataset: Path | None
     max_data_bytes: int
+    size: RowSize
 
     def read(self, violations: Violations) -> Values:
         """Reads everything; what is wrong goes to ``violations``, or of a fleet takes out the members it is in."""
+        if (large := self._large_reader()) is not None:
+            values = large.read(violations)
+            return values if values.targets is None else self._with_given(values, values.targets, violations)
         before = len(violations.found)
         is_fleet = bool(self.command.roles.groups)
         unusable = UnusableRows() if is_fleet else None
@@ -96,6 +79,22 @@ class Reader:
         values = self._preprocessed(self._hold_out(values, targets, violations), violations)
         return self._with_given(values, targets, violations)
 
+    def _large_reader(self) -> LargeReader | None:
+        """Who reads a table that is too large for memory; None where it is not, or its rows are sorted by member."""
+        columns = self.columns
+        if not self.size.is_large(columns.rows) or self.command.roles.groups:
+            return None
+        if not isinstance(columns, PartedColumns):
+            return None
+        return LargeReader(
+            command=self.command,
+            columns=columns,
+            selection=self.selection,
+            outputs=self.outputs,
+            seed=self.seed,
+            size=self.size,
+        )
+
     def _hold_out(self, values: Values, targets: Targets, violations: Violations) -> Values:
         """The values with the rows that are held out, if any are."""
         validation, fleet = self.command.validation, values.fleet
@@ -108,6 +107,7 @@ class Reader:
             weights=values.weights,
             assignment=None if fleet is None else fleet.assignment,
             seed=self.seed,
+            size=self.size,
         )
         held = splitter.split(validation.rows, violations)
         return replace(values, held=held, fleet=_without(fleet, held.unfit, violations))
@@ -167,7 +167,7 @@ class Reader:
             roles=self.selection.roles(self.columns.names),
             classes=targets.classes,
             fleet=values.fleet,
-            max_data_bytes=self.max_data_bytes,
+            max_data_bytes=HELD_OUT_BYTES if values.large else self.max_data_bytes,
             preprocess=values.preprocess,
         )
         given = reader.read(violations)

@@ -29,6 +29,7 @@ from epochd_server.engine.shuffling import derived_seed, epoch_permutation
 from epochd_server.engine.task import CohortTask, Floats, Integers, MemberState
 from epochd_server.engine.tracing import is_watched
 from epochd_server.engine.validation import Scores, Validator, no_scores, watched_losses
+from epochd_server.engine.windows import LargeRows
 
 MOST_MEMBERS = 64
 FAILED_MESSAGE = "the module raised an error in epoch {}; the server's log has the details"
@@ -256,6 +257,9 @@ class _Block:
 
     def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         rows, task = self._rows, self._program.task
+        if rows.large[self._members[0]]:  # as all of them then: they have one row count
+            yield from self._large_batches(epoch)
+            return
         order = np.broadcast_to(np.arange(self._count), (len(self._members), self._count))
         if task.shuffle and self._batch < self._count:
             seeds = task.seeds[self._members]
@@ -268,6 +272,17 @@ class _Block:
                 torch.from_numpy(rows.features[chosen]),
                 torch.from_numpy(rows.targets[chosen]),
                 torch.from_numpy(weights),
+            )
+
+    def _large_batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        task = self._program.task
+        members = [LargeRows(task, self._rows, member) for member in self._members.tolist()]
+        for batches in zip(*(member.batches(epoch, self._batch) for member in members), strict=True):
+            weights = [np.ones(len(b), task.dtype) if b.weights is None else b.weights for b in batches]
+            yield (
+                torch.from_numpy(np.stack([batch.features for batch in batches])),
+                torch.from_numpy(np.stack([batch.targets for batch in batches])),
+                torch.from_numpy(np.stack(weights)),
             )
 
     def _fail(self, reporter: Reporter, epoch: int, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""Big members, and those with dropout or normalisation: one at a time, each step a few products of PyTorch's.
+"""Big members, those with large rows, dropout or normalisation: one at a time, each step a few products of PyTorch's.
 
 At this size the products cost more than all the rest, so nothing is won by stacking members, and a member's
 bits cannot depend on neighbours it never meets.
@@ -21,6 +21,7 @@ from epochd_server.engine.rows import Rows
 from epochd_server.engine.shuffling import derived_seed, epoch_permutation
 from epochd_server.engine.task import CohortTask, Floats, Integers, MemberState
 from epochd_server.engine.validation import Scores, Validator, watched_losses
+from epochd_server.engine.windows import Batch, LargeRows
 
 _ACTIVE = np.ones(1, np.bool_)
 
@@ -77,6 +78,7 @@ class _Member:
         self.flat = start.copy()
         self._task = task
         self._network = SoloNetwork(chain, self.flat)
+        self._large = LargeRows(task, rows, index) if rows.large[index] else None
         piece = slice(int(rows.starts[index]), int(rows.starts[index] + rows.counts[index]))
         self._features = torch.from_numpy(rows.features[piece])
         self._targets = torch.from_numpy(rows.targets[piece])
@@ -102,6 +104,8 @@ class _Member:
         """Makes all steps of an epoch and returns its loss."""
         self._optimizer.set_rates(np.array([lr]))
         self._network.draw_from(derived_seed(int(self._task.seeds[self.index]), "dropout", epoch))
+        if self._large is not None and self._batch == len(self._large):
+            return self._run_whole_epoch(self._large)
         steps = self._task.accumulation_steps
         batches = math.ceil(len(self._features) / self._batch)
         loss_sum, weight_sum = 0.0, 0.0
@@ -120,6 +124,22 @@ class _Member:
                 self._optimizer.step(self.flat[None], gradient[None], _ACTIVE)
         return loss_sum / weight_sum if weight_sum > 0 else math.nan
 
+    def _run_whole_epoch(self, rows: LargeRows) -> float:
+        """One step by the gradient of all rows, whose pieces' gradients are added in float64."""
+        total = np.zeros(len(self.flat))
+        loss_sum, weight_sum = 0.0, 0.0
+        for features, targets, weights in map(_tensors, rows.pieces()):
+            loss, weight = self._network.loss_and_gradient(self._task.loss, features, targets, weights)
+            loss_sum += loss * weight
+            weight_sum += weight
+            if weight > 0:
+                total += self._network.gradient.astype(np.float64) * weight
+        if weight_sum == 0:
+            return math.nan
+        self._total[:] = total / weight_sum
+        self._optimizer.step(self.flat[None], self._total[None], _ACTIVE)
+        return loss_sum / weight_sum
+
     def _accumulate(self, first: bool, share: float) -> None:
         if first:
             self._total[:] = 0
@@ -127,6 +147,9 @@ class _Member:
 
     def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         count = len(self._features)
+        if self._large is not None:
+            yield from map(_tensors, self._large.batches(epoch, self._batch))
+            return
         if self._batch == count:
             yield self._features, self._targets, self._weights
             return
@@ -142,3 +165,8 @@ class _Member:
                 chosen = order[piece]
                 weights = None if self._weights is None else self._weights[chosen]
                 yield self._features[chosen], self._targets[chosen], weights
+
+
+def _tensors(batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+    weights = None if batch.weights is None else torch.from_numpy(batch.weights)
+    return torch.from_numpy(batch.features), torch.from_numpy(batch.targets), weights

@@ -1,0 +1,140 @@
+"""The values of a table too large for memory: read once, piece by piece, and kept nowhere.
+
+Legend: n rows of a piece.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochd_server.data.columns import Columns, PartedColumns
+from epochd_server.data.drawing import draw, drawn_rows
+from epochd_server.data.large_checks import LargeCheck
+from epochd_server.data.selection import Selection
+from epochd_server.data.weights import load_weights
+from epochd_server.domain.commands import TrainCommand
+from epochd_server.domain.errors import Violations
+from epochd_server.domain.large_tables import HELD_OUT_BYTES, LARGE_BYTES, DrawnRows, RowSize
+from epochd_server.domain.specs import CLASSIFICATION_LOSSES, GradientFit, ModuleModel
+from epochd_server.domain.validation import Folds, HoldOut, Split
+from epochd_server.planning.holding_out import HeldRows
+from epochd_server.planning.read_values import Values
+
+_WHY = f"the rows take more than {LARGE_BYTES // 2**20} MiB, and are trained from the disk"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LargeReader:
+    """Reads a large table of one model.
+
+    Attributes:
+        command: What the client asks for.
+        columns: The rows.
+        selection: Which columns play which role.
+        outputs: Number of outputs that the model was given, or None where the targets are to decide it.
+        seed: The training's: it decides which rows are held out.
+        size: How wide rows are.
+    """
+
+    command: TrainCommand
+    columns: PartedColumns
+    selection: Selection
+    outputs: int | None
+    seed: int
+    size: RowSize
+
+    def read(self, violations: Violations) -> Values:
+        """Looks at all rows; what is wrong goes to ``violations``."""
+        self._refuse(violations)
+        drawn = self._draw(violations)
+        is_raw = self.command.preprocess is not None
+        check = LargeCheck(
+            self.columns,
+            self.selection,
+            self.command.loss,
+            self.command.data_precision,
+            violations,
+            features=not is_raw,
+        )
+        sides = _Sides(self.command, self.selection)
+        for first, part in self.columns.parts(self.size.piece_rows):
+            check.add(part, first)
+            if drawn is not None and not violations:
+                sides.add(part, drawn_rows(drawn, part, self.selection.targets[0], first))
+        targets = check.report(self.outputs, violations)
+        if drawn is not None and not violations:
+            sides.report(violations)
+        return Values(
+            features=None, targets=targets, weights=None, fleet=None, held=HeldRows(drawn=drawn), large=True
+        )
+
+    def _refuse(self, violations: Violations) -> None:
+        """Reports what cannot be done piece by piece."""
+        command = self.command
+        if command.preprocess is not None:
+            violations.add("preprocess", f"is not for tables this large: {_WHY}; upload features as numbers")
+        is_full = isinstance(command.fit, GradientFit) and command.fit.batch_size is None
+        if isinstance(command.model, ModuleModel) and is_full:
+            violations.add("gradient.batch_size", f"must be set for a module: {_WHY}")
+        rows = None if command.validation is None else command.validation.rows
+        if isinstance(rows, Folds):
+            remedy = "hold out a fraction, or give a validation dataset"
+            violations.add("sweep.folds", f"is not for tables this large: {_WHY}; {remedy}")
+        elif isinstance(rows, HoldOut) and rows.split in (Split.TIME, Split.GROUP):
+            remedy = "split them yourself, and give the held-out ones as a validation dataset"
+            violations.add(
+                f"validation.split.{rows.split.value}_column",
+                f"is not for tables this large: {_WHY}; {remedy}",
+            )
+
+    def _draw(self, violations: Violations) -> DrawnRows | None:
+        """How rows are held out, if they are and nothing is wrong yet."""
+        hold_out = None if self.command.validation is None else self.command.validation.rows
+        if violations or not isinstance(hold_out, HoldOut):
+            return None
+        rows = self.columns.rows
+        drawn = draw(hold_out, self.seed, rows, self.size)
+        taken = drawn.count * self.size.nbytes
+        if taken > HELD_OUT_BYTES:
+            most = HELD_OUT_BYTES / self.size.nbytes / rows
+            held = f"holds out {drawn.count:,} rows of {taken // 2**20:,} MiB"
+            limit = f"of large tables at most {HELD_OUT_BYTES // 2**20} MiB are measured"
+            violations.add("validation.fraction", f"{held}; {limit}: set at most {most:.2g}")
+        return drawn
+
+
+@dataclass(slots=True)
+class _Sides:
+    """Whether both sides of a split have rows that count, and those that are trained on two classes."""
+
+    command: TrainCommand
+    selection: Selection
+    trained: bool = False
+    held: bool = False
+    labels: set[object] = field(default_factory=set)
+
+    def add(self, part: Columns, held: NDArray[np.bool_]) -> None:
+        """Takes a piece, bool [n] of which rows are held out."""
+        weights = load_weights(part, self.selection.weight, self.command.data_precision)
+        counted = np.ones(part.rows, np.bool_) if weights is None else weights > 0
+        self.trained = self.trained or bool((counted & ~held).any())
+        self.held = self.held or bool((counted & held).any())
+        if self._has_labels and len(self.labels) < 2:
+            self.labels.update(part.values(self.selection.targets[0])[counted & ~held].tolist())
+
+    def report(self, violations: Violations) -> None:
+        """Reports a side that has nothing to train on, or to measure."""
+        for side, name in ((self.trained, "is trained on"), (self.held, "is held out")):
+            if not side:
+                violations.add("validation.fraction", f"no row that {name} has a weight above 0")
+                return
+        if self._has_labels and len(self.labels) < 2:
+            problem = "the rows that are not held out have one class only"
+            violations.add("validation.fraction", problem)
+
+    @property
+    def _has_labels(self) -> bool:
+        return self.command.loss is not None and self.command.loss.kind in CLASSIFICATION_LOSSES

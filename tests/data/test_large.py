@@ -1,0 +1,241 @@
+"""Tables too large for memory: read, checked and split piece by piece as they would be whole."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import ipc
+
+from epochd_server.data import row_files
+from epochd_server.data.drawing import draw, drawn_rows
+from epochd_server.data.features import prepare_features
+from epochd_server.data.large_checks import LargeCheck
+from epochd_server.data.loading import ArrowColumns, load_training_arrays
+from epochd_server.data.row_files import RowFile
+from epochd_server.data.selection import Selection, select
+from epochd_server.data.splitting import Traits, held_out_rows
+from epochd_server.data.targets import prepare_targets
+from epochd_server.data.weights import prepare_weights
+from epochd_server.domain import large_tables
+from epochd_server.domain.data import ColumnRoles
+from epochd_server.domain.errors import EpochdError, Reason, Violations
+from epochd_server.domain.large_tables import RowSize
+from epochd_server.domain.specs import (
+    GradientFit,
+    Init,
+    LinearModel,
+    Logging,
+    Loss,
+    LossKind,
+    Optimizer,
+    OptimizerKind,
+    Precision,
+    TrainingSpec,
+)
+from epochd_server.domain.validation import HoldOut, Split
+from epochd_server.domain.work import DatasetFile
+
+ROWS = 1_000
+SIZE = RowSize.of(2, 1, 4, weighted=False)
+Store = Callable[[pa.Table], Path]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    def write(table: pa.Table) -> Path:
+        path = tmp_path / "table.arrow"
+        with ipc.new_file(str(path), table.schema) as writer:
+            writer.write_table(table.slice(0, 0))
+            writer.write_table(table, max_chunksize=77)
+        return path
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables of more than 200 rows are large; pieces have 100."""
+    monkeypatch.setattr(large_tables, "LARGE_BYTES", 200 * SIZE.nbytes)
+    monkeypatch.setattr(large_tables, "_PIECE_BYTES", 100 * SIZE.nbytes)
+
+
+def table(**changed: object) -> pa.Table:
+    random = np.random.default_rng(0)
+    columns: dict[str, object] = {
+        "a": random.normal(size=ROWS),
+        "b": random.integers(0, 9, ROWS),
+        "y": random.normal(size=ROWS),
+        "c": random.choice(["yes", "no", "maybe"], ROWS),
+        "w": random.random(ROWS),
+    }
+    return pa.table(columns | changed)
+
+
+def spec(kind: LossKind = LossKind.MSE, precision: Precision = Precision.FLOAT32) -> TrainingSpec:
+    return TrainingSpec(
+        model=LinearModel(in_features=2, out_features=1),
+        loss=Loss(kind=kind),
+        fit=GradientFit(optimizer=Optimizer(kind=OptimizerKind.SGD, lr=0.1), epochs=1),
+        init=Init.ZEROS,
+        precision=precision,
+        seed=3,
+        logging=Logging(every=1),
+    )
+
+
+ROLES = ColumnRoles(features=("a", "b"), targets=("y",), weight="w")
+LABELS = ColumnRoles(features=("a", "b"), targets=("c",))
+
+
+@pytest.mark.parametrize("kind", [LossKind.MSE, LossKind.CROSS_ENTROPY])
+@pytest.mark.parametrize("rows", [None, np.arange(0, ROWS, 3, dtype=np.uint32)])
+def test_large_rows_are_those_of_memory_and_mapped(store: Store, kind: LossKind, rows: object) -> None:
+    classes = None if kind is LossKind.MSE else ("maybe", "no", "yes")
+    roles = ROLES if classes is None else LABELS
+    file = DatasetFile(path=str(store(table())), roles=roles, classes=classes, rows=rows)
+    small, large = (load_training_arrays(replace(file, large=is_large), spec(kind)) for is_large in (0, 1))
+    assert (large.features == small.features).all()
+    assert large.features.dtype == np.float32
+    assert (large.targets == small.targets).all()
+    assert large.targets.dtype == small.targets.dtype
+    if small.weights is not None and large.weights is not None:
+        assert (large.weights == small.weights).all()
+    owner = large.features
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    assert isinstance(getattr(owner, "obj", owner), mmap.mmap)
+    assert [path.name for path in Path(file.path).parent.iterdir()] == ["table.arrow"]
+
+
+@pytest.mark.parametrize("split", [Split.RANDOM, Split.STRATIFIED])
+@pytest.mark.parametrize("fraction", [0.013, 0.2, 0.5])
+def test_rows_are_drawn_from_each_piece_as_from_a_member_of_the_whole(
+    store: Store, split: Split, fraction: float
+) -> None:
+    hold_out = HoldOut(fraction=fraction, split=split)
+    given = table()
+    columns = ArrowColumns(store(given))
+    labels = np.unique(given["c"].to_numpy(), return_inverse=True)[1].astype(np.int64)
+    # among others, whose rows are fewer and split as ever
+    members = np.concatenate([np.zeros(150, np.int64), np.ones(ROWS, np.int64)])
+    codes = np.concatenate([labels[:150], labels])
+    whole = held_out_rows(hold_out, Traits(members, codes, SIZE), 3)
+    alone = held_out_rows(hold_out, Traits(members[:150], codes[:150]), 3)
+    drawn = draw(hold_out, 3, ROWS, SIZE)
+    label = columns.names.index("c")
+    pieces = [drawn_rows(drawn, part, label, first) for first, part in columns.parts(drawn.piece_rows)]
+    assert [len(piece) for piece in pieces] == [100] * 10
+    assert (np.concatenate(pieces) == whole[150:]).all()
+    assert (whole[:150] == alone).all()
+    assert drawn.count == whole[150:].sum() == 10 * max(round(fraction * 100), 1)
+    assert len({tuple(piece) for piece in pieces}) == 10
+    if split is Split.STRATIFIED:
+        shares = [whole[150:][labels == one].mean() for one in range(3)]
+        assert np.ptp(shares) < 0.06
+
+
+def test_held_out_rows_are_read_in_the_same_pass(store: Store) -> None:
+    given = table()
+    hold_out = HoldOut(fraction=0.2, split=Split.STRATIFIED)
+    drawn = draw(hold_out, 3, ROWS, SIZE)
+    file = DatasetFile(
+        path=str(store(given)), roles=LABELS, classes=("maybe", "no", "yes"), large=True, drawn=drawn
+    )
+    arrays = load_training_arrays(file, spec(LossKind.CROSS_ENTROPY))
+    labels = np.unique(given["c"].to_numpy(), return_inverse=True)[1].astype(np.int64)
+    held = held_out_rows(hold_out, Traits(np.zeros(ROWS, np.int64), labels, SIZE), 3)
+    assert arrays.validation is not None
+    assert (arrays.targets == labels[~held]).all()
+    assert (arrays.validation.targets == labels[held]).all()
+    assert (arrays.validation.features[:, 0] == given["a"].to_numpy()[held].astype(np.float32)).all()
+
+
+def spoiled(column: str, *places: tuple[int, object]) -> pa.Table:
+    values = table()[column].to_pylist()
+    for row, value in places:
+        values[row] = value
+    return table(**{column: values})
+
+
+REGRESSION, BINARY, MULTI = LossKind.MSE, LossKind.BCE_WITH_LOGITS, LossKind.CROSS_ENTROPY
+BAD: list[tuple[LossKind, str, pa.Table, int | None]] = [
+    (REGRESSION, "y", spoiled("a", (777, np.nan), (900, np.inf)), None),
+    (REGRESSION, "y", spoiled("a", (333, 1e300)), None),
+    (REGRESSION, "y", spoiled("b", (5, None)), None),
+    (REGRESSION, "y", spoiled("y", (950, None), (960, None)), None),
+    (REGRESSION, "y", spoiled("w", (201, -1.0), (301, np.nan)), None),
+    (REGRESSION, "y", table(w=np.zeros(ROWS)), None),
+    (REGRESSION, "y", table(a=np.array(["x"] * ROWS)), None),
+    (REGRESSION, "c", table(), None),
+    (REGRESSION, "y", table(w=np.array(["x"] * ROWS)), None),
+    (REGRESSION, "y", table(y=pa.array([0] * ROWS, pa.timestamp("us"))), None),
+    (LossKind.POISSON_NLL, "b", spoiled("b", (640, -3), (700, -4)), None),
+    (MULTI, "c", spoiled("c", (432, None)), None),
+    (MULTI, "c", table(c=["one"] * ROWS), None),
+    (MULTI, "c", table(), 2),
+    (MULTI, "b", table(), 4),
+    (MULTI, "y", table(), None),
+    (MULTI, "b", table(b=np.ones(ROWS, np.int64)), None),
+    (BINARY, "b", table(), None),
+    (BINARY, "c", table(), None),
+    (BINARY, "b", table(b=np.ones(ROWS, np.int64)), None),
+]
+
+
+@pytest.mark.parametrize("case", range(len(BAD)))
+def test_what_is_wrong_is_told_as_of_small_tables(store: Store, case: int) -> None:
+    kind, target, given, outputs = BAD[case]
+    columns = ArrowColumns(store(given))
+    features = [name for name in ("a", "b") if name != target]
+    roles = ColumnRoles(features=tuple(features), targets=(target,), weight="w")
+    selection, loss = select(columns.names, roles, Violations()), Loss(kind=kind)
+    expected = told_whole(columns, selection, loss, outputs)
+    found = Violations()
+    check = LargeCheck(columns, selection, loss, Precision.FLOAT32, found)
+    for first, part in columns.parts(100):
+        check.add(part, first)
+    assert check.report(outputs, found) is None or kind is REGRESSION
+    assert sorted(found.found, key=str) == sorted(expected.found, key=str)
+    assert found.found
+
+
+def told_whole(columns: ArrowColumns, selection: Selection, loss: Loss, outputs: int | None) -> Violations:
+    found = Violations()
+    prepare_features(columns, selection.features, Precision.FLOAT32, found)
+    prepare_targets(columns, selection.targets, loss, Precision.FLOAT32, outputs, found)
+    prepare_weights(columns, selection.weight, Precision.FLOAT32, found)
+    return found
+
+
+@pytest.mark.parametrize(("kind", "target"), [(MULTI, "c"), (MULTI, "b"), (REGRESSION, "y")])
+def test_good_rows_have_the_same_classes(store: Store, kind: LossKind, target: str) -> None:
+    columns = ArrowColumns(store(table()))
+    selection = select(columns.names, ColumnRoles(features=("a",), targets=(target,)), Violations())
+    found = Violations()
+    check = LargeCheck(columns, selection, Loss(kind=kind), Precision.FLOAT32, found)
+    for first, part in columns.parts(100):
+        check.add(part, first)
+    targets = check.report(None, found)
+    whole = prepare_targets(columns, selection.targets, Loss(kind=kind), Precision.FLOAT32, None, found)
+    assert not found
+    assert targets is not None
+    assert whole is not None
+    assert targets.classes == whole.classes
+
+
+def test_a_full_disk_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        def write(self, _: object) -> int:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(row_files.tempfile, "TemporaryFile", lambda **_: Full())
+    with pytest.raises(EpochdError) as caught:
+        RowFile(tmp_path).add(np.ones((2, 2)))
+    assert caught.value.reason is Reason.STORAGE_UNAVAILABLE
+    assert "no room" in caught.value.message
