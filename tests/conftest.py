@@ -154,13 +154,12 @@ class BucketServer:
     def stop(self) -> None:
         """Ends it at once; everything in it is lost."""
         self._process.kill()
-        self._process.wait()
-        self._process.stdout.close()
+        self._process.communicate()
 
-    def make_bucket(self) -> str:
-        """The name of a new bucket."""
+    def make_bucket(self, name: str = "") -> str:
+        """Makes a bucket, of a new name unless one is given; returns it."""
         self._buckets += 1
-        name = f"bucket-{self._buckets}"
+        name = name or f"bucket-{self._buckets}"
         url = f"{self.environment['AWS_ENDPOINT_URL']}/{name}"
         with urllib.request.urlopen(urllib.request.Request(url, method="PUT"), timeout=10):
             return name
@@ -170,6 +169,16 @@ class BucketServer:
 def bucket_server() -> Iterator[BucketServer]:
     """An S3 server that all tests share. Leave it running."""
     server = BucketServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_bucket_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[BucketServer]:
+    """An S3 server of a test's own, which this process and those that it starts can use."""
+    server = BucketServer()
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
     yield server
     server.stop()
 

@@ -209,6 +209,8 @@ def _open_storage(settings: Settings) -> Storage:
             most_dataset_bytes=settings.max_dataset_bytes,
             database_url=settings.database_url or None,
             lease_s=settings.lease,
+            artifacts_url=settings.artifacts or None,
+            cache_bytes=settings.artifact_cache_bytes,
         )
     except StorageUnusableError as error:
         raise StartError(str(error)) from error

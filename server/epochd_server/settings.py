@@ -54,6 +54,17 @@ class Settings(BaseSettings):
         "Database of runs and models: postgresql://USER:PASSWORD@HOST/NAME, or sqlite:///PATH. "
         "Unset: SQLite in the data folder.",
     )
+    artifacts: str = _setting(
+        "",
+        "Store of large weights and of datasets: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, or a "
+        "folder. Credentials come from the environment, as the cloud's own tools read them. Unset: in the data folder.",
+    )
+    artifact_cache_bytes: int = _setting(
+        16 * 2**30,
+        "Disk for local copies, in the data folder, of what is read of a bucket.",
+        unit="bytes",
+        ge=0,
+    )
     workers: int = _setting(
         None, "Worker processes, each of which trains on one core. Unset: the cores.", ge=1, le=1024
     )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 
 import pytest
+from sqlalchemy import update
 
 from epochd_server.domain.datasets import DatasetColumn, DatasetFormat
 from epochd_server.domain.errors import EpochdError, InvalidInput, Reason
 from epochd_server.domain.runs import Cancelled, RunState
+from epochd_server.storage.schema import datasets
 
 CSV = DatasetFormat.CSV
 DATA = bytes(range(256)) * 40
@@ -34,7 +37,7 @@ async def test_an_upload_becomes_a_dataset(storage):
     assert dataset.columns == (DatasetColumn("x", "float64"), DatasetColumn("city", None))
     assert await storage.datasets.get(DIGEST) == dataset
     assert await storage.datasets.begin(DIGEST, len(DATA)) == dataset
-    assert storage.datasets.path_of(DIGEST).read_bytes() == DATA
+    assert (await storage.datasets.path_of(DIGEST)).read_bytes() == DATA
     assert list(storage.folder.uploads.iterdir()) == []
 
 
@@ -111,8 +114,9 @@ async def test_datasets_are_listed_newest_first(storage):
 
 async def test_a_dataset_can_be_deleted_and_uploaded_again(storage):
     await upload(storage)
+    path = await storage.datasets.path_of(DIGEST)
     await storage.datasets.delete(DIGEST)
-    assert not storage.datasets.path_of(DIGEST).exists()
+    assert not path.exists()
     with pytest.raises(EpochdError) as caught:
         await storage.datasets.get(DIGEST)
     assert caught.value.reason is Reason.DATASET_NOT_FOUND
@@ -134,9 +138,82 @@ async def test_a_dataset_stays_while_an_unfinished_run_uses_it(storage, make):
         await storage.datasets.delete(DIGEST)
     assert caught.value.reason is Reason.DATASET_IN_USE
     assert caught.value.metadata["run"] == f"runs/{run.run_id}"
-    assert storage.datasets.path_of(DIGEST).exists()
+    assert (await storage.datasets.path_of(DIGEST)).exists()
     await storage.datasets.get(DIGEST)
     await make.append(
         storage.runs, run.run_id, [make.event(2, Cancelled(epochs=0))], state=RunState.CANCELLED
     )
     await storage.datasets.delete(DIGEST)
+
+
+def only_file(storage):
+    [path] = storage.folder.artifacts.rglob("*.arrow")
+    return path
+
+
+async def assert_damaged(storage):
+    with pytest.raises(EpochdError) as caught:
+        await storage.datasets.path_of(DIGEST)
+    assert caught.value.reason is Reason.ARTIFACT_CORRUPT
+    assert caught.value.metadata == {"name": f"datasets/{DIGEST}"}
+    assert (
+        caught.value.message == f"The rows of datasets/{DIGEST} are damaged; delete it and upload it again."
+    )
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda data: data[:-1], lambda data: b"X" + data[1:]], ids=["cut", "changed"]
+)
+async def test_a_damaged_one_is_named_and_the_others_are_served(storage, spoil):
+    await upload(storage)
+    path = only_file(storage)
+    path.write_bytes(spoil(path.read_bytes()))
+    other = await upload(storage, b"other")
+    await assert_damaged(storage)
+    assert (await storage.datasets.path_of(other.digest)).read_bytes() == b"other"
+
+
+async def test_a_missing_file_is_damage_too_and_uploading_anew_mends_it(storage):
+    await upload(storage)
+    only_file(storage).unlink()
+    await assert_damaged(storage)
+    await storage.datasets.delete(DIGEST)
+    await upload(storage)
+    assert (await storage.datasets.path_of(DIGEST)).read_bytes() == DATA
+
+
+async def test_one_of_an_earlier_server_is_found_under_its_digest(storage):
+    await upload(storage)
+    path = only_file(storage)
+    path.rename(path.with_name(f"{DIGEST}.arrow"))
+    nameless = update(datasets).values(artifact=None, file_digest=None)
+    await storage.database.write(lambda connection: connection.execute(nameless).rowcount)
+    assert (await storage.datasets.path_of(DIGEST)).read_bytes() == DATA
+    await storage.datasets.delete(DIGEST)
+    assert [found.name async for found in storage.artifacts.list()] == []
+
+
+async def test_servers_that_take_the_same_upload_at_once_keep_one_file(open_at):
+    first, second = open_at("first"), open_at("second")
+    made = await asyncio.gather(upload(first), upload(second))
+    assert made[0] == made[1]
+    files = [*first.folder.artifacts.rglob("*.arrow"), *second.folder.artifacts.rglob("*.arrow")]
+    assert len(files) == 1
+
+
+async def test_what_was_computed_of_one_is_computed_once_and_goes_with_it(storage):
+    await upload(storage)
+    seen = []
+
+    def count(path):
+        seen.append(path)
+        return str(path.stat().st_size).encode()
+
+    for _ in range(3):
+        assert await storage.datasets.facts(DIGEST, count) == str(len(DATA)).encode()
+    assert seen == [only_file(storage)]
+    await storage.datasets.delete(DIGEST)
+    assert [found.name async for found in storage.artifacts.list()] == []
+    with pytest.raises(EpochdError) as caught:
+        await storage.datasets.facts(DIGEST, count)
+    assert caught.value.reason is Reason.DATASET_NOT_FOUND

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +16,10 @@ from torch import nn
 from epochd.v1.tensor_pb2 import Column, Numbers, Strings
 from epochd.v1.trainer_pb2 import TrainRequest
 from epochd_server.codec.tensors import encode_tensor
-from epochd_server.data.loading import read_schema
-from epochd_server.domain.datasets import Dataset, DatasetFormat
 from epochd_server.domain.errors import EpochdError, InvalidInput, Reason
 from epochd_server.domain.models import ModelVersion
 from epochd_server.domain.plans import Plan
-from epochd_server.domain.resources import VersionReference
+from epochd_server.domain.resources import VersionReference, dataset_name
 from epochd_server.engine.modules import ModuleRegistry
 from epochd_server.planning.limits import PlanLimits
 from epochd_server.planning.planner import RequestPlanner
@@ -38,26 +35,18 @@ class FolderDatasets:
         self._folder = folder
 
     def add(self, table: pa.Table) -> str:
-        with ipc.new_file(str(self.path_of(DIGEST)), table.schema) as writer:
+        with ipc.new_file(str(self.file_of(DIGEST)), table.schema) as writer:
             writer.write_table(table, max_chunksize=2)
         return f"datasets/{DIGEST}"
 
-    async def find(self, digest: str) -> Dataset | None:
-        path = self.path_of(digest)
-        if not path.exists():
-            return None
-        summary = read_schema(path)
-        return Dataset(
-            digest=digest,
-            format=DatasetFormat.ARROW,
-            rows=summary.rows,
-            columns=summary.columns,
-            size_bytes=path.stat().st_size,
-            create_time=datetime.now(UTC),
-        )
-
-    def path_of(self, digest: str) -> Path:
+    def file_of(self, digest: str) -> Path:
         return self._folder / f"{digest}.arrow"
+
+    async def path_of(self, digest: str) -> Path:
+        path = self.file_of(digest)
+        if not path.exists():
+            raise EpochdError(Reason.DATASET_NOT_FOUND, metadata={"name": dataset_name(digest)})
+        return path
 
 
 class Affine(nn.Module):

@@ -570,7 +570,7 @@ def test_values_of_datasets_are_looked_at_too(faults, datasets, table_request, c
 def test_a_damaged_dataset_is_no_fault_of_the_request(plan, datasets, table_request) -> None:
     request = table_request()
     request.data.dataset = datasets.add(pa.table({"x": [1.0], "y": [1.0]}))
-    path = datasets.path_of(request.data.dataset.removeprefix("datasets/"))
+    path = datasets.file_of(request.data.dataset.removeprefix("datasets/"))
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(EpochdError) as caught:
         plan(request)

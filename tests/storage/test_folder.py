@@ -22,9 +22,18 @@ time.sleep(60)
 def test_is_made_with_its_parents(tmp_path):
     folder = DataFolder(tmp_path / "a" / "b")
     assert folder.uploads.is_dir()
-    assert folder.datasets.is_dir()
     assert folder.artifacts.is_dir()
     folder.close()
+
+
+def test_datasets_that_were_kept_beside_the_artifacts_are_moved_there(tmp_path):
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "0123.arrow").write_bytes(b"rows")
+    for _ in range(2):
+        folder = DataFolder(tmp_path)
+        assert (folder.artifacts / "datasets" / "0123.arrow").read_bytes() == b"rows"
+        assert not (tmp_path / "datasets").exists()
+        folder.close()
 
 
 def test_a_second_server_is_refused_in_one_line_that_names_the_first(tmp_path):

@@ -15,7 +15,7 @@ from epochd_server.domain.data import DatasetReference, DataSource
 from epochd_server.domain.errors import EpochdError, Reason, Violations
 from epochd_server.domain.models import ModelVersion
 from epochd_server.domain.plans import Plan
-from epochd_server.domain.resources import dataset_name, parse_dataset, parse_version_reference, version_name
+from epochd_server.domain.resources import parse_dataset, parse_version_reference, version_name
 from epochd_server.domain.runs import Started
 from epochd_server.domain.specs import Logging, TrainingSpec
 from epochd_server.planning.class_weights import with_every_class
@@ -102,10 +102,12 @@ class RequestPlanner:
         digest = parse_dataset(name)
         if digest is None:
             return None, None
-        if await self._datasets.find(digest) is None:
-            metadata = {"name": dataset_name(digest)}
-            return None, EpochdError(Reason.DATASET_NOT_FOUND, metadata=metadata)
-        return self._datasets.path_of(digest), None
+        try:
+            return await self._datasets.path_of(digest), None
+        except EpochdError as error:
+            if error.reason is not Reason.DATASET_NOT_FOUND:
+                raise
+            return None, error
 
     async def _find_initial(self, name: str) -> _FoundVersion:
         reference = parse_version_reference(name)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from epochd_server.domain.datasets import Dataset
 from epochd_server.domain.models import ModelVersion
 from epochd_server.domain.resources import VersionReference
 from epochd_server.domain.specs import ModuleModel
@@ -15,11 +14,12 @@ from epochd_server.domain.specs import ModuleModel
 class Datasets(Protocol):
     """The stored datasets."""
 
-    async def find(self, digest: str) -> Dataset | None:
-        """The dataset, or None."""
+    async def path_of(self, digest: str) -> Path:
+        """A local Arrow IPC file with a dataset's rows.
 
-    def path_of(self, digest: str) -> Path:
-        """Where a dataset's Arrow IPC file is."""
+        Raises:
+            EpochdError: DATASET_NOT_FOUND, ARTIFACT_CORRUPT, STORAGE_UNAVAILABLE.
+        """
 
 
 @dataclass(frozen=True, slots=True)

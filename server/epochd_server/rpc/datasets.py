@@ -112,7 +112,8 @@ class DatasetsServicer(datasets_pb2_grpc.DatasetsServicer):
             violations.add("rows", f"must be 1 to {MOST_PREVIEW_ROWS:,}, is {rows}")
         violations.raise_if_any()
         dataset = await self._store.get(dataset_digest(request.name))
-        table = await asyncio.to_thread(_preview, self._store.path_of(dataset.digest), rows)
+        path = await self._store.path_of(dataset.digest)
+        table = await asyncio.to_thread(_preview, path, rows)
         return pb.PreviewDatasetResponse(table=table)
 
     async def ImportDataset(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 
 import structlog
@@ -115,6 +117,8 @@ class CohortTrainer:
 
     async def _work(self, run: LiveRun) -> RunWork | None:
         data = self._shelf.take(run.run_id)
+        if isinstance(data, DatasetFile) and not await asyncio.to_thread(_hold, data):
+            data = None
         if data is None and not run.cancelled:
             data = await self.plan(run)
         if run.cancelled:
@@ -183,6 +187,17 @@ class CohortTrainer:
             run.training = False
             run.interrupted = f"Its worker process {death.evidence}."
             self._again(run)
+
+
+def _hold(data: DatasetFile) -> bool:
+    """Marks local copies of datasets as used now, so that a cache keeps them; whether they are still there."""
+    try:
+        written = os.stat(data.path).st_mtime_ns
+    except FileNotFoundError:
+        return False
+    with suppress(OSError):  # of a file that is no copy, in a folder that cannot be written to
+        os.utime(data.path, ns=(time.time_ns(), written))
+    return not isinstance(data.validation, DatasetFile) or _hold(data.validation)
 
 
 def _is_unwanted(run: LiveRun, messages: Sequence[WorkMessage]) -> bool:

@@ -106,7 +106,7 @@ def open_storage(
         models=SqlModelStore(database, artifacts, changes),
         datasets=DatasetStore(
             database,
-            folder=folder.datasets,
+            artifacts,
             uploads=folder.uploads,
             convert=convert,
             most_bytes=most_dataset_bytes,

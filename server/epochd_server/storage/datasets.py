@@ -1,4 +1,4 @@
-"""Uploaded tables: their bytes as Arrow files in the data folder, what is known of them in the database."""
+"""Uploaded tables: their rows as Arrow files among the artifacts, what is known of them in the database."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import json
 import os
 from collections.abc import AsyncIterable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,8 +18,9 @@ from epochd_server.domain.datasets import Dataset, DatasetColumn, DatasetFormat,
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.resources import dataset_name, run_name
 from epochd_server.domain.runs import RunState
+from epochd_server.storage.artifacts import ArtifactDamagedError, Artifacts, discard
 from epochd_server.storage.database import Database
-from epochd_server.storage.durable_files import sync_path
+from epochd_server.storage.durable_files import digest_of_file, local_io
 from epochd_server.storage.schema import datasets, from_micros, runs, to_micros
 from epochd_server.storage.statements import AnyRow, insert_into
 from epochd_server.storage.uploads import PartialFile
@@ -30,32 +33,50 @@ Raises:
 """
 
 _CONVERSIONS_AT_ONCE = 2
+_FETCHES_AT_ONCE = 4
 _UNFINISHED = [state.value for state in RunState if not state.is_terminal]
 
 
+@dataclass(frozen=True, slots=True)
+class DatasetFile:
+    """Where the rows of a dataset are.
+
+    Attributes:
+        artifact: The Arrow file.
+        digest: SHA-256 of its bytes in hex; None: of a server that did not note it.
+    """
+
+    artifact: str
+    digest: str | None
+
+    @property
+    def facts(self) -> str:
+        """The artifact with what was computed of the rows, if that was ever asked for."""
+        return f"{self.artifact.removesuffix('.arrow')}.facts.json"
+
+
 class DatasetStore:
-    """Datasets of one data folder.
+    """The datasets.
 
     Args:
         database: Holds what is known of them.
-        folder: Gets the Arrow files.
+        artifacts: Gets the Arrow files.
         uploads: Gets the bytes of uploads until they are complete.
         convert: Makes Arrow files of uploads.
         most_bytes: The largest upload that is taken.
     """
 
     def __init__(
-        self, database: Database, *, folder: Path, uploads: Path, convert: Convert, most_bytes: int
+        self, database: Database, artifacts: Artifacts, *, uploads: Path, convert: Convert, most_bytes: int
     ) -> None:
         self._database = database
-        self._folder = folder
+        self._artifacts = artifacts
         self._uploads = uploads
         self._convert = convert
         self._most_bytes = most_bytes
-        # A dataset that is deleted while the same bytes are uploaded again keeps both its row and its file, or none.
-        self._publishing = asyncio.Lock()
         # Of their own: checking and converting gigabytes must not take the threads that others wait for.
         self._converters = ThreadPoolExecutor(_CONVERSIONS_AT_ONCE, thread_name_prefix="dataset")
+        self._fetchers = ThreadPoolExecutor(_FETCHES_AT_ONCE, thread_name_prefix="dataset-fetch")
 
     async def begin(self, digest: str, size: int) -> Dataset | int:
         """The dataset if it is here already, or else how many bytes of its upload are.
@@ -127,51 +148,58 @@ class DatasetStore:
         """
         using = select(runs.c.run_id).where(runs.c.dataset == digest, runs.c.state.in_(_UNFINISHED)).limit(1)
 
-        def operation(connection: Connection) -> None:
-            if not connection.execute(delete(datasets).where(datasets.c.digest == digest)).rowcount:
-                raise _no_dataset(digest)
+        def operation(connection: Connection) -> DatasetFile:
+            file = _file(connection, digest)
+            connection.execute(delete(datasets).where(datasets.c.digest == digest))
             if (run_id := connection.scalar(using)) is not None:
                 metadata = {"name": dataset_name(digest), "run": run_name(run_id)}
                 raise EpochdError(Reason.DATASET_IN_USE, metadata=metadata)
+            return file
 
-        async with self._publishing:
-            await self._database.write(operation)
-            await asyncio.to_thread(self.path_of(digest).unlink, missing_ok=True)
-            await asyncio.to_thread(self._facts_of(digest).unlink, missing_ok=True)
+        file = await self._database.write(operation)
+        await discard(self._artifacts, (file.artifact, file.facts))
 
     async def facts(self, digest: str, compute: Callable[[Path], bytes]) -> bytes:
         """What was once computed of a dataset, or is now, and kept beside it.
 
         Args:
-            digest: The dataset, which is there.
+            digest: The dataset.
             compute: Computes it of the Arrow file, in a thread.
 
         Raises:
-            EpochdError: DATASET_NOT_FOUND where it is deleted meanwhile.
+            EpochdError: DATASET_NOT_FOUND, ARTIFACT_CORRUPT, STORAGE_UNAVAILABLE.
         """
+        file = await self._database.read(lambda connection: _file(connection, digest))
+        try:
+            return bytes(await asyncio.to_thread(self._artifacts.map, file.facts))
+        except FileNotFoundError:
+            path = await self.path_of(digest)
+        found = await asyncio.get_running_loop().run_in_executor(self._converters, compute, path)
+        with suppress(EpochdError):  # where there is no room for them they are computed again
+            await self._artifacts.put(file.facts, found)
+        return found
 
-        def read_or_compute() -> bytes:
-            kept = self._facts_of(digest)
-            if kept.exists():
-                return kept.read_bytes()
-            found = compute(self.path_of(digest))
-            fresh = kept.with_suffix(f".{os.urandom(4).hex()}.tmp")
-            fresh.write_bytes(found)
-            fresh.rename(kept)
-            return found
+    async def path_of(self, digest: str) -> Path:
+        """A local Arrow IPC file with a dataset's rows, to be opened soon.
 
-        return await asyncio.get_running_loop().run_in_executor(self._converters, read_or_compute)
-
-    def _facts_of(self, digest: str) -> Path:
-        return self._folder / f"{digest}.facts.json"
-
-    def path_of(self, digest: str) -> Path:
-        """Where a dataset's Arrow IPC file is."""
-        return self._folder / f"{digest}.arrow"
+        Raises:
+            EpochdError: DATASET_NOT_FOUND; ARTIFACT_CORRUPT where it is missing or damaged; STORAGE_UNAVAILABLE.
+        """
+        file = await self._database.read(lambda connection: _file(connection, digest))
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(
+                self._fetchers, self._artifacts.fetch, file.artifact, file.digest
+            )
+        except (FileNotFoundError, ArtifactDamagedError) as error:
+            # Deleted just now, or damaged: whoever deletes a dataset deletes its row first.
+            await self.get(digest)
+            raise _damaged(digest) from error
 
     def close(self) -> None:
         """Waits for conversions that run, and starts no more."""
         self._converters.shutdown(cancel_futures=True)
+        self._fetchers.shutdown(cancel_futures=True)
 
     def _check_size(self, size: int) -> None:
         if size > self._most_bytes:
@@ -181,9 +209,9 @@ class DatasetStore:
     async def _finish(self, partial: PartialFile, digest: str, size: int, format_: DatasetFormat) -> Dataset:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._converters, partial.verify)
-        converted = self._folder / f"{digest}.{os.urandom(4).hex()}.tmp"
+        converted = partial.path.with_suffix(f".{os.urandom(4).hex()}.tmp")
         try:
-            summary = await loop.run_in_executor(
+            summary, file_digest = await loop.run_in_executor(
                 self._converters, self._to_arrow, partial, format_, converted
             )
             dataset = Dataset(
@@ -194,42 +222,64 @@ class DatasetStore:
                 size_bytes=size,
                 create_time=datetime.now(UTC),
             )
-            async with self._publishing:
-                await asyncio.to_thread(_rename, converted, self.path_of(digest))
-                stored = await self._database.write(lambda connection: _insert(connection, dataset))
+            # No two uploads share an artifact, so deleting one never harms another that is made meanwhile.
+            file = DatasetFile(f"datasets/{digest}.{os.urandom(8).hex()}.arrow", file_digest)
+            await self._artifacts.put_file(file.artifact, converted)
+            stored, stored_file = await self._database.write(
+                lambda connection: _insert(connection, dataset, file)
+            )
         finally:
             converted.unlink(missing_ok=True)
+        if stored_file != file:
+            await discard(self._artifacts, [file.artifact])
         await asyncio.to_thread(partial.discard)
         return stored
 
-    def _to_arrow(self, partial: PartialFile, format_: DatasetFormat, path: Path) -> DatasetSummary:
+    def _to_arrow(
+        self, partial: PartialFile, format_: DatasetFormat, path: Path
+    ) -> tuple[DatasetSummary, str]:
+        """What is in an upload, and the digest of the Arrow file that is made of it."""
         try:
-            summary = self._convert(partial.path, format_, path)
-        except EpochdError:
-            partial.discard()  # the digest is right, so that these bytes will never do
+            with local_io():
+                return self._convert(partial.path, format_, path), digest_of_file(path)
+        except EpochdError as error:
+            if error.reason is not Reason.STORAGE_UNAVAILABLE:
+                partial.discard()  # the digest is right, so that these bytes will never do
             raise
-        sync_path(path)
-        return summary
 
 
-def _rename(source: Path, destination: Path) -> None:
-    source.rename(destination)
-    sync_path(destination.parent)
-
-
-def _insert(connection: Connection, dataset: Dataset) -> Dataset:
+def _insert(connection: Connection, dataset: Dataset, file: DatasetFile) -> tuple[Dataset, DatasetFile]:
     """Stores the dataset, or finds the one that a simultaneous upload of the same bytes made."""
-    row = {
+    values = {
         "digest": dataset.digest,
         "format": dataset.format.value,
         "rows": dataset.rows,
         "columns": json.dumps([[column.name, column.dtype] for column in dataset.columns]),
         "size_bytes": dataset.size_bytes,
         "create_time": to_micros(dataset.create_time),
+        "artifact": file.artifact,
+        "file_digest": file.digest,
     }
-    connection.execute(insert_into(connection, datasets).on_conflict_do_nothing(), row)
-    one = select(datasets).where(datasets.c.digest == dataset.digest)
-    return _to_dataset(connection.execute(one).one())
+    connection.execute(insert_into(connection, datasets).on_conflict_do_nothing(), values)
+    row = connection.execute(select(datasets).where(datasets.c.digest == dataset.digest)).one()
+    return _to_dataset(row), to_file(row)
+
+
+def _file(connection: Connection, digest: str) -> DatasetFile:
+    """Where a dataset's rows are.
+
+    Raises:
+        EpochdError: DATASET_NOT_FOUND.
+    """
+    row = connection.execute(select(datasets).where(datasets.c.digest == digest)).one_or_none()
+    if row is None:
+        raise _no_dataset(digest)
+    return to_file(row)
+
+
+def to_file(row: AnyRow) -> DatasetFile:
+    """Where the rows of a dataset's row of the table are."""
+    return DatasetFile(row.artifact or f"datasets/{row.digest}.arrow", row.file_digest)
 
 
 def _to_dataset(row: AnyRow) -> Dataset:
@@ -245,3 +295,9 @@ def _to_dataset(row: AnyRow) -> Dataset:
 
 def _no_dataset(digest: str) -> EpochdError:
     return EpochdError(Reason.DATASET_NOT_FOUND, metadata={"name": dataset_name(digest)})
+
+
+def _damaged(digest: str) -> EpochdError:
+    name = dataset_name(digest)
+    message = f"The rows of {name} are damaged; delete it and upload it again."
+    return EpochdError(Reason.ARTIFACT_CORRUPT, message, {"name": name})

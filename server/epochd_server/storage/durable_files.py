@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,16 @@ def write_synced(path: Path, data: bytes | memoryview) -> None:
             while view:
                 view = view[file.write(view) :]
             os.fsync(file.fileno())
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def copy_synced(source: Path, path: Path) -> None:
+    """Copies a file as :func:`write_synced` makes one."""
+    try:
+        shutil.copyfile(source, path)
+        sync_path(path)
     except BaseException:
         path.unlink(missing_ok=True)
         raise

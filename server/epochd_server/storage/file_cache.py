@@ -16,11 +16,14 @@ from epochd_server.storage.durable_files import CheckedFiles, local_io, sync_pat
 HOLD_SECONDS = 60.0
 """So long after its last use a copy is kept whatever else comes: who was given its path is about to open it."""
 
+_ABANDONED_SECONDS = 3600.0
+"""A download that nothing was written to for so long is nobody's: other processes may share the folder."""
+
 _Download = Callable[[Path], None]
 
 
 class FileCache:
-    """Keeps copies in a folder, also over restarts. May be used by several threads, but by one process.
+    """Keeps copies in a folder, also over restarts. May be used by several threads and processes.
 
     Args:
         folder: Made if it is not there.
@@ -34,8 +37,9 @@ class FileCache:
         self._lock = threading.Lock()
         self._busy: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.rglob("*.tmp"):
-            left.unlink(missing_ok=True)
+        for used, _, path in _used_size_path(folder):
+            if path.suffix == ".tmp" and used < time.time() - _ABANDONED_SECONDS:
+                path.unlink(missing_ok=True)
 
     def get(self, name: str, digest: str | None, download: _Download) -> Path:
         """A copy, downloaded where it is not there or is damaged.
@@ -92,7 +96,7 @@ class FileCache:
         """Lets go of the copies used longest ago, until the rest fits."""
         held_since = time.time() - HOLD_SECONDS
         with self._lock:
-            copies = sorted(_used_size_path(self._folder))
+            copies = sorted(copy for copy in _used_size_path(self._folder) if copy[2].suffix != ".tmp")
             excess = sum(size for _, size, _ in copies) - self._limit_bytes
             for used, size, path in copies:
                 if excess <= 0 or used > held_since:
@@ -115,6 +119,6 @@ def _used_size_path(folder: Path) -> list[tuple[float, int, Path]]:
     for path in folder.rglob("*"):
         with suppress(FileNotFoundError):
             state = path.stat()
-            if path.is_file() and path.suffix != ".tmp":
-                found.append((state.st_atime, state.st_size, path))
+            if path.is_file():
+                found.append((max(state.st_atime, state.st_mtime), state.st_size, path))
     return found

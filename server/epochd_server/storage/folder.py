@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
+from epochd_server.storage.durable_files import sync_path
 from epochd_server.storage.failures import StorageUnusableError
 
 
@@ -26,7 +28,7 @@ class DataFolder:
         self.path = path.absolute()
         self._shared = shared
         try:
-            for folder in (self.artifacts, self.datasets, self.uploads, self.servers):
+            for folder in (self.artifacts, self.uploads, self.servers):
                 folder.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(
                 self.path / "epochd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
@@ -36,6 +38,7 @@ class DataFolder:
                 f"the data folder {self.path} cannot be written to: {error.strerror}"
             ) from error
         self._lock()
+        self._adopt_datasets()
 
     @property
     def database_url(self) -> str:
@@ -51,11 +54,6 @@ class DataFolder:
     def cache(self) -> Path:
         """Local copies of artifacts that lie in a bucket."""
         return self.path / "cache"
-
-    @property
-    def datasets(self) -> Path:
-        """Uploaded tables as Arrow files."""
-        return self.path / "datasets"
 
     @property
     def uploads(self) -> Path:
@@ -83,3 +81,12 @@ class DataFolder:
             ) from None
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+
+    def _adopt_datasets(self) -> None:
+        """Moves the datasets of a server that kept them beside the artifacts."""
+        before, now = self.path / "datasets", self.artifacts / "datasets"
+        if before.is_dir() and not now.exists():
+            with suppress(FileNotFoundError):  # another server was faster
+                before.rename(now)
+            sync_path(self.artifacts)
+            sync_path(self.path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from epochd_server.storage.artifacts import ArtifactDamagedError, StoredArtifact
 from epochd_server.storage.durable_files import (
     CheckedFiles,
+    copy_synced,
     digest_of,
     local_io,
     map_file,
@@ -49,7 +50,7 @@ class LocalArtifacts:
         await asyncio.to_thread(self._put, name, data)
 
     async def put_file(self, name: str, path: Path) -> None:
-        """Moves a file, which must be on the same file system, to its place."""
+        """Moves a file to its place."""
         await asyncio.to_thread(self._move, name, path)
 
     def map(self, name: str, digest: str | None = None) -> memoryview:
@@ -89,8 +90,14 @@ class LocalArtifacts:
 
     def _move(self, name: str, path: Path) -> None:
         with local_io():
-            sync_path(path)
-            move_synced(path, self._folder, name)
+            if path.stat().st_dev == self._folder.stat().st_dev:
+                sync_path(path)
+                move_synced(path, self._folder, name)
+                return
+            fresh = self._fresh()
+            copy_synced(path, fresh)
+            move_synced(fresh, self._folder, name)
+            path.unlink()
 
     def _delete(self, name: str) -> None:
         path = self._folder / name

@@ -25,7 +25,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -228,5 +228,9 @@ datasets = Table(
     Column("columns", Text, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("create_time", BigInteger, nullable=False),
+    # The artifact with the rows and the SHA-256 of its bytes, in hex. NULL: of a server that named it by the digest
+    # alone, and noted no digest of the artifact.
+    Column("artifact", Text),
+    Column("file_digest", _KEY),
     Index("ix_datasets_create_time_digest", "create_time", "digest"),
 )

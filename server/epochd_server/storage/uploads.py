@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
 from epochd_server.domain.errors import EpochdError, FieldViolation, InvalidInput, Reason
 from epochd_server.domain.resources import dataset_name
-from epochd_server.storage.durable_files import sync_path
+from epochd_server.storage.durable_files import digest_of_file, local_io, sync_path
 
 
 class PartialFile:
@@ -26,7 +25,11 @@ class PartialFile:
         self._size = size
 
     def committed(self) -> int:
-        """How many bytes are on disk and need not be sent again."""
+        """How many bytes are on disk and need not be sent again.
+
+        Raises:
+            EpochdError: STORAGE_UNAVAILABLE where they cannot be flushed, or that of :meth:`discard`.
+        """
         try:
             length = self.path.stat().st_size
         except FileNotFoundError:
@@ -34,7 +37,8 @@ class PartialFile:
         if length > self._size:  # of another announcement, with a wrong size
             self.discard()
             return 0
-        sync_path(self.path)
+        with local_io():
+            sync_path(self.path)
         return length
 
     def check_offset(self, offset: int) -> None:
@@ -77,16 +81,21 @@ class PartialFile:
         if committed < self._size:
             message = f"the upload ends after {committed} of {self._size} bytes; go on from there"
             raise InvalidInput([FieldViolation("data", message)])
-        with self.path.open("rb", buffering=0) as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        with local_io():
+            found = digest_of_file(self.path)
         if found != self._digest:
             self.discard()
             metadata = {"name": dataset_name(self._digest), "sha256": found}
             raise EpochdError(Reason.DIGEST_MISMATCH, metadata=metadata)
 
     def discard(self) -> None:
-        """Deletes the file."""
-        self.path.unlink(missing_ok=True)
+        """Deletes the file.
+
+        Raises:
+            EpochdError: STORAGE_UNAVAILABLE.
+        """
+        with local_io():
+            self.path.unlink(missing_ok=True)
 
 
 def _write_all(descriptor: int, offset: int, data: bytes) -> None:
