@@ -32,6 +32,7 @@ from epochd_server.engine.cohort import (
     EndBatch,
     Hyperparameters,
     LogBatch,
+    ProgressBatch,
     train_cohort,
 )
 from epochd_server.engine.shuffling import derived_seed, epoch_permutation
@@ -56,6 +57,7 @@ class Recorder:
     def __init__(self, stop_when: Callable[[Recorder], Collection[int]] | None = None) -> None:
         self.batches: list[LogBatch] = []
         self.ends: list[EndBatch] = []
+        self.places: list[ProgressBatch] = []
         self._stop_when = stop_when
 
     def logs(self, batch: LogBatch) -> None:
@@ -63,6 +65,9 @@ class Recorder:
 
     def ended(self, batch: EndBatch) -> None:
         self.ends.append(batch)
+
+    def progress(self, batch: ProgressBatch) -> None:
+        self.places.append(batch)
 
     def stopped_members(self) -> Collection[int]:
         return self._stop_when(self) if self._stop_when else ()

@@ -36,6 +36,9 @@ class Quiet:
     def ended(self, batch: object) -> None:
         pass
 
+    def progress(self, batch: object) -> None:
+        pass
+
     def stopped_members(self) -> tuple[int, ...]:
         return ()
 

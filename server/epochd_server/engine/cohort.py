@@ -31,6 +31,7 @@ from epochd_server.engine.task import (
     LogBatch,
     MemberState,
     Observer,
+    ProgressBatch,
 )
 from epochd_server.engine.tracing import chain_of_module
 
@@ -43,6 +44,7 @@ __all__ = [
     "LogBatch",
     "MemberState",
     "Observer",
+    "ProgressBatch",
     "train_cohort",
 ]
 

@@ -28,6 +28,7 @@ from epochd_server.engine.task import (
     LogBatch,
     MemberState,
     Observer,
+    ProgressBatch,
 )
 
 
@@ -68,6 +69,10 @@ class EvaluatingObserver:
             losses[position] = loss_of(task.loss, rows)
             metrics[position] = measure(task.metrics, task.loss, rows.outputs, rows.targets, rows.weights)
         self._observer.ended(replace(batch, validation_losses=losses, metrics=metrics))
+
+    def progress(self, batch: ProgressBatch) -> None:
+        """Passes on where members are."""
+        self._observer.progress(batch)
 
     def stopped_members(self) -> Collection[int]:
         """As the observer says."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from epochd_server.engine.task import EndBatch, LogBatch
+from epochd_server.engine.task import EndBatch, LogBatch, ProgressBatch
 
 
 class SilentObserver:
@@ -14,6 +14,9 @@ class SilentObserver:
         """Nothing."""
 
     def ended(self, batch: EndBatch) -> None:
+        """Nothing."""
+
+    def progress(self, batch: ProgressBatch) -> None:
         """Nothing."""
 
     def stopped_members(self) -> Collection[int]:

@@ -19,6 +19,7 @@ from epochd_server.domain.schedules import (
     StepLR,
     ThresholdMode,
 )
+from epochd_server.engine.checkpointing import Columns
 from epochd_server.engine.task import CohortTask, Integers
 
 Column = NDArray[np.float64]
@@ -37,6 +38,11 @@ class Rates:
         self._plateau = (
             _Plateau(task.schedule, task) if isinstance(task.schedule, ReduceLROnPlateau) else None
         )
+
+    @property
+    def columns(self) -> Columns:
+        """What is learned from epoch to epoch, [K] each."""
+        return {} if self._plateau is None else self._plateau.columns
 
     @property
     def constant(self) -> bool:
@@ -126,6 +132,15 @@ class _Plateau:
         self._best = np.full(task.members, np.inf)
         self._bad = np.zeros(task.members, np.int64)
         self._cooling = np.zeros(task.members, np.int64)
+
+    @property
+    def columns(self) -> Columns:
+        return {
+            "plateau.lr": self.lrs,
+            "plateau.best": self._best,
+            "plateau.bad": self._bad,
+            "plateau.cooling": self._cooling,
+        }
 
     def learn(self, members: Integers, losses: Column) -> None:
         rule, best = self._rule, self._best[members]

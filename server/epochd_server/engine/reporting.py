@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.engine.chain import Slot, total_size, unpack
+from epochd_server.engine.checkpointing import Checkpointer, Columns
 from epochd_server.engine.rates import Rates
 from epochd_server.engine.stability import largest_stable_lr
 from epochd_server.engine.task import (
@@ -90,6 +91,10 @@ class Reporter:
         self._snapshots: list[list[Floats | None] | None] = []
         self._ended: list[Integers] = []
         self.stopped = StopPoll(observer, clock).stopped
+        self._checkpoints = Checkpointer(task, observer, clock)
+        self._columns = {"loss": self._losses, **self.rates.columns}
+        if self.validator is not None:
+            self._columns |= self.validator.columns
         self._flushed_at = clock()
 
     def log(
@@ -146,6 +151,38 @@ class Reporter:
             elif states[position] == MemberState.FAILED:
                 self._messages[member] = message
         self._ended.append(members)
+
+    @property
+    def begun(self) -> Integers:
+        """int64 [K]: the epoch that each member begins with; not 0 for those that were interrupted."""
+        return self._checkpoints.begun
+
+    def resume(self, members: Integers, columns: Columns) -> int:
+        """Puts members where they were when they were saved, all of them at one epoch, and returns it.
+
+        Args:
+            members: [M]
+            columns: What their program changes from epoch to epoch, [M, …] each.
+        """
+        places = np.arange(len(members))
+        return self._checkpoints.restore(members, (columns, places), (self._columns, members))
+
+    def checkpoint_if_due(self, members: Integers, columns: Columns, places: Integers, epoch: int) -> None:
+        """Tells where members are, unless that was told only just now; arguments as in :meth:`checkpoint`."""
+        if self._checkpoints.due:
+            self.checkpoint(members, columns, places, epoch)
+
+    def checkpoint(self, members: Integers, columns: Columns, places: Integers, epoch: int) -> None:
+        """Tells the observer where members are, after all that came before.
+
+        Args:
+            members: [M]
+            columns: What their program changes from epoch to epoch.
+            places: [M] where they are in these.
+            epoch: Their next epoch.
+        """
+        self.flush()
+        self._checkpoints.save(members, epoch, (columns, places), (self._columns, members))
 
     def flush_if_due(self) -> None:
         """Tells the observer what was collected, unless it was told only just now."""

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.engine.chain import Slot, total_size
+from epochd_server.engine.checkpointing import Columns
 from epochd_server.engine.gradient_rules import clip_rows, shrink_rows
 from epochd_server.engine.optimizer_steps import step_rows
 from epochd_server.engine.optimizers import (
@@ -40,6 +41,16 @@ class RowOptimizer:
         self._first, self._second, self._third = (
             np.zeros((count, length), task.dtype) for length in moment_sizes(task.optimizer_kind, size)
         )
+
+    @property
+    def columns(self) -> Columns:
+        """What changes from step to step, [K, …] each."""
+        return {
+            "first": self._first,
+            "second": self._second,
+            "third": self._third,
+            "powers": self._powers.T,
+        }
 
     def set_rates(self, lrs: NDArray[np.float64]) -> None:
         """Sets the learning rates [K] of the steps to come."""

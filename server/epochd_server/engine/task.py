@@ -6,6 +6,7 @@ Shapes: K members, N rows in all, d features, t targets or classes, P parameters
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -13,6 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from epochd_server.domain.checkpoints import MemberCheckpoint, State
 from epochd_server.domain.schedules import LinearLR, Schedule
 from epochd_server.domain.specs import Clipping, Init, Loss, Model, OptimizerKind, Precision
 from epochd_server.domain.validation import EarlyStopping, Metric
@@ -101,6 +103,10 @@ class CohortTask:
     clipping: Clipping | None = None
     early_stopping: EarlyStopping | None = None
     """When members leave before their last epoch; needs ``validation``."""
+    resume: Mapping[int, MemberCheckpoint] = field(default_factory=dict)
+    """Members that go on from where they were, to the same bits as if they had never been interrupted."""
+    checkpoint_seconds: float = math.inf
+    """How often the observer is told where members are."""
 
     @property
     def members(self) -> int:
@@ -178,6 +184,21 @@ class EndBatch:
     for others. None where none is known."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ProgressBatch:
+    """Where M members are between two epochs, in copies that nobody writes to.
+
+    Attributes:
+        members: [M]
+        epochs: [M] the epoch that comes next.
+        state: What has to be restored to go on from here, [M, …] each.
+    """
+
+    members: Integers
+    epochs: Integers
+    state: State
+
+
 class Observer(Protocol):
     """Is told how a cohort goes on, on the thread that trains; what it does there delays the training."""
 
@@ -186,6 +207,12 @@ class Observer(Protocol):
 
     def ended(self, batch: EndBatch) -> None:
         """Members that are done, each exactly once."""
+
+    def progress(self, batch: ProgressBatch) -> None:
+        """Where members are, every ``checkpoint_seconds``, and of those that stop before their end is told.
+
+        All logs up to there are told first.
+        """
 
     def stopped_members(self) -> Collection[int]:
         """Members that shall stop at their next epoch; asked about every 20 ms. May name ended members."""

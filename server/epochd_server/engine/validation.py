@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from epochd_server.domain.schedules import ReduceLROnPlateau
 from epochd_server.domain.validation import EarlyStopping, Metric
 from epochd_server.engine.chain import Chain
+from epochd_server.engine.checkpointing import Columns
 from epochd_server.engine.held_out_kernel import held_out_losses
 from epochd_server.engine.inference import predict_rows
 from epochd_server.engine.metrics import measure_members
@@ -94,6 +95,20 @@ class Validator:
         self._best_epochs = np.full(members, -1, np.int64)
         self._best_flat = np.zeros((members if keeps else 0, size), task.dtype)
         self._best_scores = no_scores(members, len(task.metrics))
+
+    @property
+    def columns(self) -> Columns:
+        """What is remembered from epoch to epoch, [K, …] each."""
+        if self._rule is None:
+            return {}
+        kept = {"best.parameters": self._best_flat} if len(self._best_flat) else {}
+        return kept | {
+            "best.value": self._best,
+            "best.epoch": self._best_epochs,
+            "best.loss": self._best_scores.losses,
+            "best.metrics": self._best_scores.metrics,
+            "best.waited": self._waited,
+        }
 
     def due(self, members: Integers, epochs: Integers) -> NDArray[np.bool_]:
         """Whether members are measured after these epochs: logged ones, those of early stopping, the last.

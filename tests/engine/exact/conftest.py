@@ -34,6 +34,9 @@ class Watcher:
     def ended(self, batch: EndBatch) -> None:
         self.ends.append(batch)
 
+    def progress(self, batch: object) -> None:
+        raise AssertionError("exact fits begin anew")
+
     def stopped_members(self) -> Collection[int]:
         return self.stop if len(self.logged) >= self.after else ()
 

@@ -45,7 +45,7 @@ class Pace:
 
 
 def in_blocks(
-    task: CohortTask, rows: Rows, members: Integers, lane_bytes: Callable[[int], int]
+    task: CohortTask, rows: Rows, members: Integers, begun: Integers, lane_bytes: Callable[[int], int]
 ) -> Iterator[Integers]:
     """Cuts members into blocks that fit the cache.
 
@@ -53,17 +53,20 @@ def in_blocks(
         task: The whole cohort.
         rows: Its rows.
         members: Which of them are to be cut into blocks.
+        begun: [K] the epoch that each member of the cohort begins with; one for all members of a block.
         lane_bytes: What a lane of so many rows occupies.
     """
     # Neighbours of one size waste no lane on padding, and those of one seed share their permutations.
-    ordered = members[np.lexsort((task.seeds[members], task.epochs[members], rows.counts[members]))]
+    order = np.lexsort((task.seeds[members], task.epochs[members], rows.counts[members], begun[members]))
+    ordered = members[order]
+    ends = np.append(np.flatnonzero(np.diff(begun[ordered])) + 1, len(ordered))
     begin = 0
     while begin < len(ordered):
-        reach = ordered[begin : begin + MOST_LANES]
+        reach = ordered[begin : min(begin + MOST_LANES, int(ends[np.searchsorted(ends, begin, "right")]))]
         room = BLOCK_BYTES // max(lane_bytes(int(rows.counts[reach[-1]])), 1)
         lanes = min(MOST_LANES, max(8, room // 8 * 8))
-        yield ordered[begin : begin + lanes]
-        begin += lanes
+        yield reach[:lanes]
+        begin += len(reach[:lanes])
 
 
 class Block(ABC):
@@ -93,12 +96,15 @@ class Block(ABC):
 
     def run(self, reporter: Reporter) -> None:
         """Trains to the end of the last member."""
+        self._epoch = reporter.resume(self._members, self._state.columns)
         while self._state.alive.any():
             self._stop(reporter)
             if self._state.alive.any():
                 self._run_chunk(reporter)
                 reporter.flush_if_due()
                 self._drop_ended()
+                lanes = np.flatnonzero(self._state.alive)
+                reporter.checkpoint_if_due(self._members[lanes], self._state.columns, lanes, self._epoch)
 
     @abstractmethod
     def _advance(self, record: Record, epochs: int) -> int:
@@ -118,6 +124,7 @@ class Block(ABC):
         if not wanted:
             return
         lanes = np.flatnonzero(self._state.alive & np.isin(self._members, list(wanted)))
+        reporter.checkpoint(self._members[lanes], self._state.columns, lanes, self._epoch)
         self._leave(lanes, MemberState.STOPPED, reporter)
 
     def _leave(self, lanes: Integers, how: MemberState, reporter: Reporter) -> None:

@@ -48,7 +48,7 @@ def train(
     width = chain.in_features + chain.has_bias
     lane_bytes = (width * width + 5 * chain.size) * 8
     pace = Pace()
-    for lanes in in_blocks(task, rows, members, lambda _: lane_bytes):
+    for lanes in in_blocks(task, rows, members, reporter.begun, lambda _: lane_bytes):
         _GramBlock(task, chain, rows, lanes, start[lanes].astype(np.float64), pace).run(reporter)
 
 

@@ -93,6 +93,13 @@ _BATCH_LOSS, _BATCH_WEIGHT, _EPOCH_LOSS, _EPOCH_WEIGHT = range(4)
 
 
 @kernel
+def load_all_rows(recipe: Recipe, rows: Rows, state: State, scratch: Scratch) -> None:
+    """Copies all rows of full batches into the lanes, before the first epoch; they stay there."""
+    _load(recipe, rows, state, scratch, 0)
+    _scale(recipe, rows, scratch, 0)
+
+
+@kernel
 def run_epochs(
     network: Network,
     recipe: Recipe,
@@ -113,7 +120,7 @@ def run_epochs(
         epoch = first_epoch + offset
         _shuffle(recipe, rows, state, scratch, epoch)
         set_rates(state, record, offset)
-        _epoch(network, recipe, method, rows, state, scratch, epoch, record.wanted[offset].any())
+        _epoch(network, recipe, method, rows, state, scratch, record.wanted[offset].any())
         snapshot = record.snapshot_of[offset]
         if snapshot >= 0:
             keep_snapshot(state.parameters, record.snapshots, snapshot)
@@ -151,7 +158,6 @@ def _epoch(
     rows: Rows,
     state: State,
     scratch: Scratch,
-    epoch: int,
     exact: bool,
 ) -> None:
     scratch.totals[_EPOCH_LOSS] = 0.0
@@ -165,7 +171,7 @@ def _epoch(
         gathered = number % recipe.accumulation
         if gathered == 0:
             scratch.gradients[:] = 0
-        if epoch == 0 or not recipe.full:
+        if not recipe.full:
             if gathered == 0:
                 scratch.weighted[:] = False
             _load(recipe, rows, state, scratch, number)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from epochd_server.engine.checkpointing import Columns
 from epochd_server.engine.task import Floats, Integers
 
 
@@ -27,6 +28,17 @@ class State(NamedTuple):
     """[L] epochs a lane had made when it ended; −1 before that."""
     final: Floats
     """[P, L] the parameters of lanes that ended, as they were then."""
+
+    @property
+    def columns(self) -> Columns:
+        """What a lane goes on from, as views [L, …]."""
+        return {
+            "parameters": self.parameters.T,
+            "first": self.first.T,
+            "second": self.second.T,
+            "third": self.third.T,
+            "powers": self.powers.T,
+        }
 
 
 class Record(NamedTuple):

@@ -8,7 +8,7 @@ from epochd_server.engine import optimizers
 from epochd_server.engine.chain import Chain
 from epochd_server.engine.programs import lane_losses
 from epochd_server.engine.programs.blocks import Block, Pace, in_blocks, take
-from epochd_server.engine.programs.lane_kernel import Recipe, Scratch, run_epochs
+from epochd_server.engine.programs.lane_kernel import Recipe, Scratch, load_all_rows, run_epochs
 from epochd_server.engine.programs.lane_kernel import Rows as LaneRows
 from epochd_server.engine.programs.lane_layers import network_of
 from epochd_server.engine.programs.lane_state import Record
@@ -22,7 +22,7 @@ def train(
 ) -> None:
     """Trains ``members``; arguments as in :func:`epochd_server.engine.programs.solo.train`."""
     plan = _Plan(task, chain, rows)
-    for lanes in in_blocks(task, rows, members, plan.lane_bytes):
+    for lanes in in_blocks(task, rows, members, reporter.begun, plan.lane_bytes):
         _LaneBlock(plan, lanes, start[lanes]).run(reporter)
 
 
@@ -72,6 +72,8 @@ class _LaneBlock(Block):
             seeds=task.seeds[members].astype(np.uint64),
         )
         self._scratch = self._new_scratch(batch, most)
+        if self._recipe.full:
+            load_all_rows(self._recipe, self._rows, self._state, self._scratch)
 
     def _new_scratch(self, batch: int, most: int) -> Scratch:
         plan, lanes, dtype = self._plan, len(self._members), self._task.dtype

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from epochd_server.engine.chain import Slot, total_size
+from epochd_server.engine.checkpointing import Columns
 from epochd_server.engine.losses import row_losses
 from epochd_server.engine.reporting import Reporter
 from epochd_server.engine.row_optimizer import RowOptimizer
@@ -58,15 +59,16 @@ def train(
     with torch.random.fork_rng(devices=[]):
         program = _Program(task, module, slots)
         together = program.can_be_vmapped(rows)
-        for members in _blocks(rows, MOST_MEMBERS if together else 1):
+        for members in _blocks(rows, reporter.begun, MOST_MEMBERS if together else 1):
             block_program = program if together else program.alone()
             _Block(block_program, rows, members, start[members], together).run(reporter)
 
 
-def _blocks(rows: Rows, most: int) -> Iterator[Integers]:
-    """Members of one row count, ``most`` at a time."""
-    order = np.argsort(rows.counts, kind="stable")
-    for same in np.split(order, np.flatnonzero(np.diff(rows.counts[order])) + 1):
+def _blocks(rows: Rows, begun: Integers, most: int) -> Iterator[Integers]:
+    """Members of one row count that begin with one epoch, ``most`` at a time."""
+    order = np.lexsort((begun, rows.counts))
+    differs = (np.diff(rows.counts[order]) != 0) | (np.diff(begun[order]) != 0)
+    for same in np.split(order, np.flatnonzero(differs) + 1):
         for begin in range(0, len(same), most):
             yield same[begin : begin + most]
 
@@ -193,11 +195,9 @@ class _Block:
 
     def run(self, reporter: Reporter) -> None:
         """Trains to the end of the last member."""
-        task, epoch = self._program.task, 0
+        task, epoch = self._program.task, reporter.resume(self._members, self._columns)
         while self._alive.any():
-            wanted = reporter.stopped()
-            stopping = self._alive & np.isin(self._members, list(wanted)) if wanted else ~self._alive
-            self._end(reporter, stopping & self._alive, MemberState.STOPPED, epoch)
+            self._stop(reporter, epoch)
             if not self._alive.any():
                 return
             began = reporter.clock()
@@ -221,6 +221,23 @@ class _Block:
             leaving |= task.epochs[self._members] == epoch
             self._end(reporter, self._alive & leaving, MemberState.FINISHED, epoch)
             reporter.flush_if_due()
+            places = np.flatnonzero(self._alive)
+            reporter.checkpoint_if_due(self._members[places], self._columns, places, epoch)
+
+    @property
+    def _columns(self) -> Columns:
+        """What changes from epoch to epoch, [M, …] each; a call may write to what is not trained."""
+        return {"trained": self._trained, "fixed": self._fixed, **self._optimizer.columns}
+
+    def _stop(self, reporter: Reporter, epoch: int) -> None:
+        """Ends the members that the observer wants stopped."""
+        wanted = reporter.stopped()
+        if not wanted:
+            return
+        stopping = self._alive & np.isin(self._members, list(wanted))
+        places = np.flatnonzero(stopping)
+        reporter.checkpoint(self._members[places], self._columns, places, epoch)
+        self._end(reporter, stopping, MemberState.STOPPED, epoch)
 
     def _epoch(self, epoch: int) -> NDArray[np.float64]:
         """All steps of an epoch; its losses [K]."""

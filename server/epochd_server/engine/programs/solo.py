@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from epochd_server.engine.chain import Chain
+from epochd_server.engine.checkpointing import Columns
 from epochd_server.engine.programs.solo_network import SoloNetwork
 from epochd_server.engine.reporting import Reporter
 from epochd_server.engine.row_optimizer import RowOptimizer
@@ -44,12 +45,13 @@ def train(
 
 
 def _train_member(task: CohortTask, rows: Rows, member: _Member, reporter: Reporter) -> None:
-    k, state, loss, epoch = member.index, MemberState.FINISHED, math.nan, 0
-    epochs = int(task.epochs[k])
-    column = np.array([k])
-    for epoch in range(epochs):
+    k, state, loss = member.index, MemberState.FINISHED, math.nan
+    epochs, column, place = int(task.epochs[k]), np.array([k]), np.array([0])
+    begun = epoch = reporter.resume(column, member.columns)
+    for epoch in range(begun, epochs):
         if k in reporter.stopped():
             state = MemberState.STOPPED
+            reporter.checkpoint(column, member.columns, place, epoch)
             break
         began = reporter.clock()
         lr = float(reporter.rates.at(column, np.array([epoch]))[0])
@@ -64,8 +66,9 @@ def _train_member(task: CohortTask, rows: Rows, member: _Member, reporter: Repor
             reporter.log(column, np.array([epoch]), np.array([loss]), np.array([rate]), snapshots, scores)
         reporter.rates.learn(column, epoch, watched_losses(np.array([loss]), scores))
         reporter.flush_if_due()
-        if stopping:
+        if stopping or epoch == epochs - 1:
             break
+        reporter.checkpoint_if_due(column, member.columns, place, epoch + 1)
     done = epoch + 1 if state is MemberState.FINISHED else epoch
     reporter.end(column, np.array([state]), np.array([done]), member.flat[None])
 
@@ -86,6 +89,11 @@ class _Member:
         self._batch = int(rows.batch[index])
         self._total = np.zeros_like(self.flat)
         self._optimizer = RowOptimizer(task, np.array([index]), chain.slots)
+
+    @property
+    def columns(self) -> Columns:
+        """What changes from epoch to epoch, [1, …] each."""
+        return {"parameters": self.flat[None], **self._optimizer.columns}
 
     def healthy(self, loss: float) -> bool:
         """Whether the loss and all parameters are finite."""
