@@ -23,6 +23,7 @@ BY_FLAG_AND_VARIABLE = {
     "keepalive": ("1.5", "2.5"),
     "cohorts": ("off", "on"),
     "cohort_window": ("0.5", "0.25"),
+    "checkpoint_interval": ("0.5", "20.0"),
     "log_level": ("debug", "error"),
     "log_format": ("json", "pretty"),
 }

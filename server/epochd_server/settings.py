@@ -141,6 +141,14 @@ class Settings(BaseSettings):
         ge=0,
         le=60,
     )
+    checkpoint_interval: float = _setting(
+        10.0,
+        "How often it is kept where a run in training is; after a crash it goes on from there. Less often where "
+        "that would take more than a hundredth of the time.",
+        unit="seconds",
+        ge=0.1,
+        le=86_400,
+    )
     max_parameters: int = _setting(100_000_000, "Largest model that may be trained.", unit="parameters", ge=1)
     predict_cache_bytes: int = _setting(
         512 * 2**20, "Memory for the models that predicted last.", unit="bytes", ge=0

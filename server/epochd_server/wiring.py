@@ -94,8 +94,11 @@ def build(settings: Settings, storage: Storage, modules: ModuleRegistry, executo
         gather_seconds=settings.cohort_window,
         max_queued=settings.max_queued_runs,
         max_queued_per_client=settings.max_queued_runs_per_client,
+        checkpoint_seconds=settings.checkpoint_interval,
     )
-    runs = RunService(storage.runs, planner, executor, bounds, storage.models, storage.claims)
+    runs = RunService(
+        storage.runs, planner, executor, bounds, storage.models, storage.claims, storage.checkpoints
+    )
     predictor = PredictionService(
         storage.models, partial(Predictor, modules=modules), cache_bytes=settings.predict_cache_bytes
     )

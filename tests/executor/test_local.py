@@ -193,7 +193,7 @@ async def test_a_killed_worker_costs_its_own_cohort_only_and_is_replaced(
     os.kill(busy, signal.SIGKILL)
     with pytest.raises(WorkerDied) as caught:
         await doomed
-    assert caught.value.evidence == "was killed by SIGKILL"
+    assert caught.value.evidence.startswith("was killed by SIGKILL")
     assert not neighbour.done()
     again = await train(executor, cohort(run_work("again")))
     assert isinstance(again[-1], RunTrained)

@@ -44,7 +44,7 @@ from epochd_server.domain.work import (
 from epochd_server.runs.ports import Plan, RunWrite
 from epochd_server.runs.service import RunService
 from epochd_server.runs.settings import RunSettings
-from epochd_server.storage import Database, ModelChanges, SqlClaims, SqlRunStore
+from epochd_server.storage import Database, ModelChanges, SqlCheckpoints, SqlClaims, SqlRunStore
 from epochd_server.storage.local_artifacts import LocalArtifacts
 
 
@@ -249,6 +249,11 @@ def claims(database: Database) -> SqlClaims:
 
 
 @pytest.fixture
+def checkpoints(database: Database, tmp_path: Path) -> SqlCheckpoints:
+    return SqlCheckpoints(database, LocalArtifacts(tmp_path / "artifacts"))
+
+
+@pytest.fixture
 def planner() -> PicklePlanner:
     return PicklePlanner()
 
@@ -293,13 +298,19 @@ ServiceFactory = Callable[..., Awaitable[RunService]]
 
 @pytest.fixture
 async def make_service(
-    store: FlakyStore, claims: SqlClaims, planner: PicklePlanner, executor: StepExecutor
+    store: FlakyStore,
+    claims: SqlClaims,
+    checkpoints: SqlCheckpoints,
+    planner: PicklePlanner,
+    executor: StepExecutor,
 ) -> AsyncIterator[ServiceFactory]:
     """Starts services on the same store, and closes those that a test left open."""
     services: list[RunService] = []
 
     async def make(used: object = None, **settings: object) -> RunService:
-        service = RunService(store, planner, used or executor, RunSettings(**settings), NoVersions(), claims)
+        service = RunService(
+            store, planner, used or executor, RunSettings(**settings), NoVersions(), claims, checkpoints
+        )
         services.append(service)
         await service.start()
         return service

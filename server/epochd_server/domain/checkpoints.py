@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 FORMAT = 1
 """Goes up whenever the engine would go on differently from a state that an earlier one saved."""
 
+MOST_COST = 0.01
+"""Of the time that checkpoints may take: those that take long are made less often."""
+
 State = Mapping[str, NDArray[np.generic]]
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from epochd_server.domain.checkpoints import Checkpoint
 from epochd_server.domain.labels import Labels
 from epochd_server.domain.models import TrainedModel
 from epochd_server.domain.runs import Event, Run, RunState
@@ -59,12 +60,40 @@ class StoredRun:
     Attributes:
         claim: By which this server has the run; None where it has ended, or is not this server's.
         cancelled: Whether a client asked to cancel it.
+        worker_deaths: How many workers died while they trained it.
     """
 
     run: Run
     client: str
     claim: int | None
     cancelled: bool = False
+    worker_deaths: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SavedCheckpoint:
+    """Where a run is, to be kept.
+
+    Attributes:
+        claim: By which its server has the run.
+    """
+
+    run_id: str
+    claim: int
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class FoundCheckpoint:
+    """Where a run was when it was saved last.
+
+    Attributes:
+        checkpoint: None where it was never saved, or no checkpoint can be used.
+        damaged: How many newer ones cannot be read.
+    """
+
+    checkpoint: Checkpoint | None
+    damaged: int = 0
 
 
 @dataclass(frozen=True, slots=True)

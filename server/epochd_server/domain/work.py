@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from epochd_server.domain.checkpoints import Checkpoint
 from epochd_server.domain.data import Classes, ColumnRoles, TrainingArrays
 from epochd_server.domain.fleets import Groups, Members
 from epochd_server.domain.large_tables import DrawnRows
@@ -63,6 +65,7 @@ class RunWork:
         members: Fleets: their number; 0 for a single model.
         seconds: A fleet's training on one core, as estimated: what it is cut into parts by.
         initial: Start values by name, of a fleet [K, …] each, NaN for members that start afresh; None: all do.
+        checkpoint: Where it goes on, if it was interrupted.
     """
 
     run_id: str
@@ -71,14 +74,20 @@ class RunWork:
     members: int = 0
     seconds: float = 0.0
     initial: Parameters | None = None
+    checkpoint: Checkpoint | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CohortWork:
-    """Runs of one signature, trained together."""
+    """Runs of one signature, trained together.
+
+    Attributes:
+        checkpoint_seconds: How often to tell where they are.
+    """
 
     cohort_id: str
     runs: tuple[RunWork, ...]
+    checkpoint_seconds: float = math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +112,14 @@ class FleetAdvanced:
 
     run_id: str
     news: tuple[FleetProgress | MemberLog, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RunCheckpointed:
+    """Where the training of a run is: all that was told before leads up to there."""
+
+    run_id: str
+    checkpoint: Checkpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -138,7 +155,7 @@ class RunStopped:
     epochs: int
 
 
-WorkMessage = RunBegan | RunLogged | FleetAdvanced | RunTrained | RunFailed | RunStopped
+WorkMessage = RunBegan | RunLogged | FleetAdvanced | RunCheckpointed | RunTrained | RunFailed | RunStopped
 
 
 class WorkerDied(Exception):
@@ -146,8 +163,10 @@ class WorkerDied(Exception):
 
     Args:
         evidence: What is known, such as ``was killed by SIGKILL``.
+        deaths: How many did so one after the other, of the same work.
     """
 
-    def __init__(self, evidence: str) -> None:
+    def __init__(self, evidence: str, deaths: int = 1) -> None:
         self.evidence = evidence
+        self.deaths = deaths
         super().__init__(evidence)

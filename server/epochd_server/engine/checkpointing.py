@@ -13,11 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from epochd_server.domain.checkpoints import MemberCheckpoint
+from epochd_server.domain.checkpoints import MOST_COST, MemberCheckpoint
 from epochd_server.engine.task import CohortTask, Integers, Observer, ProgressBatch
-
-MOST_COST = 0.01
-"""Of the time: a checkpoint that takes long is made less often."""
 
 Columns = Mapping[str, NDArray[Any]]
 

@@ -6,7 +6,7 @@ Legend: M members of the part, F of them fit to be trained.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from epochd_server.domain.validation import Folds
 from epochd_server.engine.cohort import CohortData
 from epochd_server.engine.fitting import Task
 from epochd_server.executor.packing import fit_values
-from epochd_server.executor.tasks import Columns, members_of, task_of
+from epochd_server.executor.tasks import Columns, members_of, task_of, with_checkpoints
 from epochd_server.executor.wire import Stacked, TrainFleet
 
 _COPIED_BYTES = 64 * 2**20
@@ -50,14 +50,19 @@ def fleet_tasks(work: TrainFleet, data: TrainingArrays) -> Iterator[FleetTask]:
         work: The part; its spec's ``sweep`` or the data's groups make the members.
         data: Its rows.
     """
+    for part in _parts(work, data):
+        if len(part.fit):
+            task = with_checkpoints(part.task, part.fit, work.resume, work.checkpoint_seconds)
+            yield replace(part, task=task)
+
+
+def _parts(work: TrainFleet, data: TrainingArrays) -> Iterator[FleetTask]:
     if work.spec.sweep is not None:
         yield from _sweep_tasks(work, work.spec.sweep, data)
         return
     if data.groups is None:
         raise ValueError("a fleet needs groups or a sweep")
-    part = _grouped_task(work, data, data.groups)
-    if len(part.fit):
-        yield part
+    yield _grouped_task(work, data, data.groups)
 
 
 def rows_of_members(work: TrainFleet, data: TrainingArrays) -> NDArray[np.int64] | int:
@@ -99,20 +104,20 @@ class Folding:
 
 def _sweep_tasks(work: TrainFleet, sweep: Sweep, data: TrainingArrays) -> Iterator[FleetTask]:
     first, last = work.share
-    everyone = np.arange(last - first)
+    everyone = np.setdiff1d(np.arange(last - first), work.ended)
     if data.folds is None:
         held_out = None if data.validation is None else _shared(data.validation)
         yield _sweep_task(work, sweep, everyone, _shared(data), held_out, shared_data=True)
         return
     folds = Folding(work, sweep, data.folds)
     if data.nbytes * len(everyone) <= _COPIED_BYTES:
-        each = folds.of_members.tolist()
+        each = folds.of_members[everyone].tolist()
         copied = _copies(data, [folds.trained(fold) for fold in each])
         held_out = _copies(data, [folds.held(fold) for fold in each])
         yield _sweep_task(work, sweep, everyone, copied, held_out, shared_data=False)
         return
-    for fold in np.unique(folds.of_members).tolist():
-        members = np.flatnonzero(folds.of_members == fold)
+    for fold in np.unique(folds.of_members[everyone]).tolist():
+        members = everyone[folds.of_members[everyone] == fold]
         rows, held_out = _copies(data, [folds.trained(fold)]), _copies(data, [folds.held(fold)])
         yield _sweep_task(work, sweep, members, rows, held_out, shared_data=True)
 
@@ -163,6 +168,7 @@ def _grouped_task(work: TrainFleet, data: TrainingArrays, groups: Groups) -> Fle
     sizes = np.diff(groups.offsets)
     is_fit = np.ones(len(sizes), np.bool_)
     is_fit[list(groups.unfit)] = False
+    is_fit[work.ended] = False
     fit = np.flatnonzero(is_fit)
     logged = np.isin(fit, work.logged)
     held_out = None

@@ -12,11 +12,11 @@ import numpy as np
 from epochd_server.domain.data import TrainingArrays
 from epochd_server.domain.specs import TrainingSpec
 from epochd_server.domain.work import DatasetFile
-from epochd_server.engine.cohort import EndBatch, LogBatch, MemberState
+from epochd_server.engine.cohort import EndBatch, LogBatch, MemberState, ProgressBatch
 from epochd_server.engine.fitting import fit_members
 from epochd_server.engine.modules import ModuleRegistry
 from epochd_server.executor.fleet_tasks import FleetTask, fleet_tasks, rows_of_members
-from epochd_server.executor.forwarding import LOG_SECONDS, held_out_ends, log_columns
+from epochd_server.executor.forwarding import LOG_SECONDS, held_out_ends, log_columns, progress_columns
 from epochd_server.executor.log_records import RecordForwarder
 from epochd_server.executor.outbox import Outbox
 from epochd_server.executor.stops import StopRequests
@@ -81,6 +81,11 @@ class FleetForwarder:
             seconds=time.monotonic() - self._began,
             held_out=held_out_ends(self._part.task, batch, np.arange(len(batch.members))),
         )
+        self._outbox.put(columns, LOG_SECONDS, columns.nbytes)
+
+    def progress(self, batch: ProgressBatch) -> None:
+        """Passes on where members are."""
+        columns = progress_columns(batch, self._part.fit, time.monotonic() - self._began)
         self._outbox.put(columns, LOG_SECONDS, columns.nbytes)
 
     def stopped_members(self) -> Collection[int]:

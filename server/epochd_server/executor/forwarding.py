@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.domain.validation import Evaluation, Metric
-from epochd_server.engine.cohort import CohortTask, EndBatch, LogBatch, MemberState
+from epochd_server.engine.cohort import CohortTask, EndBatch, LogBatch, MemberState, ProgressBatch
 from epochd_server.engine.evaluating import reports
 from epochd_server.engine.fitting import Task
 from epochd_server.engine.modules import ModuleRegistry
@@ -22,6 +22,7 @@ from epochd_server.executor.wire import (
     LogColumns,
     Outcome,
     Problem,
+    ProgressColumns,
     Stacked,
 )
 
@@ -106,6 +107,11 @@ class Forwarder:
         everyone = reports(self._task, batch, self._modules)
         return held_out_ends(self._task, batch, good, tuple(everyone[position] for position in good.tolist()))
 
+    def progress(self, batch: ProgressBatch) -> None:
+        """Passes on where members are."""
+        columns = progress_columns(batch, self._members, time.monotonic() - self._began)
+        self._outbox.put(columns, LOG_SECONDS, columns.nbytes)
+
     def stopped_members(self) -> Collection[int]:
         """Members that shall stop, as the engine numbers them."""
         run_ids = self._stops.run_ids
@@ -141,6 +147,19 @@ def held_out_ends(
         rows=np.full(len(chosen), sizes[0]) if shared else sizes[batch.members[chosen]],
         best_epochs=batch.best_epochs[chosen],
         reports=reports,
+    )
+
+
+def progress_columns(batch: ProgressBatch, members: NDArray[np.int64], seconds: float) -> ProgressColumns:
+    """The report on where members are.
+
+    Args:
+        batch: Where they are.
+        members: By what number the server knows each of the engine's members.
+        seconds: Since training began.
+    """
+    return ProgressColumns(
+        members=members[batch.members], epochs=batch.epochs, state=batch.state, seconds=seconds
     )
 
 

@@ -111,7 +111,7 @@ class LocalExecutor:
         lead = work.runs[0]
         if lead.spec.key_columns:
             serve, halt = partial(self._serve, assignment=assignment), partial(assignment.stop, lead.run_id)
-            assignment.fleet = FleetTraining(lead, self._count, serve, halt)
+            assignment.fleet = FleetTraining(lead, self._count, work.checkpoint_seconds, serve, halt)
             messages = assignment.fleet.messages()
         else:
             messages = self._train_cohort(work, assignment)
@@ -128,7 +128,7 @@ class LocalExecutor:
     async def _train_cohort(
         self, work: CohortWork, assignment: _Assignment
     ) -> AsyncGenerator[Sequence[WorkMessage], None]:
-        unpacker = Unpacker([run.run_id for run in work.runs])
+        unpacker = Unpacker(work.runs)
         async with aclosing(self._serve(pack(work), assignment)) as bundles:
             async for reports in bundles:
                 if messages := unpacker.messages(reports):

@@ -12,6 +12,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from epochd_server.domain.checkpoints import State
 from epochd_server.domain.fit_failures import FIT_FAILURES
 from epochd_server.domain.fleets import HeldOut, Key, Members, MemberState
 from epochd_server.domain.runs import Failure, FleetProgress, MemberLog
@@ -24,6 +25,7 @@ from epochd_server.executor.wire import EXACT_FAILURES, EndColumns, LogColumns, 
 _WORST = 5
 _QUARTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _PENDING = -1
+_PARAMETER, _STATISTIC = "parameter.", "statistic."
 _REASONS: Mapping[int, str] = MappingProxyType(
     {Outcome.DIVERGED: "LOSS_NOT_FINITE", Outcome.FAILED: "MODULE_FAILED", **EXACT_FAILURES}
 )
@@ -64,21 +66,17 @@ class FleetResult:
         self._parameters: dict[str, NDArray[np.floating]] = {}
         self._statistics: dict[str, NDArray[np.floating]] = {}
         self._held_out = None if run.spec.validation is None else _nothing_held(members, run.spec.validation)
+        if run.checkpoint is not None:
+            self._restore(run.checkpoint.ended)
 
     def begin(self, part: FleetPart, rows: NDArray[np.int64] | int) -> None:
-        """A part begins, or begins anew: what was known of it is forgotten.
+        """A part begins.
 
         Args:
             part: The part.
             rows: How many each of its members has, or all of them.
         """
         mine = slice(part.first, part.last)
-        self._outcomes[mine] = _PENDING
-        self._epochs[mine] = 0
-        self._losses[mine] = np.nan
-        if self._held_out is not None:
-            self._held_out.losses[mine] = self._held_out.values[mine] = np.nan
-            self._held_out.best_epochs[mine] = -1
         groups = part.work.data.groups
         if groups is None:
             self._rows[mine] = rows
@@ -102,6 +100,44 @@ class FleetResult:
             self._put(self._parameters, name, array[good], members)
         for name, array in ends.statistics.items():
             self._put(self._statistics, name, array[good], members)
+
+    def ended(self, part: FleetPart) -> NDArray[np.int64]:
+        """The members of a part that have ended and need not be trained again, counted from its first."""
+        return np.flatnonzero(self._is_final()[part.first : part.last])
+
+    def is_open(self, member: int) -> bool:
+        """Whether a member has not ended."""
+        return self._outcomes[member] in (_PENDING, Outcome.STOPPED)
+
+    def state(self) -> State:
+        """What became of the members that have ended, as columns that :meth:`FleetResult` restores; copies."""
+        outcomes = np.where(self._is_final(), self._outcomes, _PENDING).astype(np.int8)
+        return {"outcomes": outcomes} | {name: array.copy() for name, array in self._columns().items()}
+
+    def _is_final(self) -> NDArray[np.bool_]:
+        return ~np.isin(self._outcomes, (_PENDING, Outcome.STOPPED))
+
+    def _columns(self) -> dict[str, NDArray[np.generic]]:
+        """All that is known but the outcomes, by names of their own."""
+        columns: dict[str, NDArray[np.generic]] = {
+            "epochs": self._epochs,
+            "losses": self._losses,
+            "rows": self._rows,
+        }
+        if (held := self._held_out) is not None:
+            columns |= {"held.rows": held.rows, "held.losses": held.losses, "held.values": held.values}
+            columns["held.best_epochs"] = held.best_epochs
+        columns |= {_PARAMETER + name: array for name, array in self._parameters.items()}
+        return columns | {_STATISTIC + name: array for name, array in self._statistics.items()}
+
+    def _restore(self, state: State) -> None:
+        for name, array in state.items():
+            for prefix, columns in ((_PARAMETER, self._parameters), (_STATISTIC, self._statistics)):
+                if name.startswith(prefix):
+                    columns[name.removeprefix(prefix)] = np.array(array)
+        for name, array in (self._columns() | {"outcomes": self._outcomes}).items():
+            if name in state:
+                array[...] = state[name]
 
     def _put(
         self,

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from epochd_server.domain.checkpoints import Checkpoint
 from epochd_server.domain.epoch_columns import EpochColumns
 from epochd_server.domain.fit_failures import FIT_FAILURES
 from epochd_server.domain.runs import EpochLog, Failure, Parameters
@@ -17,6 +18,7 @@ from epochd_server.domain.work import (
     CohortWork,
     DatasetFile,
     RunBegan,
+    RunCheckpointed,
     RunFailed,
     RunLogged,
     RunStopped,
@@ -31,6 +33,7 @@ from epochd_server.executor.wire import (
     LogColumns,
     MembersFailed,
     Outcome,
+    ProgressColumns,
     Report,
     Rows,
     Stacked,
@@ -60,6 +63,12 @@ def pack(work: CohortWork) -> TrainCohort:
         data=tuple(_rows(run) for run in work.runs),
         held_out=tuple(_held_out(run) for run in work.runs),
         initial=_initial([run.initial for run in work.runs]),
+        resume={
+            position: run.checkpoint.members[0]
+            for position, run in enumerate(work.runs)
+            if run.checkpoint is not None and run.checkpoint.members
+        },
+        checkpoint_seconds=work.checkpoint_seconds,
     )
 
 
@@ -107,11 +116,12 @@ class Unpacker:
     delivery, and thus by one write.
 
     Args:
-        run_ids: The cohort's runs, in its order.
+        runs: The cohort's runs, in its order.
     """
 
-    def __init__(self, run_ids: Sequence[str]) -> None:
-        self._run_ids = run_ids
+    def __init__(self, runs: Sequence[RunWork]) -> None:
+        self._run_ids = [run.run_id for run in runs]
+        self._trained_before = [seconds_before(run) for run in runs]
         self._device = ""
         self._waiting: set[int] = set()
 
@@ -121,6 +131,8 @@ class Unpacker:
         for report in reports:
             if isinstance(report, LogColumns):
                 messages += self._begun(report.members.tolist()) + self._logged(report)
+            elif isinstance(report, ProgressColumns):
+                messages += self._begun(report.members.tolist()) + self._checkpointed(report)
             elif isinstance(report, EndColumns):
                 messages += self._begun(report.members.tolist()) + self._ended(report)
             elif isinstance(report, CohortBegan):
@@ -144,6 +156,18 @@ class Unpacker:
     def _logged(self, columns: LogColumns) -> list[WorkMessage]:
         by_member = _columns_by_member(columns) if _is_even(columns) else _logs_by_member(columns)
         return [RunLogged(run_id=self._run_ids[member], logs=logs) for member, logs in by_member]
+
+    def _checkpointed(self, columns: ProgressColumns) -> list[WorkMessage]:
+        return [
+            RunCheckpointed(
+                run_id=self._run_ids[member],
+                checkpoint=Checkpoint(
+                    members={0: place},
+                    training_seconds=self._trained_before[member] + columns.seconds,
+                ),
+            )
+            for member, place in columns.of_members()
+        ]
 
     def _ended(self, columns: EndColumns) -> list[WorkMessage]:
         rows = zip(
@@ -169,7 +193,7 @@ class Unpacker:
                     parameters=_one(columns.parameters, position),
                     epochs=epochs,
                     final_loss=final_loss,
-                    training_seconds=columns.seconds,
+                    training_seconds=self._trained_before[member] + columns.seconds,
                     statistics=_one(columns.statistics, position),
                     evaluation=None if columns.held_out is None else columns.held_out.reports[position],
                 )
@@ -179,6 +203,11 @@ class Unpacker:
     def _failed(self, report: MembersFailed) -> list[WorkMessage]:
         failure = Failure(reason=report.reason, message=report.message, hint=report.hint)
         return [RunFailed(run_id=self._run_ids[member], failure=failure) for member in report.members]
+
+
+def seconds_before(run: RunWork) -> float:
+    """How long a run was in training before it was interrupted."""
+    return 0.0 if run.checkpoint is None else run.checkpoint.training_seconds
 
 
 def _is_even(columns: LogColumns) -> bool:

@@ -16,6 +16,7 @@ import structlog
 
 from epochd_server.domain.work import WorkerDied
 from epochd_server.executor import frames
+from epochd_server.executor.memory import MemoryWatch
 from epochd_server.executor.wire import CohortDone, Problem, Ready, Report, StopRuns, Work, WorkerConfig
 
 _ONE_THREAD = dict.fromkeys(
@@ -38,6 +39,7 @@ class WorkerProcess:
         self._process = process
         self._reader = reader
         self._writer = writer
+        self._memory = MemoryWatch(process.pid)
         self._stops: list[str] = []
         self._ready_for_stops = False
 
@@ -86,6 +88,7 @@ class WorkerProcess:
         Raises:
             WorkerDied: The process ended before.
         """
+        watching = asyncio.create_task(self._memory.watch())
         try:
             await frames.write(self._writer, work)
             self._ready_for_stops = True
@@ -98,7 +101,9 @@ class WorkerProcess:
                 _log_problems(reports, self.pid)
                 yield reports
         except (ConnectionError, asyncio.IncompleteReadError):
-            raise WorkerDied(await self._evidence()) from None
+            raise WorkerDied(await self._evidence() + self._memory.describe()) from None
+        finally:
+            watching.cancel()
 
     def stop_runs(self, run_ids: Sequence[str]) -> None:
         """Asks that runs of the cohort in training stop."""

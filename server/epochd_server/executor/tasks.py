@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from epochd_server.domain.checkpoints import MemberCheckpoint
 from epochd_server.domain.exact_fits import ExactFit
 from epochd_server.domain.specs import GradientFit, ModuleModel, TrainingSpec
 from epochd_server.domain.validation import Metric
@@ -111,13 +113,31 @@ def cohort_task(work: TrainCohort, members: NDArray[np.int64]) -> Task:
     spec, columns = work.lead, {name: values[members] for name, values in work.columns.items()}
     loaded = [_loaded(work.data[member], work.held_out[member], spec) for member in members.tolist()]
     held_out = [rows for _, rows in loaded if rows is not None]
-    return task_of(
+    task = task_of(
         spec,
         _joined([rows for rows, _ in loaded]),
         columns,
         _joined(held_out) if held_out else None,
         initial=members_of(work.initial, members),
     )
+    return with_checkpoints(task, members, work.resume, work.checkpoint_seconds)
+
+
+def with_checkpoints(
+    task: Task, members: NDArray[np.int64], resume: Mapping[int, MemberCheckpoint], seconds: float
+) -> Task:
+    """The task of some members, which go on where they were and are saved; exact fits are too short for that.
+
+    Args:
+        task: What they are trained for.
+        members: Their numbers in ``resume``, [K].
+        resume: Where members are that were interrupted.
+        seconds: How often they are saved.
+    """
+    if not isinstance(task, CohortTask):
+        return task
+    places = {place: resume[member] for place, member in enumerate(members.tolist()) if member in resume}
+    return replace(task, resume=places, checkpoint_seconds=seconds)
 
 
 def members_of(initial: Stacked | None, members: NDArray[np.int64]) -> Stacked | None:

@@ -10,13 +10,15 @@ members of a fleet's part are in the order of keys: a thousand members cost hard
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from epochd_server.domain.checkpoints import MemberCheckpoint, State
 from epochd_server.domain.data import TrainingArrays
 from epochd_server.domain.specs import TrainingSpec
 from epochd_server.domain.validation import Evaluation, Metric
@@ -67,6 +69,8 @@ class TrainCohort:
         data: Rows of each run, or the file they are in.
         held_out: Held-out rows of each run whose rows are here, or None.
         initial: Start values, [K, …] each, NaN for runs that start afresh; None: all do.
+        resume: Runs that were interrupted, by their positions, and where they go on.
+        checkpoint_seconds: How often to report where the runs are.
     """
 
     run_ids: tuple[str, ...]
@@ -75,6 +79,8 @@ class TrainCohort:
     data: tuple[Rows | DatasetFile, ...]
     held_out: tuple[Rows | None, ...]
     initial: Stacked | None = None
+    resume: Mapping[int, MemberCheckpoint] = field(default_factory=dict)
+    checkpoint_seconds: float = math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -86,6 +92,9 @@ class TrainFleet:
         share: The first of these members, and the one after the last.
         logged: Those of them whose epochs are to be told, counted from the part's first.
         initial: Start values, [M, …] each, NaN for members that start afresh; None: all do.
+        ended: Members whose end is known already, counted as ``logged``; they are not trained.
+        resume: Members that were interrupted, counted likewise, and where they go on.
+        checkpoint_seconds: How often to report where the members in training are.
     """
 
     run_id: str
@@ -94,6 +103,9 @@ class TrainFleet:
     share: tuple[int, int]
     logged: tuple[int, ...] = ()
     initial: Stacked | None = None
+    ended: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    resume: Mapping[int, MemberCheckpoint] = field(default_factory=dict)
+    checkpoint_seconds: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +191,35 @@ class LogColumns:
         return 40 * len(self.members) + sum(array.nbytes for array in self.parameters.values())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ProgressColumns:
+    """Where M members in training are, between two epochs.
+
+    Attributes:
+        epochs: The epoch that comes next.
+        state: What the engine needs to go on from there, [M, …] each.
+        seconds: Since the cohort began.
+    """
+
+    members: NDArray[np.int64]
+    epochs: NDArray[np.int64]
+    state: State
+    seconds: float
+
+    @property
+    def nbytes(self) -> int:
+        """About how much memory it takes."""
+        return sum(array.nbytes for array in self.state.values())
+
+    def of_members(self) -> Iterator[tuple[int, MemberCheckpoint]]:
+        """Each member, and where it is."""
+        for position, (member, epoch) in enumerate(
+            zip(self.members.tolist(), self.epochs.tolist(), strict=True)
+        ):
+            state = {name: np.asarray(array[position]) for name, array in self.state.items()}
+            yield member, MemberCheckpoint(epoch, state)
+
+
 class Outcome(enum.IntEnum):
     """How a member's training ended."""
 
@@ -259,5 +300,13 @@ class CohortDone:
 Work = TrainCohort | TrainFleet
 
 Report = (
-    CohortBegan | FleetBegan | LogColumns | EndColumns | MembersFailed | FleetFailed | Problem | CohortDone
+    CohortBegan
+    | FleetBegan
+    | LogColumns
+    | ProgressColumns
+    | EndColumns
+    | MembersFailed
+    | FleetFailed
+    | Problem
+    | CohortDone
 )

@@ -13,10 +13,11 @@ from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.runs import RunState
 from epochd_server.domain.work import DatasetFile
 from epochd_server.runs.admission import QueueAdmission
+from epochd_server.runs.checkpointing import CheckpointKeeper
 from epochd_server.runs.fair_queue import Ticket
 from epochd_server.runs.live import LiveRun, Shelf
 from epochd_server.runs.log import RunLog, TailBudget
-from epochd_server.runs.ports import Executor, Planner, RunStore, StoredRun, Versions
+from epochd_server.runs.ports import Checkpoints, Executor, Planner, RunStore, StoredRun, Versions
 from epochd_server.runs.recording import Recorder
 from epochd_server.runs.scheduler import Scheduler
 from epochd_server.runs.settings import RunSettings
@@ -41,6 +42,7 @@ class HeldRuns:
         executor: Where cohorts run.
         settings: Windows and limits.
         versions: The registered versions, which runs may continue.
+        checkpoints: Where runs in training are.
         tails: Memory for the newest events of logs.
         arrived: Is told of every run that was claimed.
     """
@@ -53,6 +55,7 @@ class HeldRuns:
         executor: Executor,
         settings: RunSettings,
         versions: Versions,
+        checkpoints: Checkpoints,
         tails: TailBudget,
         arrived: Callable[[str], None],
     ) -> None:
@@ -62,7 +65,8 @@ class HeldRuns:
         self._arrived = arrived
         self._live: dict[str, LiveRun] = {}
         self._shelf = Shelf(settings.queued_bytes)
-        self._recorder = Recorder(store, self._forget, self.lose)
+        self._keeper = CheckpointKeeper(checkpoints)
+        self._recorder = Recorder(store, self._leave, self.lose)
         self._trainer = CohortTrainer(
             store=store,
             planner=planner,
@@ -72,7 +76,8 @@ class HeldRuns:
             live=self._live,
             again=self._enqueue_alone,
             starts=Starts(versions),
-            worker_deaths=settings.worker_deaths,
+            keeper=self._keeper,
+            settings=settings,
         )
         self._scheduler = Scheduler(executor.slots, self._trainer.train, settings)
         self._recoveries: set[asyncio.Task[None]] = set()
@@ -122,6 +127,10 @@ class HeldRuns:
         self._shelf.put(run.run_id, data)
         self._enqueue(run)
 
+    def tidy(self) -> None:
+        """Lets go of what a crash left, in the background."""
+        self._keeper.tidy()
+
     def adopt(self, stored: Sequence[StoredRun], interrupted: str = TAKEN_OVER) -> None:
         """Goes on with runs that this server has claimed, in the background; they can be watched at once."""
         new = [run for one in stored if (run := self._enter(one, interrupted)) is not None]
@@ -167,6 +176,7 @@ class HeldRuns:
         self.halt()
         await self._scheduler.close()
         await asyncio.gather(*self._recoveries, return_exceptions=True)
+        await self._keeper.close()
 
     def clear(self) -> None:
         """Tells all who watch that the server stops."""
@@ -200,6 +210,7 @@ class HeldRuns:
             last_epoch=-1 if run.latest_log is None else run.latest_log.epoch,
             cancelled=stored.cancelled,
             interrupted=interrupted,
+            deaths=stored.worker_deaths,
         )
         self._live[run.run_id] = entered
         self._arrived(run.run_id)
@@ -236,6 +247,11 @@ class HeldRuns:
     def _enqueue_alone(self, run: LiveRun) -> None:
         """Lets a run wait again by itself, so that what killed its worker cannot take its neighbours along twice."""
         self._enqueue(run, alone=True)
+
+    def _leave(self, run: LiveRun) -> None:
+        """A run has ended, or its log is lost."""
+        self._forget(run)
+        self._keeper.forget(run)
 
     def _forget(self, run: LiveRun) -> None:
         if self._live.get(run.run_id) is run:

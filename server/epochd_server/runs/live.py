@@ -25,7 +25,10 @@ class LiveRun:
         last_epoch: The newest epoch in its log; those up to it are not logged again.
         last_epochs: The same for the members of a fleet whose epochs are logged.
         deaths: How many workers died while they trained it.
-        interrupted: Why training begins anew, to be told in its log; "" where it does not.
+        interrupted: Why training was interrupted, to be told in its log; "" where it was not.
+        resumption: How it goes on after that, to be told likewise.
+        damaged_checkpoints: How many newer checkpoints than the one that it goes on with cannot be read.
+        saved: Whether there are checkpoints of it.
         training: Whether it is in a cohort.
         cancelled: Whether its cancellation was asked for.
         ended: Whether its last event is written, or being written, or another server has it.
@@ -43,6 +46,9 @@ class LiveRun:
     last_epochs: dict[Key, int] = field(default_factory=dict)
     deaths: int = 0
     interrupted: str = ""
+    resumption: str = ""
+    damaged_checkpoints: int = 0
+    saved: bool = False
     training: bool = False
     cancelled: bool = False
     ended: bool = False

@@ -13,11 +13,13 @@ from epochd_server.domain.plans import Plan as Plan
 from epochd_server.domain.records import Accepted as Accepted
 from epochd_server.domain.records import Append as Append
 from epochd_server.domain.records import ClaimLostError as ClaimLostError
+from epochd_server.domain.records import FoundCheckpoint as FoundCheckpoint
 from epochd_server.domain.records import NewRun as NewRun
 from epochd_server.domain.records import Notice as Notice
 from epochd_server.domain.records import NoticeKind as NoticeKind
 from epochd_server.domain.records import Renewal as Renewal
 from epochd_server.domain.records import RunWrite as RunWrite
+from epochd_server.domain.records import SavedCheckpoint as SavedCheckpoint
 from epochd_server.domain.records import StoredRun as StoredRun
 from epochd_server.domain.records import Success as Success
 from epochd_server.domain.resources import VersionReference
@@ -88,6 +90,22 @@ class RunStore(Protocol):
 
     async def delete(self, run_id: str) -> bool:
         """Deletes a run and its log; False where there is none."""
+
+    async def note_worker_deaths(self, run_id: str, claim: int, deaths: int) -> None:
+        """Notes how many workers have died while they trained a run."""
+
+
+class Checkpoints(Protocol):
+    """Where runs in training are, so that they go on from there; implemented by ``storage``."""
+
+    async def save(self, saved: Sequence[SavedCheckpoint]) -> None:
+        """Keeps where runs are, durably, besides what was kept of them last; of lost claims nothing is kept."""
+
+    async def newest(self, run_id: str) -> FoundCheckpoint:
+        """Where a run was when it was saved last, as far as that can be read."""
+
+    async def forget_ended(self, run_ids: Sequence[str] | None = None) -> None:
+        """Deletes the checkpoints of runs that have ended: those of these, or of all."""
 
 
 class Claims(Protocol):

@@ -29,6 +29,7 @@ from epochd_server.domain.validation import Evaluation
 from epochd_server.domain.work import (
     FleetAdvanced,
     RunBegan,
+    RunCheckpointed,
     RunFailed,
     RunLogged,
     RunStopped,
@@ -40,8 +41,6 @@ from epochd_server.runs.live import LiveRun
 from epochd_server.runs.ports import Append, ClaimLostError, RunStore, RunWrite, Success
 
 _logger = structlog.get_logger(__name__)
-
-_SAME_RESULT = "It is trained again from its first epoch, to the same result; logged epochs are not repeated."
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +121,7 @@ class Recorder:
                 return [message.failure]
             case RunStopped():
                 return [Cancelled(epochs=message.epochs)]
-            case RunTrained():
+            case RunTrained() | RunCheckpointed():
                 return []
 
     async def _write(self, pending: Sequence[_Pending]) -> None:
@@ -157,9 +156,7 @@ class Recorder:
     def _begin(self, run: LiveRun, began: RunBegan) -> list[Body]:
         interrupted, run.interrupted = run.interrupted, ""
         if run.begun:
-            return (
-                [Warned(reason="RUN_RESUMED", message=f"{interrupted} {_SAME_RESULT}")] if interrupted else []
-            )
+            return _warnings(run, interrupted) if interrupted else []
         run.begun = True
         return [replace(_started(run), device=began.device)]
 
@@ -172,6 +169,15 @@ class Recorder:
         run.last_epoch = epochs[-1]
         new = logs[known:] if known else logs
         return [new] if isinstance(new, EpochColumns) else new
+
+
+def _warnings(run: LiveRun, interrupted: str) -> list[Body]:
+    """What the log tells of a run that goes on after an interruption."""
+    damaged: list[Body] = []
+    if run.damaged_checkpoints:
+        message = f"The newest {run.damaged_checkpoints} of its checkpoints cannot be read."
+        damaged = [Warned(reason="CHECKPOINT_DAMAGED", message=message)]
+    return [*damaged, Warned(reason="RUN_RESUMED", message=f"{interrupted} {run.resumption}")]
 
 
 def _state(bodies: Sequence[Body]) -> RunState | None:

@@ -20,6 +20,7 @@ from epochd_server.runs.log import RunLog, TailBudget
 from epochd_server.runs.mirrors import Mirrors
 from epochd_server.runs.ports import (
     Accepted,
+    Checkpoints,
     Claims,
     Executor,
     NewRun,
@@ -49,6 +50,7 @@ class RunService:
         settings: Windows and limits.
         versions: The registered versions, which runs may continue.
         claims: Which of the runs are this server's.
+        checkpoints: Where runs in training are.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class RunService:
         settings: RunSettings,
         versions: Versions,
         claims: Claims,
+        checkpoints: Checkpoints,
     ) -> None:
         self._store = store
         self._claims = claims
@@ -73,6 +76,7 @@ class RunService:
             executor=executor,
             settings=settings,
             versions=versions,
+            checkpoints=checkpoints,
             tails=self._tails,
             arrived=self._mirrors.end,
         )
@@ -86,6 +90,7 @@ class RunService:
         """
         _, unfinished = await asyncio.gather(self._executor.start(), self._keeper.join())
         self._held.adopt(unfinished, RESTARTED)
+        self._held.tidy()
 
     async def submit(self, plan: Plan, client: str) -> Accepted:
         """Accepts a run; when this returns it is stored, and will end whatever happens to its client.

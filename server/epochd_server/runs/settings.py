@@ -48,12 +48,15 @@ class RunSettings:
     watch_bytes: int = 64 * MEBIBYTE
     """Bytes of the pages on their way to watchers; a thousand slow ones do not cost more."""
 
-    worker_deaths: int = 2
+    checkpoint_seconds: float = 10.0
+    """How often it is kept where a run in training is."""
+
+    worker_deaths: int = 3
     """A run that was in training at so many deaths of workers fails; with fewer it is trained again."""
 
     def __post_init__(self) -> None:
-        if self.gather_seconds < 0 or self.max_cohort_seconds <= 0:
-            raise ValueError("gather_seconds must be >= 0 and max_cohort_seconds > 0")
+        if self.gather_seconds < 0 or self.max_cohort_seconds <= 0 or self.checkpoint_seconds <= 0:
+            raise ValueError("gather_seconds must be >= 0, max_cohort_seconds and checkpoint_seconds > 0")
         for name in ("max_members", "max_queued", "max_queued_per_client", "tail_events", "worker_deaths"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")

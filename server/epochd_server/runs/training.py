@@ -19,17 +19,20 @@ from epochd_server.domain.work import (
     DatasetFile,
     FleetAdvanced,
     RunBegan,
+    RunCheckpointed,
     RunLogged,
     RunWork,
     WorkerDied,
     WorkMessage,
 )
+from epochd_server.runs.checkpointing import CheckpointKeeper
 from epochd_server.runs.durable import durably
 from epochd_server.runs.fair_queue import Ticket
 from epochd_server.runs.identifiers import RunIds
 from epochd_server.runs.live import LiveRun, Shelf
 from epochd_server.runs.ports import Executor, Planner, RunStore
 from epochd_server.runs.recording import Recorder
+from epochd_server.runs.settings import RunSettings
 from epochd_server.runs.signature import estimated_seconds
 from epochd_server.runs.starts import Starts
 from epochd_server.runs.watching import StoreReader
@@ -49,7 +52,8 @@ class CohortTrainer:
         live: Runs by id.
         again: Lets a run whose worker died wait for another turn.
         starts: Finds what runs begin with that continue a version.
-        worker_deaths: At so many deaths of its worker a run fails.
+        keeper: Keeps where runs are.
+        settings: How often that is, and how many deaths of workers a run may cause.
     """
 
     def __init__(
@@ -63,7 +67,8 @@ class CohortTrainer:
         live: Mapping[str, LiveRun],
         again: Callable[[LiveRun], None],
         starts: Starts,
-        worker_deaths: int,
+        keeper: CheckpointKeeper,
+        settings: RunSettings,
     ) -> None:
         self._store = store
         self._planner = planner
@@ -73,7 +78,8 @@ class CohortTrainer:
         self._live = live
         self._again = again
         self._starts = starts
-        self._worker_deaths = worker_deaths
+        self._keeper = keeper
+        self._settings = settings
         self._ids = RunIds()
 
     async def train(self, tickets: Sequence[Ticket]) -> None:
@@ -88,7 +94,11 @@ class CohortTrainer:
         wanted = {work.run_id for work in works}
         unfinished = [run for run in runs if run.run_id in wanted]
         try:
-            work = CohortWork(cohort_id=self._ids.new(), runs=tuple(works))
+            work = CohortWork(
+                cohort_id=self._ids.new(),
+                runs=tuple(works),
+                checkpoint_seconds=self._settings.checkpoint_seconds,
+            )
             await self._execute(work, {run.run_id: run for run in unfinished})
         except WorkerDied as death:
             await asyncio.gather(*(self._after_death(run, death) for run in unfinished if not run.ended))
@@ -138,8 +148,11 @@ class CohortTrainer:
             message = f"The version that it was to continue cannot be read: {error.message}"
             await self._recorder.fail(run, Failure(reason=error.reason.value, message=message))
             return None
+        checkpoint = await self._keeper.recall(run)
         if not started.members:
-            return RunWork(run_id=run.run_id, spec=run.spec, data=data, initial=initial)
+            return RunWork(
+                run_id=run.run_id, spec=run.spec, data=data, initial=initial, checkpoint=checkpoint
+            )
         await self._recall_members(run)
         return RunWork(
             run_id=run.run_id,
@@ -148,6 +161,7 @@ class CohortTrainer:
             members=started.members,
             seconds=estimated_seconds(started),
             initial=initial,
+            checkpoint=checkpoint,
         )
 
     async def _recall_members(self, run: LiveRun) -> None:
@@ -172,16 +186,24 @@ class CohortTrainer:
         for message in delivery:
             by_run.setdefault(message.run_id, []).append(message)
         await self._recorder.record([(runs[run_id], messages) for run_id, messages in by_run.items()])
+        await self._keeper.save(
+            [
+                (runs[message.run_id], message.checkpoint)
+                for message in delivery
+                if isinstance(message, RunCheckpointed)
+            ]
+        )
         unwanted = [run_id for run_id, messages in by_run.items() if _is_unwanted(runs[run_id], messages)]
         if unwanted:
             self._executor.stop_runs(unwanted)
 
     async def _after_death(self, run: LiveRun, death: WorkerDied) -> None:
-        run.deaths += 1
+        run.deaths += death.deaths
+        await durably(partial(self._store.note_worker_deaths, run.run_id, run.claim, run.deaths))
         _logger.warning("worker died", run=run.run_id, evidence=death.evidence, deaths=run.deaths)
         if run.cancelled:
             await self._recorder.cancel(run)
-        elif run.deaths >= self._worker_deaths:
+        elif run.deaths >= self._settings.worker_deaths:
             await self._recorder.fail(run, _worker_died(death, run.deaths))
         else:
             run.training = False
@@ -202,7 +224,7 @@ def _hold(data: DatasetFile) -> bool:
 
 def _is_unwanted(run: LiveRun, messages: Sequence[WorkMessage]) -> bool:
     """Whether a run goes on that nobody wants: its log is lost, or it was cancelled on its way to the worker."""
-    goes_on = isinstance(messages[-1], RunBegan | RunLogged | FleetAdvanced)
+    goes_on = isinstance(messages[-1], RunBegan | RunLogged | FleetAdvanced | RunCheckpointed)
     return goes_on and (run.ended or (run.cancelled and isinstance(messages[0], RunBegan)))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from epochd_server.storage.artifact_urls import open_artifacts
 from epochd_server.storage.artifacts import Artifacts
 from epochd_server.storage.changes import ModelChanges
+from epochd_server.storage.checkpoints import SqlCheckpoints
 from epochd_server.storage.claims import SqlClaims
 from epochd_server.storage.database import Database
 from epochd_server.storage.datasets import Convert, DatasetStore
@@ -26,6 +27,7 @@ __all__ = [
     "DatasetStore",
     "ModelChanges",
     "SequenceConflictError",
+    "SqlCheckpoints",
     "SqlClaims",
     "SqlModelStore",
     "SqlRunStore",
@@ -49,6 +51,7 @@ class Storage:
     artifacts: Artifacts
     runs: SqlRunStore
     claims: SqlClaims
+    checkpoints: SqlCheckpoints
     models: SqlModelStore
     datasets: DatasetStore
 
@@ -103,6 +106,7 @@ def open_storage(
         artifacts=artifacts,
         runs=SqlRunStore(database, artifacts, changes),
         claims=SqlClaims(database, changes, lease_s=lease_s, presence=presence),
+        checkpoints=SqlCheckpoints(database, artifacts),
         models=SqlModelStore(database, artifacts, changes),
         datasets=DatasetStore(
             database,

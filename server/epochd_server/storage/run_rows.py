@@ -161,6 +161,7 @@ def to_stored(row: AnyRow, server: str) -> StoredRun:
         client=row.client,
         claim=row.claim if is_held else None,
         cancelled=row.wish == CANCEL,
+        worker_deaths=row.worker_deaths,
     )
 
 

@@ -139,6 +139,12 @@ class SqlRunStore:
         rows = await self._database.read(lambda connection: connection.execute(statement).all())
         return [run_rows.to_run(row) for row in rows]
 
+    async def note_worker_deaths(self, run_id: str, claim: int, deaths: int) -> None:
+        """Notes how many workers have died while they trained a run, unless its claim is lost."""
+        mine = (runs.c.run_id == run_id, runs.c.claim == claim)
+        noted = update(runs).where(*mine).values(worker_deaths=deaths)
+        await self._database.write(lambda connection: connection.execute(noted))
+
     async def change_labels(self, run_id: str, change: LabelChange) -> Labels | None:
         """Changes the labels of a run, and returns all that it has then; None where there is no such run."""
         one = select(runs.c.labels).where(runs.c.run_id == run_id).with_for_update()

@@ -25,7 +25,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest migration."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -87,6 +87,8 @@ runs = Table(
     Column("claim", BigInteger, nullable=False, server_default="0"),
     # What a client asked of the owner, which may be another server than the client's: "cancel".
     Column("wish", _KEY),
+    # Workers that died while they trained it.
+    Column("worker_deaths", Integer, nullable=False, server_default="0"),
     Index("ix_runs_state_run_id", "state", "run_id"),
     Index("ix_runs_model_run_id", "model", "run_id"),
     Index(
@@ -123,6 +125,18 @@ events = Table(
     Column("sequence", BigInteger, primary_key=True, autoincrement=False),
     Column("event", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
+)
+
+# Where runs in training are: the last two of each, in ``data``, or in the artifact.
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("run_id", _KEY, ForeignKey("runs.run_id", ondelete="CASCADE"), primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    # SHA-256 of the file's bytes, in hex.
+    Column("digest", _KEY, nullable=False),
+    Column("artifact", Text),
+    Column("data", LargeBinary),
 )
 
 models = Table(

@@ -7,9 +7,11 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Connection, Row, Select, Table
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.dml import ReturningDelete
 
 AnyRow = Row[*tuple[Any, ...]]
 AnySelect = Select[*tuple[Any, ...]]
+Returning = ReturningDelete[*tuple[Any, ...]]
 Insert = sqlite.Insert | postgresql.Insert
 
 
