@@ -217,3 +217,25 @@ async def test_what_was_computed_of_one_is_computed_once_and_goes_with_it(storag
     with pytest.raises(EpochdError) as caught:
         await storage.datasets.facts(DIGEST, count)
     assert caught.value.reason is Reason.DATASET_NOT_FOUND
+
+
+async def test_an_upload_that_finds_no_room_can_be_completed_once_there_is_some(storage, monkeypatch):
+    async def full(name, path):
+        raise EpochdError(Reason.STORAGE_UNAVAILABLE)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(storage.datasets._artifacts, "put_file", full)
+        with pytest.raises(EpochdError) as caught:
+            await upload(storage)
+    assert caught.value.reason is Reason.STORAGE_UNAVAILABLE
+    assert await storage.datasets.begin(DIGEST, len(DATA)) == len(DATA)
+    assert (await upload(storage, offset=len(DATA))).digest == DIGEST
+    assert list(storage.folder.uploads.iterdir()) == []
+
+
+async def test_the_same_bytes_sent_twice_at_once_are_one_dataset(storage):
+    first, second = await asyncio.gather(upload(storage), upload(storage), return_exceptions=True)
+    made = [one for one in (first, second) if not isinstance(one, BaseException)]
+    assert made
+    assert all(one.digest == DIGEST for one in made)
+    assert (await storage.datasets.path_of(DIGEST)).read_bytes() == DATA

@@ -27,6 +27,8 @@ def convert(folder: Path) -> Convert:
 
     def run(data: bytes, format_: DatasetFormat, **options: int) -> tuple[DatasetSummary, pa.Table]:
         source, destination = folder / "secret-upload", folder / "stored.arrow"
+        destination.unlink(missing_ok=True)  # it may be the file that was the source before
+        source.unlink(missing_ok=True)
         source.write_bytes(data)
         summary = convert_to_arrow(source, format_, destination, **options)
         with ipc.open_file(destination.read_bytes()) as reader:

@@ -219,3 +219,56 @@ def test_damaged_files_are_never_an_exception_of_another_kind(convert, data) -> 
         convert(bytes(content), format_)
     except EpochdError as error:
         assert error.reason in {Reason.INVALID_FIELDS, Reason.DATA_TOO_LARGE}  # noqa: PT017
+
+
+def in_batches(rows: int, size: int, **options: object) -> bytes:
+    table, sink = pa.table({"x": np.arange(rows)}), io.BytesIO()
+    with ipc.new_file(sink, table.schema, options=ipc.IpcWriteOptions(**options)) as writer:
+        writer.write_table(table, max_chunksize=size)
+    return sink.getvalue()
+
+
+def test_a_file_that_is_as_it_would_be_written_is_linked(convert, folder) -> None:
+    data = in_batches(1000, 300)
+    summary, table = convert(data, ARROW)
+    assert (folder / "stored.arrow").samefile(folder / "secret-upload")
+    assert summary.rows == 1000
+    assert table["x"].to_pylist() == list(range(1000))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        in_batches(1000, 300, compression="zstd"),
+        arrow_stream(pa.table({"x": np.arange(1000)})),
+        arrow_file(pa.table({"x": pa.array(np.arange(1000), pa.uint16())})),
+        arrow_file(pa.table({"x": pa.array([f"{n % 3}" for n in range(1000)]).dictionary_encode()})),
+        arrow_file(pa.table({"x": np.arange(1000)}).replace_schema_metadata({"pandas": "{}"})),
+    ],
+)
+def test_any_other_table_is_written_anew(convert, folder, data) -> None:
+    summary, _ = convert(data, ARROW)
+    assert not (folder / "stored.arrow").samefile(folder / "secret-upload")
+    assert summary.rows == 1000
+
+
+def test_batches_that_the_footer_does_not_lead_to_are_no_secret(convert, folder) -> None:
+    def footer(data: bytes) -> int:
+        return len(data) - 10 - int.from_bytes(data[-10:-6], "little")
+
+    whole, part = in_batches(900, 300), in_batches(600, 300)
+    data = whole[: footer(whole)] + part[footer(part) :]
+    with ipc.open_file(data) as reader:
+        assert reader.num_record_batches == 2
+    summary, table = convert(data, ARROW)
+    assert not (folder / "stored.arrow").samefile(folder / "secret-upload")
+    assert summary.rows == len(table) == 900
+
+
+def test_large_batches_are_stored_in_portions(convert, folder) -> None:
+    rows = 6_000_000
+    convert(arrow_file(pa.table({"x": np.zeros(rows)})), ARROW)
+    with ipc.open_file(str(folder / "stored.arrow")) as reader:
+        sizes = [reader.get_batch(index).nbytes for index in range(reader.num_record_batches)]
+    assert sum(sizes) == 8 * rows
+    assert max(sizes) <= 8 * 2**20

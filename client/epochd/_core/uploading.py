@@ -17,7 +17,7 @@ from epochd.errors import invalid
 from epochd.policy import Policy
 from epochd.v1 import datasets_pb2
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 21
 _BATCH_BYTES = 1 << 19
 _KEPT_BYTES = 64 << 20
 """So many encoded bytes are kept from the digest to the sending; those of a larger source are encoded twice."""

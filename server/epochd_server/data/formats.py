@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -11,7 +12,7 @@ import pyarrow as pa
 from pyarrow import ipc
 
 from epochd_server.data.arrow_types import numpy_name
-from epochd_server.data.readers import READERS, Batches
+from epochd_server.data.readers import READERS, Batches, as_stored
 from epochd_server.data.storing import check_names, malformed, too_large
 from epochd_server.domain.datasets import DatasetColumn, DatasetFormat, DatasetSummary
 from epochd_server.domain.errors import EpochdError, Reason
@@ -24,7 +25,7 @@ _MAX_DETAIL = 300
 def convert_to_arrow(
     source: Path, format_: DatasetFormat, destination: Path, max_bytes: int = MAX_STORED_BYTES
 ) -> DatasetSummary:
-    """Writes an upload as an uncompressed Arrow IPC file that can be memory-mapped.
+    """Writes an upload as an uncompressed Arrow IPC file that can be memory-mapped; one that is such a file is linked.
 
     Args:
         source: The uploaded bytes.
@@ -37,7 +38,30 @@ def convert_to_arrow(
         EpochdError: DATA_TOO_LARGE.
     """
     with _complaints_translated(format_):
+        if format_ is DatasetFormat.ARROW and (summary := _adopted(source, destination, max_bytes)):
+            return summary
         return _write(READERS[format_](source, max_bytes), destination, max_bytes)
+
+
+def _adopted(source: Path, destination: Path, max_bytes: int) -> DatasetSummary | None:
+    """What is in an upload that can be stored as it is, and now is; None where it must be written anew."""
+    found = as_stored(source, max_bytes, 4 * _BATCH_BYTES)
+    if found is None:
+        return None
+    schema, rows = found
+    check_names(schema.names)
+    if not rows:
+        raise malformed("the table has no rows")
+    try:
+        os.link(source, destination)
+    except OSError:  # a file system without links
+        return None
+    return _summary(schema, rows)
+
+
+def _summary(schema: pa.Schema, rows: int) -> DatasetSummary:
+    columns = (DatasetColumn(field.name, numpy_name(field.type)) for field in schema)
+    return DatasetSummary(rows, tuple(columns))
 
 
 def _write(batches: Batches, destination: Path, max_bytes: int) -> DatasetSummary:
@@ -56,8 +80,7 @@ def _write(batches: Batches, destination: Path, max_bytes: int) -> DatasetSummar
             rows += batch.num_rows
     if not rows:
         raise malformed("the table has no rows")
-    columns = (DatasetColumn(field.name, numpy_name(field.type)) for field in first.schema)
-    return DatasetSummary(rows, tuple(columns))
+    return _summary(first.schema, rows)
 
 
 def _portions(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

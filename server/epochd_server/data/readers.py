@@ -13,7 +13,7 @@ from pyarrow import parquet as pq
 from epochd_server.data.arrow_messages import check_expansion
 from epochd_server.data.arrow_types import storable
 from epochd_server.data.csv_files import read_csv
-from epochd_server.data.storing import stored_schema, to_stored
+from epochd_server.data.storing import stored_schema, to_stored, too_large
 from epochd_server.data.table_files import read_tables
 from epochd_server.domain.datasets import DatasetFormat
 
@@ -47,6 +47,50 @@ def read_arrow(source: Path, max_bytes: int) -> Batches:
         for batch in reader:
             batch.validate(full=True)
             yield to_stored(batch, schema, max_bytes)
+
+
+def as_stored(source: Path, max_bytes: int, most_batch_bytes: int) -> tuple[pa.Schema, int] | None:
+    """Schema and rows of an Arrow IPC file that is as this server would write it; None where it is not.
+
+    Args:
+        source: The file.
+        max_bytes: What the table may take in memory.
+        most_batch_bytes: What one of its batches may take.
+    """
+    with pa.memory_map(str(source)) as mapped:
+        buffer = mapped.read_buffer()
+    if not buffer.slice(0, len(_FILE_MAGIC)).equals(pa.py_buffer(_FILE_MAGIC)):
+        return None
+    check_expansion(buffer.slice(len(_FILE_MAGIC)), max_bytes)
+    with ipc.open_stream(buffer.slice(len(_FILE_MAGIC))) as stream, ipc.open_file(buffer) as file:
+        if (
+            stored_schema(stream.schema) != stream.schema
+            or stream.schema.metadata
+            or file.schema != stream.schema
+        ):
+            return None
+        rows = size = number = 0
+        for number, batch in enumerate(stream, 1):
+            # Workers find batches by the footer: it must lead to these very bytes, mapped and not unpacked.
+            indexed = file.get_batch(number - 1) if number <= file.num_record_batches else None
+            if indexed is None or not _is_same(batch, indexed, buffer) or batch.nbytes > most_batch_bytes:
+                return None
+            batch.validate(full=True)
+            rows, size = rows + len(batch), size + batch.nbytes
+        if size > max_bytes:
+            raise too_large(max_bytes)
+        return (stream.schema, rows) if number == file.num_record_batches else None
+
+
+def _is_same(batch: pa.RecordBatch, other: pa.RecordBatch, within: pa.Buffer) -> bool:
+    """Whether two batches are the same bytes of a buffer."""
+    first, last = within.address, within.address + within.size
+    places, others = (
+        [None if one is None else (one.address, one.size) for column in each for one in column.buffers()]
+        for each in (batch.columns, other.columns)
+    )
+    inside = all(place is None or not place[1] or first <= place[0] < last for place in places)
+    return inside and places == others and len(batch) == len(other)
 
 
 READERS: Mapping[DatasetFormat, Reader] = MappingProxyType(

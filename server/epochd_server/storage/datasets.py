@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from sqlalchemy import Connection, delete, select, tuple_
 
@@ -23,16 +24,17 @@ from epochd_server.storage.database import Database
 from epochd_server.storage.durable_files import digest_of_file, local_io
 from epochd_server.storage.schema import datasets, from_micros, runs, to_micros
 from epochd_server.storage.statements import AnyRow, insert_into
-from epochd_server.storage.uploads import PartialFile
+from epochd_server.storage.uploads import ClaimedUpload, PartialFile
 
 Convert = Callable[[Path, DatasetFormat, Path], DatasetSummary]
-"""Reads an upload of a format and writes it as an Arrow IPC file.
+"""Reads an upload of a format and writes it as an Arrow IPC file, or links it there where it is one already.
 
 Raises:
     InvalidInput: The upload is not what its format says.
 """
 
-_CONVERSIONS_AT_ONCE = 2
+_CONVERSIONS_AT_ONCE = 4
+"""Two uploads, of which each is converted and digested at the same time."""
 _FETCHES_AT_ONCE = 4
 _UNFINISHED = [state.value for state in RunState if not state.is_terminal]
 
@@ -76,6 +78,7 @@ class DatasetStore:
         self._most_bytes = most_bytes
         # Of their own: checking and converting gigabytes must not take the threads that others wait for.
         self._converters = ThreadPoolExecutor(_CONVERSIONS_AT_ONCE, thread_name_prefix="dataset")
+        self._finishing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._fetchers = ThreadPoolExecutor(_FETCHES_AT_ONCE, thread_name_prefix="dataset-fetch")
 
     async def begin(self, digest: str, size: int) -> Dataset | int:
@@ -110,9 +113,10 @@ class DatasetStore:
         if (found := await self.find(digest)) is not None:
             return found
         await asyncio.to_thread(partial.check_offset, offset)
-        async for chunk in chunks:
-            offset = await asyncio.to_thread(partial.write, offset, chunk)
-        return await self._finish(partial, digest, size, format_)
+        await _write(partial, offset, chunks)
+        async with self._finishing.setdefault(digest, asyncio.Lock()):
+            # whoever sent the same bytes at the same time may have been faster
+            return await self.find(digest) or await self._finish(partial, digest, size, format_)
 
     async def find(self, digest: str) -> Dataset | None:
         """The dataset, or None."""
@@ -207,13 +211,10 @@ class DatasetStore:
             raise EpochdError(Reason.DATA_TOO_LARGE, message, {"limit_bytes": str(self._most_bytes)})
 
     async def _finish(self, partial: PartialFile, digest: str, size: int, format_: DatasetFormat) -> Dataset:
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._converters, partial.verify)
-        converted = partial.path.with_suffix(f".{os.urandom(4).hex()}.tmp")
+        upload = await asyncio.to_thread(partial.claim)
+        converted = upload.path.with_suffix(".tmp")
         try:
-            summary, file_digest = await loop.run_in_executor(
-                self._converters, self._to_arrow, partial, format_, converted
-            )
+            summary, file_digest = await self._converted(upload, format_, converted)
             dataset = Dataset(
                 digest=digest,
                 format=format_,
@@ -225,27 +226,54 @@ class DatasetStore:
             # No two uploads share an artifact, so deleting one never harms another that is made meanwhile.
             file = DatasetFile(f"datasets/{digest}.{os.urandom(8).hex()}.arrow", file_digest)
             await self._artifacts.put_file(file.artifact, converted)
-            stored, stored_file = await self._database.write(
-                lambda connection: _insert(connection, dataset, file)
-            )
+        except BaseException as error:
+            wrong = isinstance(error, EpochdError) and error.reason is not Reason.STORAGE_UNAVAILABLE
+            await asyncio.to_thread(upload.discard if wrong else upload.give_back)
+            raise
         finally:
             converted.unlink(missing_ok=True)
+        await asyncio.to_thread(upload.discard)
+        stored, stored_file = await self._database.write(
+            lambda connection: _insert(connection, dataset, file)
+        )
         if stored_file != file:
             await discard(self._artifacts, [file.artifact])
-        await asyncio.to_thread(partial.discard)
         return stored
 
-    def _to_arrow(
-        self, partial: PartialFile, format_: DatasetFormat, path: Path
+    async def _converted(
+        self, upload: ClaimedUpload, format_: DatasetFormat, path: Path
     ) -> tuple[DatasetSummary, str]:
-        """What is in an upload, and the digest of the Arrow file that is made of it."""
-        try:
-            with local_io():
-                return self._convert(partial.path, format_, path), digest_of_file(path)
-        except EpochdError as error:
-            if error.reason is not Reason.STORAGE_UNAVAILABLE:
-                partial.discard()  # the digest is right, so that these bytes will never do
-            raise
+        """What is in an upload, whose digest is checked meanwhile, and the digest of the Arrow file made of it."""
+        loop = asyncio.get_running_loop()
+        verifying = loop.run_in_executor(self._converters, upload.verify)
+        converting = loop.run_in_executor(self._converters, self._to_arrow, upload, format_, path)
+        await asyncio.gather(verifying, converting, return_exceptions=True)
+        verifying.result()  # comes first: of other bytes than were announced nothing else is told
+        return converting.result()
+
+    def _to_arrow(
+        self, upload: ClaimedUpload, format_: DatasetFormat, path: Path
+    ) -> tuple[DatasetSummary, str]:
+        with local_io():
+            summary = self._convert(upload.path, format_, path)
+            same = path.samefile(upload.path)
+            return summary, upload.digest if same else digest_of_file(path)
+
+
+async def _write(partial: PartialFile, offset: int, chunks: AsyncIterable[bytes]) -> None:
+    """Writes chunks one after the other, each while the next one arrives."""
+    writing: asyncio.Future[int] | None = None
+    try:
+        async for chunk in chunks:
+            if writing is not None:
+                await writing
+            writing = asyncio.ensure_future(asyncio.to_thread(partial.write, offset, chunk))
+            offset += len(chunk)
+        if writing is not None:
+            await writing
+    finally:
+        if writing is not None:  # a thread that still writes must not meet the next attempt
+            await asyncio.wait([writing])
 
 
 def _insert(connection: Connection, dataset: Dataset, file: DatasetFile) -> tuple[Dataset, DatasetFile]:

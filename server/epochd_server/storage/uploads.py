@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from epochd_server.domain.errors import EpochdError, FieldViolation, InvalidInput, Reason
@@ -70,23 +71,25 @@ class PartialFile:
             raise EpochdError(Reason.STORAGE_UNAVAILABLE) from error
         return end
 
-    def verify(self) -> None:
-        """Checks that the file is whole; one with another digest is thrown away.
+    def claim(self) -> ClaimedUpload:
+        """Takes the file away from whoever would write to it, once it is whole.
 
         Raises:
             InvalidInput: Bytes are missing.
-            EpochdError: DIGEST_MISMATCH.
+            EpochdError: STORAGE_UNAVAILABLE.
         """
-        committed = self.committed()
-        if committed < self._size:
-            message = f"the upload ends after {committed} of {self._size} bytes; go on from there"
-            raise InvalidInput([FieldViolation("data", message)])
+        claimed = self.path.with_suffix(f".{os.urandom(4).hex()}.whole")
         with local_io():
-            found = digest_of_file(self.path)
-        if found != self._digest:
-            self.discard()
-            metadata = {"name": dataset_name(self._digest), "sha256": found}
-            raise EpochdError(Reason.DIGEST_MISMATCH, metadata=metadata)
+            try:
+                length = self.path.stat().st_size
+                if length == self._size:
+                    self.path.rename(claimed)
+            except FileNotFoundError:  # another server has just claimed it
+                length = 0
+        if length != self._size:
+            message = f"the upload ends after {length} of {self._size} bytes; go on from there"
+            raise InvalidInput([FieldViolation("data", message)])
+        return ClaimedUpload(claimed, self.path, self._digest)
 
     def discard(self) -> None:
         """Deletes the file.
@@ -94,6 +97,42 @@ class PartialFile:
         Raises:
             EpochdError: STORAGE_UNAVAILABLE.
         """
+        with local_io():
+            self.path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedUpload:
+    """All bytes of an upload, which nobody writes to any more. Blocking; meant for a thread.
+
+    Attributes:
+        path: Where they are.
+        digest: SHA-256 that they must have, in hex.
+    """
+
+    path: Path
+    _before: Path
+    digest: str
+
+    def verify(self) -> None:
+        """Checks the digest.
+
+        Raises:
+            EpochdError: DIGEST_MISMATCH, STORAGE_UNAVAILABLE.
+        """
+        with local_io():
+            found = digest_of_file(self.path)
+        if found != self.digest:
+            metadata = {"name": dataset_name(self.digest), "sha256": found}
+            raise EpochdError(Reason.DIGEST_MISMATCH, metadata=metadata)
+
+    def give_back(self) -> None:
+        """Lets the upload be completed once more: what kept it from becoming a dataset was no fault of its bytes."""
+        with local_io():
+            self.path.rename(self._before)
+
+    def discard(self) -> None:
+        """Deletes the file."""
         with local_io():
             self.path.unlink(missing_ok=True)
 
