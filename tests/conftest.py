@@ -16,6 +16,7 @@ from pathlib import Path
 
 import grpc
 import grpc.aio
+import psutil
 import pytest
 import pytest_asyncio
 from hypothesis import settings
@@ -218,6 +219,14 @@ class Postgres:
     def stop(self) -> None:
         """Ends the server as a crash would."""
         self._control("-m", "immediate", "stop")
+
+    def kill(self) -> None:
+        """Ends it by SIGKILL; returns when its own processes have noticed."""
+        first_line = (Path(self._server.pgdata) / "postmaster.pid").read_text().splitlines()[0]
+        process = psutil.Process(int(first_line))
+        everyone = [process, *process.children()]
+        process.kill()
+        psutil.wait_procs(everyone, timeout=10)
 
     def start(self) -> None:
         """Starts it again at the same address."""

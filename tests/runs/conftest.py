@@ -41,6 +41,7 @@ from epochd_server.domain.work import (
     WorkerDied,
     WorkMessage,
 )
+from epochd_server.runs.clock import SteadyClock
 from epochd_server.runs.ports import Plan, RunWrite
 from epochd_server.runs.service import RunService
 from epochd_server.runs.settings import RunSettings
@@ -307,9 +308,10 @@ async def make_service(
     """Starts services on the same store, and closes those that a test left open."""
     services: list[RunService] = []
 
-    async def make(used: object = None, **settings: object) -> RunService:
+    async def make(used: object = None, clock: SteadyClock | None = None, **settings: object) -> RunService:
+        bounds = RunSettings(**settings)
         service = RunService(
-            store, planner, used or executor, RunSettings(**settings), NoVersions(), claims, checkpoints
+            store, planner, used or executor, bounds, NoVersions(), claims, checkpoints, clock
         )
         services.append(service)
         await service.start()

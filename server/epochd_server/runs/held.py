@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 
 import structlog
 
@@ -14,6 +15,7 @@ from epochd_server.domain.runs import RunState
 from epochd_server.domain.work import DatasetFile
 from epochd_server.runs.admission import QueueAdmission
 from epochd_server.runs.checkpointing import CheckpointKeeper
+from epochd_server.runs.durable import durably
 from epochd_server.runs.fair_queue import Ticket
 from epochd_server.runs.live import LiveRun, Shelf
 from epochd_server.runs.log import RunLog, TailBudget
@@ -45,6 +47,7 @@ class HeldRuns:
         checkpoints: Where runs in training are.
         tails: Memory for the newest events of logs.
         arrived: Is told of every run that was claimed.
+        now: The time.
     """
 
     def __init__(
@@ -58,7 +61,9 @@ class HeldRuns:
         checkpoints: Checkpoints,
         tails: TailBudget,
         arrived: Callable[[str], None],
+        now: Callable[[], datetime],
     ) -> None:
+        self._store = store
         self._executor = executor
         self._settings = settings
         self._tails = tails
@@ -66,7 +71,7 @@ class HeldRuns:
         self._live: dict[str, LiveRun] = {}
         self._shelf = Shelf(settings.queued_bytes)
         self._keeper = CheckpointKeeper(checkpoints)
-        self._recorder = Recorder(store, self._leave, self.lose)
+        self._recorder = Recorder(store, self._leave, self.lose, now)
         self._trainer = CohortTrainer(
             store=store,
             planner=planner,
@@ -206,6 +211,7 @@ class HeldRuns:
             spec=run.spec,
             claim=stored.claim,
             log=RunLog(self._tails, run.latest_sequence),
+            newest_time=run.start_time or run.create_time,
             begun=run.state is RunState.RUNNING,
             last_epoch=-1 if run.latest_log is None else run.latest_log.epoch,
             cancelled=stored.cancelled,
@@ -222,6 +228,8 @@ class HeldRuns:
 
     async def _resume(self, run: LiveRun) -> None:
         """Plans a claimed run again and lets it wait for its turn."""
+        newest = await durably(lambda: self._store.events(run.run_id, run.log.newest - 1, 1))
+        run.newest_time = max((run.newest_time, *(event.time for event in newest)))
         data = None if run.cancelled else await self._trainer.plan(run)
         if run.cancelled:
             await self._recorder.cancel(run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from epochd_server.domain.data import TrainingArrays
 from epochd_server.domain.fleets import Key
@@ -31,6 +32,7 @@ class LiveRun:
         saved: Whether there are checkpoints of it.
         training: Whether it is in a cohort.
         cancelled: Whether its cancellation was asked for.
+        newest_time: Of the newest event in its log; no later one bears an earlier time, whatever clocks do.
         ended: Whether its last event is written, or being written, or another server has it.
     """
 
@@ -39,6 +41,7 @@ class LiveRun:
     model: str
     spec: TrainingSpec
     log: RunLog
+    newest_time: datetime
     claim: int = FIRST_CLAIM
     started: Started | None = None
     begun: bool = False

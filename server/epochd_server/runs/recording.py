@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -63,12 +63,18 @@ class Recorder:
         store: Where logs are kept.
         ended: Is told of every run after its last event was written, or could not be.
         lost: Is told of runs that another server has claimed.
+        now: The time.
     """
 
     def __init__(
-        self, store: RunStore, ended: Callable[[LiveRun], None], lost: Callable[[LiveRun], None]
+        self,
+        store: RunStore,
+        ended: Callable[[LiveRun], None],
+        lost: Callable[[LiveRun], None],
+        now: Callable[[], datetime],
     ) -> None:
         self._store = store
+        self._now = now
         self._ended = ended
         self._lost = lost
 
@@ -100,9 +106,10 @@ class Recorder:
         last = messages[-1]
         bodies += self._bodies(run, last)
         run.ended = isinstance(last, RunTrained | RunFailed | RunStopped)
-        now = datetime.now(UTC)
+        before = run.newest_time
+        now = run.newest_time = max(self._now(), before)
         if isinstance(last, RunTrained):
-            yield _success(run, bodies, last, now)
+            yield _success(run, bodies, last, (before, now))
         elif bodies:
             page = run.log.next_page((now, body) for body in bodies)
             write = Append(run_id=run.run_id, claim=run.claim, events=page, state=_state(bodies))
@@ -189,10 +196,22 @@ def _state(bodies: Sequence[Body]) -> RunState | None:
     return RunState.RUNNING if isinstance(bodies[0], Started) else None
 
 
-def _success(run: LiveRun, bodies: Sequence[Body], trained: RunTrained, now: datetime) -> _Pending:
+def _success(
+    run: LiveRun, bodies: Sequence[Body], trained: RunTrained, times: tuple[datetime, datetime]
+) -> _Pending:
+    """The end of a run, and what its log does not tell yet.
+
+    Args:
+        run: The run.
+        bodies: What is to be told before its end.
+        trained: What became of it.
+        times: Of the newest event in its log, and now.
+    """
+    before, now = times
     entries = [(now, body) for body in bodies]
     if bodies and isinstance(bodies[0], Started):  # it is news only now, but happened when training began
-        entries[0] = (now - timedelta(seconds=trained.training_seconds), bodies[0])
+        began = now - timedelta(seconds=trained.training_seconds)
+        entries[0] = (max(began, before), bodies[0])
     page = run.log.next_page(entries) if entries else None
     write = Success(
         run_id=run.run_id,

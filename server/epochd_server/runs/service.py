@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from datetime import UTC, datetime
 
 from epochd_server.codec.pages import EventPage
 from epochd_server.domain.errors import EpochdError, Reason
@@ -13,6 +12,7 @@ from epochd_server.domain.labels import LabelChange, Labels
 from epochd_server.domain.resources import run_name
 from epochd_server.domain.runs import Event, Queued, Run, RunState
 from epochd_server.runs.claiming import ClaimKeeper
+from epochd_server.runs.clock import SteadyClock
 from epochd_server.runs.held import RESTARTED, HeldRuns
 from epochd_server.runs.identifiers import RunIds
 from epochd_server.runs.live import LiveRun
@@ -51,6 +51,7 @@ class RunService:
         versions: The registered versions, which runs may continue.
         claims: Which of the runs are this server's.
         checkpoints: Where runs in training are.
+        clock: Tells the time.
     """
 
     def __init__(
@@ -62,11 +63,13 @@ class RunService:
         versions: Versions,
         claims: Claims,
         checkpoints: Checkpoints,
+        clock: SteadyClock | None = None,
     ) -> None:
         self._store = store
         self._claims = claims
         self._executor = executor
         self._ids = RunIds()
+        self._clock = clock or SteadyClock()
         self._tails = TailBudget(settings.tail_events, settings.tail_bytes)
         self._watch_memory = WatchMemory(settings.watch_bytes)
         self._mirrors = Mirrors(self._reader_of, self._tails)
@@ -79,6 +82,7 @@ class RunService:
             checkpoints=checkpoints,
             tails=self._tails,
             arrived=self._mirrors.end,
+            now=self._clock.now,
         )
         self._keeper = ClaimKeeper(claims, self._held, self._mirrors)
 
@@ -108,10 +112,17 @@ class RunService:
         run_id = self._ids.new()
         model = plan.model or f"run-{run_id.lower()}"
         log = RunLog(self._tails)
+        now = self._clock.now()
         run = LiveRun(
-            run_id=run_id, client=client, model=model, spec=plan.spec, log=log, started=plan.started
+            run_id=run_id,
+            client=client,
+            model=model,
+            spec=plan.spec,
+            log=log,
+            newest_time=now,
+            started=plan.started,
         )
-        first = log.next_page([(datetime.now(UTC), Queued(run_id=run_id, model=model))])
+        first = log.next_page([(now, Queued(run_id=run_id, model=model))])
         accepted = await self._accept(run, plan, first[0])
         if accepted.created:
             log.publish(first)
@@ -320,7 +331,7 @@ def _new_run(run: LiveRun, plan: Plan) -> NewRun:
         request_id=plan.request_id,
         fingerprint=plan.fingerprint,
         client=run.client,
-        create_time=datetime.now(UTC),
+        create_time=run.newest_time,
         dataset=plan.dataset,
         labels=plan.labels,
     )

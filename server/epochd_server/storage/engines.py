@@ -10,8 +10,8 @@ from sqlalchemy.exc import ArgumentError
 
 from epochd_server.storage.failures import StorageUnusableError
 
-BUSY_TIMEOUT_MS = 5_000
-"""How long SQLite waits for another process's transaction."""
+BUSY_TIMEOUT_MS = 2_500
+"""How long SQLite waits for another process's transaction: no caller hangs for longer."""
 CONNECT_TIMEOUT_S = 3
 
 _POSTGRES_ARGUMENTS = {

@@ -95,8 +95,18 @@ class GroupWriter:
             live = [waiting for waiting in batch if not waiting.future.cancelled()]
             if live:
                 steps = [(waiting.operation, item) for waiting in live for item in waiting.items]
-                results = iter(self._commit(steps))
-                _settle(live, [list(itertools.islice(results, len(waiting.items))) for waiting in live])
+                results = self._commit(steps)
+                parts = iter(results)
+                _settle(live, [list(itertools.islice(parts, len(waiting.items))) for waiting in live])
+                if all(map(_is_away, results)):
+                    self._refuse_waiting()
+
+    def _refuse_waiting(self) -> None:
+        """Fails what came while the database did not answer: it would wait as long again, one batch after the other."""
+        with self._wake:
+            batch, self._waiting = list(self._waiting), deque()
+        away = Failed(EpochdError(Reason.STORAGE_UNAVAILABLE))
+        _settle(batch, [[away] * len(waiting.items) for waiting in batch])
 
     def _next_batch(self) -> list[_Waiting]:
         with self._wake:
@@ -153,6 +163,12 @@ def _guarded(connection: Connection, step: _Step) -> Any:
         if is_unavailable(error) or is_collision(error):
             raise
         return Failed(error)
+
+
+def _is_away(result: object) -> bool:
+    """Whether something was not written because the database did not answer."""
+    error = result.error if isinstance(result, Failed) else None
+    return isinstance(error, EpochdError) and error.reason is Reason.STORAGE_UNAVAILABLE
 
 
 def _settle(batch: Sequence[_Waiting], results: Sequence[list[Any]]) -> None:
