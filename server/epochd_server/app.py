@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from epochd_server.storage import Storage
     from epochd_server.wiring import Parts
 
-LAST_WORDS_SECONDS: Final = 1.0
-"""How long calls may take to send their ends once nothing computes any more."""
+LAST_WORDS_SECONDS: Final = 5.0
+"""How long calls may take to send their ends once nothing computes any more; a thousand watches take a second."""
 
 _YOUNG_OBJECTS: Final = 20_000
 """So many new objects are looked through for garbage at once: a thousand runs at a time are more than Python's 700."""

@@ -128,6 +128,7 @@ async def test_a_closed_log_gives_what_is_left_and_then_its_error():
     with pytest.raises(EpochdError) as caught:
         await anext(pages)
     assert caught.value.reason is Reason.SERVER_STOPPING
+    assert caught.value.metadata == {"after_sequence": "2"}
 
 
 async def test_a_log_closed_without_an_error_ends_its_watchers():

@@ -94,6 +94,14 @@ async def follow(log: RunLog, reader: StoreReader, after_sequence: int) -> Async
             if ends(page[-1]):
                 return
             continue
-        await log.changed(after_sequence)
+        try:
+            await log.changed(after_sequence)
+        except EpochdError as error:
+            raise _at(error, after_sequence) from None
         if log.newest <= after_sequence:
             return
+
+
+def _at(error: EpochdError, after_sequence: int) -> EpochdError:
+    """The end of all watches of a log as one of them is told it: with the place from which to go on."""
+    return EpochdError(error.reason, error.message, error.metadata | {"after_sequence": str(after_sequence)})
