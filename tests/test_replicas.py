@@ -20,6 +20,8 @@ import epochd
 from epochd_server.storage.engines import parse_url
 
 LEASE = 2.0
+EPOCHS = 2_500
+"""Some seconds of training."""
 SOON = 1.5
 """Seconds in which one server hears of what another does, on a busy machine."""
 
@@ -69,7 +71,7 @@ def connect() -> Iterator[Callable[..., epochd.Client]]:
         client.close()
 
 
-def train(client: epochd.Client, epochs: int = 4_000, **changed):
+def train(client: epochd.Client, epochs: int = EPOCHS, **changed):
     """Mini-batches of 8 by Adam: a thousand epochs take about a second."""
     x = np.random.default_rng(0).normal(size=(4_000, 8)).astype(np.float32)
     arguments = {
@@ -124,10 +126,10 @@ def losses_of(events) -> list[float]:
     return [event.loss for event in events if isinstance(event, epochd.EpochLog)]
 
 
-def assert_whole(events, epochs: int) -> None:
+def assert_whole(events) -> None:
     """One gapless, repeat-free sequence to the success."""
     assert [event.sequence for event in events] == list(range(1, len(events) + 1))
-    assert epochs_of(events) == list(range(0, epochs, 20))
+    assert epochs_of(events) == list(range(0, EPOCHS, 20))
     assert isinstance(events[-1], epochd.events.Succeeded)
 
 
@@ -145,7 +147,7 @@ def test_the_runs_of_a_killed_server_end_on_another_in_the_same_bits(start_repli
     one.kill()
     killed = time.monotonic()
     events = watcher.finish()
-    assert_whole(events, 4_000)
+    assert_whole(events)
     [warning] = [event for event in events if isinstance(event, epochd.events.Warning)]
     assert "another one has it now" in warning.message
     control = train(there)
@@ -168,8 +170,8 @@ def test_a_server_that_was_paused_beyond_its_lease_writes_nothing_more(start_rep
     finally:
         one.signal(signal.SIGCONT)
     events = remote.finish()
-    assert_whole(events, 4_000)
-    assert_whole(attached.finish(), 4_000)
+    assert_whole(events)
+    assert_whole(attached.finish())
     one.wait_for_log("was taken over by another server")
     assert [event.sequence for event in here.run(run.name).events()] == [e.sequence for e in events]
     assert [version.version for version in here.versions("paused")] == [1]
@@ -184,7 +186,7 @@ def test_a_client_that_knows_both_addresses_notices_no_kill(start_replica, conne
     watcher = Watcher(run)
     watcher.until(20)
     one.kill()
-    assert_whole(watcher.finish(), 4_000)
+    assert_whole(watcher.finish())
 
 
 def test_servers_of_one_folder_need_not_wait_for_the_lease(start_replica, connect):
@@ -194,7 +196,7 @@ def test_servers_of_one_folder_need_not_wait_for_the_lease(start_replica, connec
     watcher = Watcher(connect(other).run(run.name))
     watcher.until(20)
     one.kill()
-    assert_whole(watcher.finish(), 4_000)
+    assert_whole(watcher.finish())
 
 
 def test_a_server_that_stops_leaves_its_runs_to_the_others_at_once(start_replica, connect):
@@ -203,7 +205,7 @@ def test_a_server_that_stops_leaves_its_runs_to_the_others_at_once(start_replica
     watcher = Watcher(connect(other).run(run.name))
     watcher.until(20)
     assert one.stop() == 0
-    assert_whole(watcher.finish(), 4_000)
+    assert_whole(watcher.finish())
 
 
 def test_any_server_cancels_a_run_within_a_second(pair, connect):
@@ -232,11 +234,11 @@ def test_a_cancelled_run_stays_cancelled_when_its_server_dies_before_it_hears_of
 
 def test_an_alias_that_one_server_moves_is_moved_on_the_others(pair, connect):
     here, there = map(connect, pair)
-    for slope in (1.0, 2.0):
-        x = np.arange(4.0)[:, None]
-        here.train(x, slope * x, model=epochd.Linear(), fit=epochd.LeastSquares(), name="m").result()
+    x = np.arange(4.0)[:, None]
+    fit = {"model": epochd.Linear(), "fit": epochd.LeastSquares(), "name": "m"}
+    models = [here.train(x, slope * x, **fit).result() for slope in (1.0, 2.0)]
     for version in (1, 2, 1, 2):
-        here.set_alias("m", "best", version)
+        models[version - 1].set_alias("best")
         until = time.monotonic() + SOON
         while round(float(there.model("m@best").predict([[1.0]])[0])) != version:
             assert time.monotonic() < until
@@ -266,6 +268,25 @@ def test_four_servers_that_start_at_once_on_an_empty_database_make_one_schema(da
         assert connection.scalar(text("SELECT count(*) FROM alembic_version")) == 1
         assert connection.scalar(text("SELECT count(*) FROM servers")) == 4
     engine.dispose()
+
+
+def test_a_server_does_not_start_on_the_database_of_a_newer_one(start_replica, database_url, tmp_path):
+    start_replica().kill()
+    engine = create_engine(parse_url(database_url))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    command = [sys.executable, "-m", "epochd_server", "--database-url", database_url]
+    refused = subprocess.run(
+        [*command, "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "new")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (refused.returncode, refused.stdout) == (1, "")
+    [line] = refused.stderr.splitlines()
+    assert "schema 9999 of a newer epochd" in line
 
 
 def said(folder: Path) -> str:
