@@ -245,6 +245,14 @@ def test_an_alias_that_one_server_moves_is_moved_on_the_others(pair, connect):
             time.sleep(0.01)
 
 
+def test_an_idle_server_trains_its_share_of_what_waits_on_another(pair, connect):
+    here, there = map(connect, pair)
+    runs = [train(here, epochs=1_500, batch_size=8 + n) for n in range(5)]
+    for run in runs:
+        assert there.run(run.name).wait(90) == "SUCCEEDED"
+    pair[0].wait_for_log("gave runs to an idle server")
+
+
 def test_four_servers_that_start_at_once_on_an_empty_database_make_one_schema(database_url, tmp_path):
     def start(number: int) -> subprocess.Popen[str]:
         flags = ["--data-dir", str(tmp_path / f"data-{number}"), "--workers", "1"]

@@ -286,6 +286,44 @@ class TestSharing:
         assert shown == "10s"
 
 
+class TestGiving:
+    async def test_a_given_run_is_the_others_and_it_learns_of_it_until_it_claims_it(self, open_server, make):
+        one, other = await open_server(), await open_server()
+        given, kept = [await accepted(one, make) for _ in range(2)]
+        await one.claims.give([given.run_id], other.database.server)
+        assert await one.claims.held() == {kept.run_id: 1}
+        assert (await other.claims.renew([])).given == [given.run_id]
+        assert (await one.claims.renew([])).given == []
+        [taken] = await other.claims.take(9, [given.run_id])
+        assert (taken.run.run_id, taken.claim) == (given.run_id, 3)
+        assert (await other.claims.renew([])).given == []
+        with pytest.raises(ClaimLostError):
+            await make.append(one.runs, given.run_id, [make.event(2, Warned(reason="SLOW", message="…"))])
+
+    async def test_what_is_not_its_own_a_server_cannot_give(self, open_server, make):
+        one, other = await open_server(), await open_server()
+        run = await accepted(one, make)
+        await other.claims.give([run.run_id], other.database.server)
+        assert await one.claims.held() == {run.run_id: 1}
+
+    async def test_a_wish_to_cancel_survives_giving(self, open_server, make):
+        one, other = await open_server(), await open_server()
+        run = await accepted(one, make)
+        await one.claims.wish_cancelled(run.run_id)
+        await one.claims.give([run.run_id], other.database.server)
+        assert (await other.claims.renew([])).unwanted == [run.run_id]
+        [taken] = await other.claims.take(9, [run.run_id])
+        assert taken.cancelled
+
+    async def test_a_server_that_has_nothing_to_train_says_so_where_others_live(self, open_server):
+        one, other = await open_server(), await open_server()
+        hearing = await TestNotices().hear(one, 1)
+        await other.claims.renew([], idle_slots=4)
+        async with asyncio.timeout(5):
+            [notice] = await hearing
+        assert (notice.kind, notice.names) == (NoticeKind.IDLE, (other.database.server, "4"))
+
+
 class TestNotices:
     async def hear(self, storage: Storage, notices: int):
         """The next notices; returns once the server listens."""

@@ -151,11 +151,13 @@ class Renewal:
     Attributes:
         late: Whether it was silent for so long that others may have taken its runs.
         unwanted: Those of its runs that clients asked to cancel.
+        given: Those of its runs that another server gave it.
         newest: Of the runs that it asked about: the sequences of their newest events. Deleted ones are missing.
     """
 
     late: bool
     unwanted: Sequence[str]
+    given: Sequence[str]
     newest: Mapping[str, int]
 
 
@@ -169,7 +171,10 @@ class NoticeKind(enum.Enum):
     """Clients asked something of these runs' owners."""
 
     FREED = "freed"
-    """Runs have no owner any more."""
+    """Runs have no owner any more, or another one."""
+
+    IDLE = "idle"
+    """A server has nothing to train: its name, and how many cohorts it could train at once."""
 
     CHANGED = "changed"
     """These models have new versions, lost some, or had aliases moved."""
@@ -177,7 +182,7 @@ class NoticeKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something that another server did; names are ids of runs, or of models."""
+    """Something that another server did; names are ids of runs or of models, or as the kind says."""
 
     kind: NoticeKind
     names: tuple[str, ...]

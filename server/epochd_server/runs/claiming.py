@@ -44,6 +44,19 @@ class Holder(Protocol):
     def lose(self, run: LiveRun) -> None:
         """Leaves a run to the server that has claimed it."""
 
+    @property
+    def idle_slots(self) -> int:
+        """How many cohorts it could train at once as nothing waits."""
+
+    def spare(self, slots: int) -> list[LiveRun]:
+        """Takes runs out of the queue that an idle server with so many slots would train sooner, youngest first."""
+
+    def give_up(self, run: LiveRun) -> None:
+        """Leaves a run that was taken out of the queue to another server."""
+
+    def take_back(self, run: LiveRun) -> None:
+        """Lets a run that was taken out of the queue wait again."""
+
     async def cancel(self, run: LiveRun) -> None:
         """Cancels a run, as a client of any server wants it."""
 
@@ -109,7 +122,7 @@ class ClaimKeeper:
 
     async def _beat(self) -> None:
         watched = self._mirrors.watched
-        renewal = await self._claims.renew(watched)
+        renewal = await self._claims.renew(watched, self._holder.idle_slots)
         self._mirrors.compare(watched, renewal.newest)
         unwanted = [run for run in self._holder.knows(renewal.unwanted) if not run.cancelled]
         await asyncio.gather(*map(self._holder.cancel, unwanted))
@@ -117,7 +130,9 @@ class ClaimKeeper:
             self._unsure = True
             # If the store was away, all were: the others get a lease's time to say that they live.
             self._patient_until = self._loop.time() + self._claims.lease_s
-        forgotten = await self._reconcile() if self._unsure else ()
+        forgotten = self._unknown((*renewal.given, *renewal.unwanted))
+        if self._unsure:
+            forgotten += await self._reconcile()
         if self._loop.time() >= self._patient_until:
             await self._take(forgotten)
             self._unsure = False
@@ -133,8 +148,12 @@ class ClaimKeeper:
         lost = [run for run, claim in had if not run.ended and held.get(run.run_id) != claim]
         for run in lost:
             self._holder.lose(run)
-        known = {run.run_id for run in self._holder.knows(held)}
-        return [run_id for run_id in held if run_id not in known]
+        return self._unknown(held)
+
+    def _unknown(self, run_ids: Collection[str]) -> list[str]:
+        """Those of these runs, which are this server's, that it does not know of."""
+        known = {run.run_id for run in self._holder.knows(run_ids)}
+        return [run_id for run_id in run_ids if run_id not in known]
 
     async def _take(self, forgotten: Collection[str]) -> None:
         """Claims runs of servers that died, and those that this server has without knowing it."""
@@ -147,7 +166,26 @@ class ClaimKeeper:
     async def _listen(self) -> None:
         async with aclosing(self._claims.notices()) as notices:
             async for notice in notices:
-                self._heed(notice)
+                if notice.kind is NoticeKind.IDLE:
+                    await self._share(*notice.names)
+                else:
+                    self._heed(notice)
+
+    async def _share(self, server: str, slots: str) -> None:
+        """Gives an idle server some of the runs that wait here."""
+        spared = self._holder.spare(int(slots))
+        if not spared:
+            return
+        try:
+            await self._claims.give([run.run_id for run in spared], server)
+        except EpochdError as error:  # if they were given all the same, nothing can be written of them here
+            _logger.warning("runs could not be given to an idle server", problem=error.message)
+            for run in reversed(spared):
+                self._holder.take_back(run)
+            return
+        _logger.info("gave runs to an idle server", runs=len(spared))
+        for run in spared:
+            self._holder.give_up(run)
 
     def _heed(self, notice: Notice) -> None:
         if notice.kind is NoticeKind.LOGGED:

@@ -92,6 +92,10 @@ class FairQueue:
         """The ticket that has waited longest. The queue must not be empty."""
         return next(iter(self._all.values()))
 
+    def youngest(self) -> Iterator[Ticket]:
+        """The tickets, those that came last first."""
+        return reversed(self._all.values())
+
     def push(self, ticket: Ticket) -> None:
         """Adds a ticket; its run must not be waiting yet."""
         if ticket.run_id in self._all:

@@ -30,6 +30,8 @@ from epochd_server.runs.training import CohortTrainer
 RESTARTED = "The server was restarted."
 TAKEN_OVER = "The server that trained it is gone, and another one has it now."
 
+_WORTH_SHARING_SECONDS = 2.0
+
 _logger = structlog.get_logger(__name__)
 
 
@@ -145,16 +147,44 @@ class HeldRuns:
             self._recoveries.add(recovery)
             recovery.add_done_callback(self._recoveries.discard)
 
+    @property
+    def idle_slots(self) -> int:
+        """How many cohorts could be trained at once as nothing waits."""
+        return 0 if self._stopping else self._scheduler.idle_slots
+
+    def spare(self, slots: int) -> list[LiveRun]:
+        """Takes runs out of the queue that an idle server with so many slots would train sooner.
+
+        A short queue is worked off before another server could begin. Of a long one the other gets the part that its
+        slots are of all, and at least a run for each: those that came last, and that nobody began.
+        """
+        if self._stopping or self._scheduler.seconds_waiting < _WORTH_SHARING_SECONDS:
+            return []
+        spared: list[LiveRun] = []
+        for ticket in self._scheduler.surplus(slots):
+            run = self._live.get(ticket.run_id)
+            if run is not None and not run.begun and self._scheduler.withdraw(run.run_id):
+                spared.append(run)
+        return spared
+
+    def give_up(self, run: LiveRun) -> None:
+        """Leaves a run that does not wait here to another server; those who watch it here will follow it there."""
+        run.ended = True
+        self._shelf.take(run.run_id)
+        self._forget(run)
+        run.log.close()
+
+    def take_back(self, run: LiveRun) -> None:
+        """Lets a run that was taken out of the queue wait again."""
+        if not run.ended:
+            self._enqueue(run)
+
     def lose(self, run: LiveRun) -> None:
         """Leaves a run to the server that has claimed it; those who watch it here will follow it there."""
         _logger.warning("a run was taken over by another server", run=run.run_id)
-        run.ended = True
-        self._forget(run)
-        if self._scheduler.withdraw(run.run_id):
-            self._shelf.take(run.run_id)
-        else:
+        if not self._scheduler.withdraw(run.run_id):
             self._executor.stop_runs([run.run_id])
-        run.log.close()
+        self.give_up(run)
 
     async def cancel(self, run: LiveRun) -> None:
         """Cancels a run: at once while it waits, else at its next epoch."""

@@ -126,8 +126,13 @@ class Claims(Protocol):
     async def join(self) -> None:
         """Begins to live among the servers."""
 
-    async def renew(self, watched: Collection[str]) -> Renewal:
-        """Says that this server lives, and gives what it ought to know; ``watched``: other servers' runs."""
+    async def renew(self, watched: Collection[str], idle_slots: int = 0) -> Renewal:
+        """Says that this server lives, and gives what it ought to know.
+
+        Args:
+            watched: Runs of other servers that are watched here.
+            idle_slots: How many cohorts it could train at once as it has nothing to do; others are told.
+        """
 
     async def take(self, limit: int, too: Collection[str] = ()) -> list[StoredRun]:
         """Claims runs that no living server has, oldest first.
@@ -139,6 +144,9 @@ class Claims(Protocol):
 
     async def held(self) -> Mapping[str, int]:
         """The claims by which this server has runs."""
+
+    async def give(self, run_ids: Sequence[str], server: str) -> None:
+        """Gives runs of this server to another one, and tells it."""
 
     async def wish_cancelled(self, run_id: str) -> None:
         """Keeps that a client wants a run cancelled, whichever server has it, and tells that server."""

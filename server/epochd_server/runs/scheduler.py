@@ -64,6 +64,24 @@ class Scheduler:
         """For how long the slots have work, as far as it is known what waits."""
         return self._queue.seconds / self._slots
 
+    @property
+    def idle_slots(self) -> int:
+        """Slots without a cohort while nothing waits."""
+        return 0 if self._queue else max(0, self._slots - len(self._running))
+
+    def surplus(self, slots: int) -> list[Ticket]:
+        """The tickets that came last and would go to so many further slots; none while there are free ones here."""
+        if len(self._running) < self._slots:
+            return []
+        share = self._queue.seconds * slots / (slots + self._slots)
+        surplus: list[Ticket] = []
+        for ticket in self._queue.youngest():
+            share -= ticket.seconds
+            if share < 0 and len(surplus) >= slots:
+                break
+            surplus.append(ticket)
+        return surplus
+
     def now(self) -> float:
         """The clock of ``Ticket.since``, in seconds."""
         return self._loop.time()

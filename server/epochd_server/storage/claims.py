@@ -32,7 +32,7 @@ from epochd_server.storage.changes import ModelChanges
 from epochd_server.storage.database import Database
 from epochd_server.storage.presence import Presence
 from epochd_server.storage.schema import runs, servers
-from epochd_server.storage.statements import insert_into, is_postgresql
+from epochd_server.storage.statements import AnyRow, insert_into, is_postgresql
 
 _BEATS_IN_A_LEASE = 5
 _LONGEST_BEAT_SECONDS = 1.0
@@ -85,20 +85,22 @@ class SqlClaims:
 
         await self._database.write(operation)
 
-    async def renew(self, watched: Collection[str]) -> Renewal:
-        """Says that this server lives, and gives what it ought to know."""
+    async def renew(self, watched: Collection[str], idle_slots: int = 0) -> Renewal:
+        """Says that this server lives, and to others whether it is idle; gives what it ought to know."""
         me, lease = self._database.server, round(self._lease_s * 1e6)
-        wished = select(runs.c.run_id).where(
-            runs.c.owner == me, runs.c.wish == run_rows.CANCEL, _IS_UNFINISHED
+        wished = select(runs.c.run_id, runs.c.wish).where(
+            runs.c.owner == me, runs.c.wish.is_not(None), _IS_UNFINISHED
         )
         asked = select(runs.c.run_id, runs.c.latest_sequence).where(runs.c.run_id.in_(list(watched)))
 
         def operation(connection: Connection) -> tuple[Renewal, bool]:
             late = _renew(connection, me, lease)
-            unwanted = connection.execute(wished).scalars().all()
+            wishes = connection.execute(wished).all()
             newest = {row.run_id: row.latest_sequence for row in connection.execute(asked)} if watched else {}
-            others = connection.scalar(select(exists().where(servers.c.server_id != me)))
-            return Renewal(late=late, unwanted=unwanted, newest=newest), bool(others)
+            others = bool(connection.scalar(select(exists().where(servers.c.server_id != me))))
+            if idle_slots and others:
+                self._database.notices.tell(connection, NoticeKind.IDLE, [me, str(idle_slots)])
+            return _renewal(late, wishes, newest), others
 
         renewal, self._database.notices.has_listeners = await self._database.write(operation)
         return renewal
@@ -118,7 +120,11 @@ class SqlClaims:
             ids = _free_runs(connection, limit, (runs.c.owner == me) & runs.c.run_id.in_(list(too)))
             if not ids:
                 return []
-            changed = {"owner": me, "claim": runs.c.claim + 1}
+            changed = {
+                "owner": me,
+                "claim": runs.c.claim + 1,
+                "wish": func.nullif(runs.c.wish, run_rows.ADOPT),
+            }
             connection.execute(update(runs).where(runs.c.run_id.in_(ids)).values(changed))
             claimed = select(*run_rows.RUN_COLUMNS).where(runs.c.run_id.in_(ids)).order_by(runs.c.run_id)
             return [run_rows.to_stored(row, me) for row in connection.execute(claimed)]
@@ -135,6 +141,21 @@ class SqlClaims:
         )
         rows = await self._database.read(lambda connection: connection.execute(held).all())
         return {row.run_id: row.claim for row in rows}
+
+    async def give(self, run_ids: Sequence[str], server: str) -> None:
+        """Gives runs of this server to another one, and tells it."""
+        mine = update(runs).where(
+            runs.c.run_id.in_(run_ids), runs.c.owner == self._database.server, _IS_UNFINISHED
+        )
+        given = mine.values(
+            owner=server, claim=runs.c.claim + 1, wish=func.coalesce(runs.c.wish, run_rows.ADOPT)
+        )
+
+        def operation(connection: Connection) -> None:
+            connection.execute(given)
+            self._database.notices.tell(connection, NoticeKind.FREED, [])
+
+        await self._database.write(operation)
 
     async def wish_cancelled(self, run_id: str) -> None:
         """Keeps that a client wants a run cancelled, and tells its owner; of one that has ended nothing is kept."""
@@ -184,6 +205,13 @@ def _renew(connection: Connection, me: str, lease: int) -> bool:
     insert = insert_into(connection, servers).values(server_id=me, **row)
     connection.execute(insert.on_conflict_do_update(index_elements=[servers.c.server_id], set_=row))
     return not was_in_time
+
+
+def _renewal(late: bool, wishes: Sequence[AnyRow], newest: Mapping[str, int]) -> Renewal:
+    of = {
+        wish: [row.run_id for row in wishes if row.wish == wish] for wish in (run_rows.CANCEL, run_rows.ADOPT)
+    }
+    return Renewal(late=late, unwanted=of[run_rows.CANCEL], given=of[run_rows.ADOPT], newest=newest)
 
 
 def _bury(connection: Connection, me: str, gone: Sequence[str] | None) -> None:

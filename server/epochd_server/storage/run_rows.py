@@ -19,6 +19,8 @@ from epochd_server.storage.statements import AnyRow
 
 CANCEL = "cancel"
 """The wish that a run be cancelled."""
+ADOPT = "adopt"
+"""The wish that its owner go on with a run, which it has not heard of."""
 BEGAN = "began"
 """Stands among a run's changes for the time at which it started, if it had not before."""
 RUN_COLUMNS = [column for column in runs.c if column.name not in {"request_id", "fingerprint", "dataset"}]
