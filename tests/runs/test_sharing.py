@@ -19,7 +19,7 @@ from epochd_server.domain.runs import Cancelled, EpochLog, Queued, RunState, Sta
 from epochd_server.runs import held
 from epochd_server.runs.service import RunService
 from epochd_server.runs.settings import RunSettings
-from epochd_server.storage import Database, ModelChanges, SqlClaims
+from epochd_server.storage import Database, ModelChanges, SqlCheckpoints, SqlClaims
 from epochd_server.storage.schema import servers
 
 _numbers = itertools.count()
@@ -70,7 +70,8 @@ async def make_replica(shared_url, store, planner, executor, tmp_path):
         own_executor.begin.set()
         own_executor.go.set()
         bounds = RunSettings(cohorts=False, **settings)
-        service = RunService(own_store, planner, own_executor, bounds, NoVersions(), claims)
+        checkpoints = SqlCheckpoints(database, store._artifacts)
+        service = RunService(own_store, planner, own_executor, bounds, NoVersions(), claims, checkpoints)
         await service.start()
         replicas.append(Replica(service, own_executor, claims, database))
         return replicas[-1]

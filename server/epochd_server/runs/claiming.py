@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Protocol
 
 import structlog
@@ -21,6 +21,8 @@ from epochd_server.runs.ports import Claims, Notice, NoticeKind, StoredRun
 
 _MOST_TAKEN = 500
 """Runs that are claimed at once: other servers, which look at the same time, get a share."""
+
+_CANCEL_SECONDS = 0.5
 
 _logger = structlog.get_logger(__name__)
 
@@ -100,9 +102,13 @@ class ClaimKeeper:
 
     async def close(self) -> None:
         """Ends the beats. Claims stay as they are."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        pending = set(self._tasks)
+        while (
+            pending
+        ):  # before Python 3.12 wait_for swallows a cancellation that comes with what it waits for
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=_CANCEL_SECONDS)
 
     async def _beat_on(self) -> None:
         while True:
@@ -115,10 +121,9 @@ class ClaimKeeper:
             except Exception:
                 self._unsure = True
                 _logger.exception("claims could not be renewed")
-            try:
-                await asyncio.wait_for(self._due.wait(), self._claims.beat_s)
-            except TimeoutError:
-                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._claims.beat_s):
+                    await self._due.wait()
 
     async def _beat(self) -> None:
         watched = self._mirrors.watched

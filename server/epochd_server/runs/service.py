@@ -319,7 +319,8 @@ class RunService:
             await self._claims.wish_cancelled(stored.run.run_id)
             if stored.run.state is RunState.QUEUED:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(log.changed(log.newest), _WISH_SECONDS)
+                    async with asyncio.timeout(_WISH_SECONDS):
+                        await log.changed(log.newest)
 
 
 def _new_run(run: LiveRun, plan: Plan) -> NewRun:
