@@ -28,7 +28,7 @@ def measure() -> list[Row]:
             with epochd.connect(address, timeout=600) as client:
                 ours.append(timed(partial(client.upload, path)))
                 for dataset in client.datasets():
-                    dataset.delete()
+                    client.delete_dataset(dataset)
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
     return [
         Row(

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from epochd_server.data.bucket_roots import BucketRoot, is_bucket
+
 PREFIX: Final = "EPOCHD_"
 """Beginning of every environment variable."""
 
@@ -75,8 +77,8 @@ class Settings(BaseSettings):
     )
     data_root: Annotated[tuple[str, ...], NoDecode] = _setting(
         (),
-        "Folder below which Datasets.ImportDataset may read files; none: nowhere. The flag may be repeated; in the "
-        "variable folders are separated by commas.",
+        "Folder, or bucket and prefix (s3://BUCKET/PREFIX, gs://, az://), below which Datasets.ImportDataset may read "
+        "files; none: nowhere. The flag may be repeated; in the variable roots are separated by commas.",
     )
     grace: float = _setting(
         20.0,
@@ -173,6 +175,13 @@ class Settings(BaseSettings):
         match = _ADDRESS.fullmatch(value)
         if match is None or int(match[2]) > 65_535:
             raise ValueError("must be HOST:PORT, such as 127.0.0.1:50051")
+        return value
+
+    @field_validator("data_root")
+    @classmethod
+    def _are_roots(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for root in filter(is_bucket, value):
+            BucketRoot(root)
         return value
 
     @field_validator("modules", "data_root", mode="before")

@@ -113,7 +113,10 @@ def build(settings: Settings, storage: Storage, modules: ModuleRegistry, executo
     )
     exporter = Exporter(storage.models, settings.modules)
     transfers = TransferCalls(storage.models, exporter, modules, limits, storage.folder.uploads)
-    datasets = DatasetsServicer(storage.datasets, DataRoots(settings.data_root))
+    roots = DataRoots(
+        settings.data_root, copies=storage.folder.uploads, most_bytes=settings.max_dataset_bytes
+    )
+    datasets = DatasetsServicer(storage.datasets, roots)
     server = grpc.aio.server(options=(*_SERVER_OPTIONS, *_keepalive(settings.keepalive)))
     guard = Guard(Admission(settings.request_memory_bytes, settings.stall_timeout))
     registrar = Registrar(server, guard)

@@ -30,6 +30,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def make_roots(roots: list[str]) -> DataRoots:
+    return DataRoots(roots, copies=Path("nowhere"), most_bytes=100)
+
+
 def reason(roots: DataRoots, path: str) -> Reason:
     with pytest.raises(EpochdError) as caught:
         roots.open(path)
@@ -37,7 +41,7 @@ def reason(roots: DataRoots, path: str) -> Reason:
 
 
 def test_a_file_below_a_root_is_opened(folder: Path) -> None:
-    roots = DataRoots([str(folder / "other"), str(folder / "root")])
+    roots = make_roots([str(folder / "other"), str(folder / "root")])
     with roots.open(f"{folder}/root/deep/a.csv") as file:
         assert file.read() == b"x\n1\n"
 
@@ -67,16 +71,16 @@ def test_a_file_below_a_root_is_opened(folder: Path) -> None:
     ],
 )
 def test_everything_else_is_denied(folder: Path, path: str) -> None:
-    roots = DataRoots([str(folder / "root")])
+    roots = make_roots([str(folder / "root")])
     assert reason(roots, path.format(folder)) is Reason.PATH_NOT_ALLOWED
 
 
 def test_without_roots_nothing_is_readable(folder: Path) -> None:
-    assert reason(DataRoots([]), f"{folder}/root/deep/a.csv") is Reason.PATH_NOT_ALLOWED
+    assert reason(make_roots([]), f"{folder}/root/deep/a.csv") is Reason.PATH_NOT_ALLOWED
 
 
 def test_a_missing_file_below_a_root_is_told_as_such(folder: Path) -> None:
-    assert reason(DataRoots([str(folder / "root")]), f"{folder}/root/none.csv") is Reason.FILE_NOT_FOUND
+    assert reason(make_roots([str(folder / "root")]), f"{folder}/root/none.csv") is Reason.FILE_NOT_FOUND
 
 
 @given(
@@ -86,12 +90,12 @@ def test_a_missing_file_below_a_root_is_told_as_such(folder: Path) -> None:
 )
 def test_no_path_leads_to_a_secret(folder: Path, parts: list[str]) -> None:
     with contextlib.suppress(EpochdError):
-        file = DataRoots([str(folder / "root")]).open("/".join([f"{folder}/root", *parts]))
+        file = make_roots([str(folder / "root")]).open("/".join([f"{folder}/root", *parts]))
         with file:
             assert file.read() == b"x\n1\n"
 
 
 def test_a_root_that_is_a_link_is_followed_once(folder: Path) -> None:
     (folder / "alias").symlink_to(folder / "root")
-    with DataRoots([str(folder / "alias")]).open(f"{folder}/alias/deep/a.csv") as file:
+    with make_roots([str(folder / "alias")]).open(f"{folder}/alias/deep/a.csv") as file:
         assert file.read() == b"x\n1\n"

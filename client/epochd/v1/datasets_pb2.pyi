@@ -568,7 +568,9 @@ class ImportDatasetRequest(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
     path: _builtins.str
-    """An absolute path on the server, without `..` and symbolic links."""
+    """An absolute path on the server, without `..` and symbolic links; or the URL of an object, such as
+    `s3://bucket/prefix/table.parquet`, without `..`, `%` and the like.
+    """
     format: Global___DatasetFormat.ValueType
     """How the file holds a table."""
     def __init__(

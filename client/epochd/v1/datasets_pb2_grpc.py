@@ -124,8 +124,8 @@ class DatasetsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ImportDataset(self, request, context):
-        """Makes a dataset of a file on the server, below a folder that its operator allowed (--data-root). Any other path is
-        PERMISSION_DENIED.
+        """Makes a dataset of a file on the server, or an object of a bucket, below a root that its operator allowed
+        (--data-root). Any other path is PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,8 +46,8 @@ class DatasetsStub:
     PreviewDataset: _grpc.UnaryUnaryMultiCallable[_datasets_pb2.PreviewDatasetRequest, _datasets_pb2.PreviewDatasetResponse]
     """Returns the first rows of a dataset."""
     ImportDataset: _grpc.UnaryUnaryMultiCallable[_datasets_pb2.ImportDatasetRequest, _datasets_pb2.ImportDatasetResponse]
-    """Makes a dataset of a file on the server, below a folder that its operator allowed (--data-root). Any other path is
-    PERMISSION_DENIED.
+    """Makes a dataset of a file on the server, or an object of a bucket, below a root that its operator allowed
+    (--data-root). Any other path is PERMISSION_DENIED.
     """
     DeleteDataset: _grpc.UnaryUnaryMultiCallable[_datasets_pb2.DeleteDatasetRequest, _datasets_pb2.DeleteDatasetResponse]
     """Deletes a dataset that no unfinished run uses."""
@@ -70,8 +70,8 @@ class DatasetsAsyncStub(DatasetsStub):
     PreviewDataset: _aio.UnaryUnaryMultiCallable[_datasets_pb2.PreviewDatasetRequest, _datasets_pb2.PreviewDatasetResponse]  # type: ignore[assignment]
     """Returns the first rows of a dataset."""
     ImportDataset: _aio.UnaryUnaryMultiCallable[_datasets_pb2.ImportDatasetRequest, _datasets_pb2.ImportDatasetResponse]  # type: ignore[assignment]
-    """Makes a dataset of a file on the server, below a folder that its operator allowed (--data-root). Any other path is
-    PERMISSION_DENIED.
+    """Makes a dataset of a file on the server, or an object of a bucket, below a root that its operator allowed
+    (--data-root). Any other path is PERMISSION_DENIED.
     """
     DeleteDataset: _aio.UnaryUnaryMultiCallable[_datasets_pb2.DeleteDatasetRequest, _datasets_pb2.DeleteDatasetResponse]  # type: ignore[assignment]
     """Deletes a dataset that no unfinished run uses."""
@@ -133,8 +133,8 @@ class DatasetsServicer(metaclass=_abc_1.ABCMeta):
         request: _datasets_pb2.ImportDatasetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_datasets_pb2.ImportDatasetResponse, _abc.Awaitable[_datasets_pb2.ImportDatasetResponse]]:
-        """Makes a dataset of a file on the server, below a folder that its operator allowed (--data-root). Any other path is
-        PERMISSION_DENIED.
+        """Makes a dataset of a file on the server, or an object of a bucket, below a root that its operator allowed
+        (--data-root). Any other path is PERMISSION_DENIED.
         """
 
     @_abc_1.abstractmethod

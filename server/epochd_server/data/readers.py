@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +14,7 @@ from pyarrow import parquet as pq
 from epochd_server.data.arrow_messages import check_expansion
 from epochd_server.data.arrow_types import storable
 from epochd_server.data.csv_files import read_csv
-from epochd_server.data.storing import stored_schema, to_stored, too_large
+from epochd_server.data.storing import malformed, stored_schema, to_stored, too_large
 from epochd_server.data.table_files import read_tables
 from epochd_server.domain.datasets import DatasetFormat
 
@@ -36,8 +37,7 @@ def read_parquet(source: Path, max_bytes: int) -> Batches:
 
 def read_arrow(source: Path, max_bytes: int) -> Batches:
     """The rows of an Arrow IPC file or stream, in the batches that it has."""
-    with pa.memory_map(str(source)) as mapped:
-        buffer = mapped.read_buffer()
+    mapping, buffer = _mapped(source)
     # A file is a stream between a magic number and a footer; read in order, nothing in it can hide.
     if buffer.slice(0, len(_FILE_MAGIC)).equals(pa.py_buffer(_FILE_MAGIC)):
         buffer = buffer.slice(len(_FILE_MAGIC))
@@ -47,6 +47,7 @@ def read_arrow(source: Path, max_bytes: int) -> Batches:
         for batch in reader:
             batch.validate(full=True)
             yield to_stored(batch, schema, max_bytes)
+            mapping.madvise(mmap.MADV_DONTNEED)  # read, and not needed again
 
 
 def as_stored(source: Path, max_bytes: int, most_batch_bytes: int) -> tuple[pa.Schema, int] | None:
@@ -57,8 +58,7 @@ def as_stored(source: Path, max_bytes: int, most_batch_bytes: int) -> tuple[pa.S
         max_bytes: What the table may take in memory.
         most_batch_bytes: What one of its batches may take.
     """
-    with pa.memory_map(str(source)) as mapped:
-        buffer = mapped.read_buffer()
+    mapping, buffer = _mapped(source)
     if not buffer.slice(0, len(_FILE_MAGIC)).equals(pa.py_buffer(_FILE_MAGIC)):
         return None
     check_expansion(buffer.slice(len(_FILE_MAGIC)), max_bytes)
@@ -77,9 +77,19 @@ def as_stored(source: Path, max_bytes: int, most_batch_bytes: int) -> tuple[pa.S
                 return None
             batch.validate(full=True)
             rows, size = rows + len(batch), size + batch.nbytes
+            mapping.madvise(mmap.MADV_DONTNEED)
         if size > max_bytes:
             raise too_large(max_bytes)
         return (stream.schema, rows) if number == file.num_record_batches else None
+
+
+def _mapped(source: Path) -> tuple[mmap.mmap, pa.Buffer]:
+    """A file's bytes, of which those that were read need not stay in memory."""
+    if not source.stat().st_size:
+        raise malformed("the file is empty")
+    with source.open("rb") as file:
+        mapping = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+    return mapping, pa.py_buffer(mapping)
 
 
 def _is_same(batch: pa.RecordBatch, other: pa.RecordBatch, within: pa.Buffer) -> bool:

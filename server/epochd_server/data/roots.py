@@ -1,4 +1,4 @@
-"""Files of the server that clients may name: those below folders that the operator allowed, and no others.
+"""Files of the server that clients may name: those below roots that the operator allowed, and no others.
 
 A path is walked from its root one folder at a time, each opened relative to the one before and never through a
 symbolic link: nothing that changes meanwhile can lead out of the root.
@@ -11,8 +11,9 @@ import io
 import os
 import stat
 from collections.abc import Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
+from epochd_server.data.bucket_roots import BucketRoot, is_bucket, parts_of
 from epochd_server.domain.errors import EpochdError, Reason
 
 _FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_DIRECTORY
@@ -21,27 +22,47 @@ _DETOURS = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EACCES, errno.EPERM, err
 
 
 class DataRoots:
-    """Opens files below allowed folders.
+    """Opens files below allowed folders, and objects below allowed prefixes of buckets.
 
     Args:
-        folders: The folders; those that are links mean what they lead to now.
+        roots: Folders, of which those that are links mean what they lead to now, and URLs such as
+            ``s3://BUCKET/PREFIX``.
+        copies: Gets objects while they are read.
+        most_bytes: The largest object that is read.
+
+    Raises:
+        ValueError: A root is neither.
     """
 
-    def __init__(self, folders: Sequence[str]) -> None:
+    def __init__(self, roots: Sequence[str], *, copies: Path, most_bytes: int) -> None:
+        folders = [root for root in roots if not is_bucket(root)]
         self._given = [PurePosixPath(os.path.abspath(folder)) for folder in folders]
         self._real = [os.path.realpath(folder) for folder in folders]
+        self._buckets = [BucketRoot(root) for root in roots if is_bucket(root)]
+        self._copies = copies
+        self._most_bytes = most_bytes
 
-    def open(self, path: str) -> io.BufferedReader:
-        """Opens a plain file for reading; blocks.
+    def open(self, path: str) -> io.BufferedReader | io.BufferedRandom:
+        """Opens a plain file, or a copy of an object, for reading; blocks.
 
         Raises:
-            EpochdError: PATH_NOT_ALLOWED where it is not below a root, is no plain absolute path or file, or leads
-                through a symbolic link; FILE_NOT_FOUND where there is none below a root.
+            EpochdError: PATH_NOT_ALLOWED where it is not below a root, is no plain absolute path, file or URL, or leads
+                through a symbolic link; FILE_NOT_FOUND where there is none below a root; of an object also
+                DATA_TOO_LARGE, and STORAGE_UNAVAILABLE where its bucket cannot be read.
         """
+        if is_bucket(path):
+            return self._open_object(path)
         for given, real in zip(self._given, self._real, strict=True):
             parts = _below(path, given)
             if parts:
                 return _open(real, parts)
+        raise EpochdError(Reason.PATH_NOT_ALLOWED)
+
+    def _open_object(self, url: str) -> io.BufferedReader | io.BufferedRandom:
+        parts = parts_of(url)
+        for root in self._buckets:
+            if parts is not None and not url.endswith("/") and root.holds(parts):
+                return root.copy(parts, self._copies, self._most_bytes)
         raise EpochdError(Reason.PATH_NOT_ALLOWED)
 
 

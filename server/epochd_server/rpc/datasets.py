@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from io import BufferedReader
+from io import BufferedRandom, BufferedReader
 from pathlib import Path
 from typing import Final
 
@@ -161,7 +161,7 @@ def _preview(path: Path, rows: int) -> Table:
         rows //= 2
 
 
-async def _pieces(file: BufferedReader) -> AsyncIterator[bytes]:
+async def _pieces(file: BufferedReader | BufferedRandom) -> AsyncIterator[bytes]:
     """A file's bytes from its beginning on."""
     file.seek(0)
     while piece := await asyncio.to_thread(file.read, MESSAGE_BYTES):
