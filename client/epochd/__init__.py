@@ -54,6 +54,7 @@ from epochd.errors import (
 from epochd.events import EpochLog, Event, FleetProgress, MemberLog, State
 from epochd.fits import LBFGS, LeastSquares, Newton
 from epochd.fleet import Fleet, Member
+from epochd.limits import Limits
 from epochd.losses import L1, MSE, BCEWithLogits, CrossEntropy, GaussianNLL, Huber, PoissonNLL, Quantile
 from epochd.model import Model
 from epochd.optimizers import SGD, Adam, AdamW, RMSprop
@@ -117,6 +118,7 @@ __all__ = [
     "InvalidArgument",
     "LayerNorm",
     "LeastSquares",
+    "Limits",
     "Lineage",
     "Linear",
     "LinearLR",

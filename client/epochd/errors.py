@@ -19,7 +19,7 @@
     ├── Unimplemented               the server is older than this client
     ├── Internal                    a bug of the server; its log has .request_id
     ├── TrainingFailed              the run ended without a model: .reason .hint .epoch .run
-    └── TrainingCancelled           the run was cancelled: .epochs .run
+    └── TrainingCancelled           the run was cancelled: .epochs .run .model_version
 
 The class follows from the status code, ``reason`` from the server's ``google.rpc.ErrorInfo``; texts are for
 people and may change.
@@ -218,12 +218,19 @@ class TrainingCancelled(EpochdError):
     Attributes:
         run: Resource name of the run.
         epochs: Epochs that were trained before the end.
+        model_version: The version that keeps what it had reached, for ``client.model``; None where nothing was kept.
+        reason: ``CANCELLED``, or the limit that it reached: ``DEADLINE_REACHED`` or ``TRAINING_TIME_SPENT``.
     """
 
-    def __init__(self, run: str, *, epochs: int) -> None:
-        super().__init__(f"{run} was cancelled after {counted(epochs, 'epoch')}", reason="CANCELLED")
+    def __init__(self, run: str, *, epochs: int, reason: str = "", model_version: str | None = None) -> None:
+        why = f" [{reason}]" if reason else ""
+        kept = "" if model_version is None else f"; {model_version} keeps what it had reached"
+        super().__init__(
+            f"{run} was cancelled after {counted(epochs, 'epoch')}{why}{kept}", reason=reason or "CANCELLED"
+        )
         self.run = run
         self.epochs = epochs
+        self.model_version = model_version
 
 
 BY_CODE: Mapping[str, type[EpochdError]] = {

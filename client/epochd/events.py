@@ -17,7 +17,7 @@ from epochd.validation import Evaluation
 
 
 class State(StrEnum):
-    """The state of a run: QUEUED → RUNNING → SUCCEEDED | FAILED | CANCELLED.
+    """The state of a run: QUEUED → RUNNING → SUCCEEDED | FAILED | CANCELLED, and PAUSED → QUEUED between.
 
     Example:
         >>> State.RUNNING == "RUNNING", State.RUNNING.ended
@@ -29,6 +29,7 @@ class State(StrEnum):
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
+    PAUSED = "PAUSED"
 
     @property
     def ended(self) -> bool:
@@ -359,8 +360,35 @@ class Cancelled(Event):
     epochs: int
     """Epochs trained before the end."""
 
+    reason: str = ""
+    """Why, where no client asked for it: ``DEADLINE_REACHED`` or ``TRAINING_TIME_SPENT``."""
+
+    model_version: str | None = None
+    """The version that keeps what the run had reached; None where nothing was kept."""
+
     def __str__(self) -> str:
-        return f"Cancelled after {counted(self.epochs, 'epoch')}"
+        reason = f" [{self.reason}]" if self.reason else ""
+        kept = "" if self.model_version is None else f"; {self.model_version} keeps what it had reached"
+        return f"Cancelled after {counted(self.epochs, 'epoch')}{reason}{kept}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paused(Event):
+    """The run was paused; it goes on from there when it is resumed."""
+
+    epochs: int
+    """Epochs trained so far."""
+
+    def __str__(self) -> str:
+        return f"Paused after {counted(self.epochs, 'epoch')}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed(Event):
+    """The run waits for a worker again."""
+
+    def __str__(self) -> str:
+        return "Resumed"
 
 
 _QUANTILES = ("min", "p25", "p50", "p75", "max")

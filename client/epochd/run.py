@@ -70,9 +70,26 @@ class Run:
         """
         return (event for event in self.events() if isinstance(event, EpochLog | FleetProgress))
 
-    def cancel(self) -> State:
-        """Asks the server to end the run at its next epoch; a run that has ended is left as it is."""
-        return self._transport.run(self._record.cancel())
+    def cancel(self, *, keep_weights: bool = False) -> State:
+        """Asks the server to end the run at its next epoch; a run that has ended is left as it is.
+
+        Args:
+            keep_weights: Whether a version is made of what the run has reached; with early stopping the best of it.
+                ``result`` then raises a TrainingCancelled that names it. Nothing is kept of exact fits.
+        """
+        return self._transport.run(self._record.cancel(keep_weights))
+
+    def pause(self) -> State:
+        """Asks the server to stop the run at its next epoch and to keep its place, also over restarts.
+
+        It frees its worker. Resumed, it ends in the same bits as if it had never been paused. One that has ended is
+        left as it is.
+        """
+        return self._transport.run(self._record.pause())
+
+    def resume(self) -> State:
+        """Lets a paused run go on; one that is not paused is left as it is."""
+        return self._transport.run(self._record.resume())
 
     def wait(self, timeout: float | None = None, *, progress: bool = False) -> State:
         """Waits for the end, however it comes out, and returns the final state.

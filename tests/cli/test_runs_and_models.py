@@ -77,6 +77,15 @@ def test_a_running_run_is_cancelled_and_its_watcher_ends_with_1(cli, endless: st
     assert watched.out.splitlines()[-1].startswith("Cancelled after")
 
 
+def test_a_run_is_paused_resumed_and_cancelled_with_its_weights(cli, endless: str):
+    assert cli("runs", "pause", endless).code == 0
+    assert cli("runs", "resume", endless, "--json").json["state"] in ("RUNNING", "QUEUED")
+    assert cli("runs", "cancel", endless, "--keep-weights").code == 0
+    watched = cli("runs", "watch", endless)
+    assert watched.code == 1
+    assert "keeps what it had reached" in watched.out.splitlines()[-1]
+
+
 def test_ctrl_c_while_watching_leaves_the_run_alone(cli, terminal: Callable, endless: str):
     run = endless
     screen = terminal("runs", "watch", run)

@@ -124,4 +124,4 @@ def test_the_table_of_methods_is_that_of_the_protos():
             "stream" if found.server_streaming else "unary",
         )
         assert method.kind == "_".join(sides)
-    assert len({method.path for method in table}) == len(table) == 37
+    assert len({method.path for method in table}) == len(table) == 39

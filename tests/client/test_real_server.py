@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -215,6 +216,34 @@ def test_a_run_is_cancelled_while_it_trains(client):
     run.cancel()
     with pytest.raises(epochd.TrainingCancelled):
         run.result(timeout=60)
+
+
+def test_a_run_reaches_a_limit_and_keeps_what_it_had(client):
+    endless = {"model": epochd.Linear(), "optimizer": epochd.SGD(lr=1e-6), "epochs": 10_000_000}
+    limits = epochd.Limits(training_time=0.3, keep_weights=True)
+    run = client.train(*POINTS, **endless, limits=limits, name="limited")
+    with pytest.raises(epochd.TrainingCancelled) as caught:
+        run.result(timeout=60)
+    assert caught.value.reason == "TRAINING_TIME_SPENT"
+    assert client.model(caught.value.model_version).parameters()["linear.weight"].shape == (1, 1)
+
+
+def test_limits_that_make_no_sense_are_refused_by_field(client):
+    past = epochd.Limits(deadline=timedelta(seconds=-1))
+    with pytest.raises(epochd.InvalidArgument, match=r"limits\.deadline: must be in the future"):
+        client.train(*POINTS, model=epochd.Linear(), optimizer=epochd.SGD(lr=1e-6), epochs=1, limits=past)
+    with pytest.raises(epochd.InvalidArgument) as caught:
+        client.train(
+            *POINTS,
+            model=epochd.Linear(),
+            optimizer=epochd.SGD(lr=-1.0),
+            epochs=1,
+            limits=epochd.Limits(training_time=0.0),
+        )
+    fields = {violation.field for violation in caught.value.violations}
+    assert fields == {"limits.training_time", "gradient.optimizer.sgd.lr"}
+    with pytest.raises(epochd.InvalidArgument, match="time zone"):
+        epochd.Limits(deadline=datetime(2030, 1, 1))  # noqa: DTZ001 - that is the point
 
 
 def test_a_watch_goes_on_over_a_restart_of_the_server(start_server):

@@ -15,6 +15,7 @@ from sqlalchemy import select, text, update
 from epochd_server.domain.records import Append, ClaimLostError, NoticeKind
 from epochd_server.domain.resources import VersionReference
 from epochd_server.domain.runs import Cancelled, EpochLog, Failure, RunState, Warned
+from epochd_server.domain.stopping import Wish
 from epochd_server.storage import Storage, open_storage
 from epochd_server.storage.schema import servers
 
@@ -186,7 +187,7 @@ class TestClaims:
         rest = await again.claims.take(3)
         assert [one.run.run_id for one in first + rest] == [run.run_id for run in runs]
         assert {one.claim for one in first + rest} == {2}
-        assert (first[0].client, first[0].cancelled) == ("tests", False)
+        assert (first[0].client, first[0].wish) == ("tests", None)
 
     async def test_joining_again_frees_what_this_server_had(self, storage, make):
         await storage.claims.join()
@@ -197,16 +198,16 @@ class TestClaims:
     async def test_a_wish_to_cancel_is_kept_until_the_run_ends(self, storage, make):
         await storage.claims.join()
         run, other = await accepted(storage, make), await accepted(storage, make)
-        await storage.claims.wish_cancelled(run.run_id)
-        await storage.claims.wish_cancelled(make.run_id())
-        assert (await storage.runs.get(run.run_id)).cancelled
-        assert not (await storage.runs.get(other.run_id)).cancelled
-        assert (await storage.claims.renew([])).unwanted == [run.run_id]
+        await storage.claims.wish(run.run_id, Wish.CANCEL)
+        await storage.claims.wish(make.run_id(), Wish.CANCEL)
+        assert (await storage.runs.get(run.run_id)).wish is Wish.CANCEL
+        assert (await storage.runs.get(other.run_id)).wish is None
+        assert (await storage.claims.renew([])).wishes == {run.run_id: Wish.CANCEL}
         [taken] = await storage.claims.take(1, [run.run_id])
-        assert taken.cancelled
+        assert taken.wish is Wish.CANCEL
         end = [make.event(2, Cancelled(epochs=0))]
         await make.append(storage.runs, run.run_id, end, state=RunState.CANCELLED, claim=2)
-        assert (await storage.claims.renew([])).unwanted == []
+        assert (await storage.claims.renew([])).wishes == {}
 
     async def test_renewing_gives_the_newest_sequences_of_watched_runs(self, storage, make):
         await storage.claims.join()
@@ -309,11 +310,11 @@ class TestGiving:
     async def test_a_wish_to_cancel_survives_giving(self, open_server, make):
         one, other = await open_server(), await open_server()
         run = await accepted(one, make)
-        await one.claims.wish_cancelled(run.run_id)
+        await one.claims.wish(run.run_id, Wish.CANCEL)
         await one.claims.give([run.run_id], other.database.server)
         assert (await other.claims.renew([])).unwanted == [run.run_id]
         [taken] = await other.claims.take(9, [run.run_id])
-        assert taken.cancelled
+        assert taken.wish is Wish.CANCEL
 
     async def test_a_server_that_has_nothing_to_train_says_so_where_others_live(self, open_server):
         one, other = await open_server(), await open_server()
@@ -363,7 +364,7 @@ class TestNotices:
         one, other = await open_server(), await open_server()
         run = await accepted(one, make)
         hearing = await self.hear(one, 1)
-        await other.claims.wish_cancelled(run.run_id)
+        await other.claims.wish(run.run_id, Wish.CANCEL)
         async with asyncio.timeout(5):
             [notice] = await hearing
         assert (notice.kind, notice.names) == (NoticeKind.WISHED, (run.run_id,))

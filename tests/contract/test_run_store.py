@@ -67,7 +67,7 @@ class TestAccept:
         stored = await storage.runs.get(run.run_id)
         assert answer == Accepted(run.run_id, created=True)
         assert await storage.runs.request(run.run_id) == b"\x00all the data\xff"
-        assert (stored.claim, stored.cancelled) == (1, False)
+        assert (stored.claim, stored.wish) == (1, None)
         assert stored.client == "tests"
         assert stored.run.state is RunState.QUEUED
         assert stored.run.create_time == run.create_time

@@ -31,6 +31,7 @@ from epochd_server.domain.specs import (
     Precision,
     TrainingSpec,
 )
+from epochd_server.domain.stopping import RunLimits
 from epochd_server.domain.work import (
     CohortWork,
     RunBegan,
@@ -123,6 +124,7 @@ def plan_of(request_id: str | None = None, model: str | None = "line", **changes
         started=started,
         steps=spec.fit.epochs,
         memory_bytes=data.nbytes,
+        limits=changes.get("limits", RunLimits()),
     )
 
 

@@ -58,6 +58,8 @@ GET_RUN = _method("Runs", "GetRun", runs.GetRunRequest, runs.GetRunResponse)
 LIST_RUNS = _method("Runs", "ListRuns", runs.ListRunsRequest, runs.ListRunsResponse)
 WATCH_RUN = _method("Runs", "WatchRun", runs.WatchRunRequest, runs.WatchRunResponse, "unary_stream")
 CANCEL_RUN = _method("Runs", "CancelRun", runs.CancelRunRequest, runs.CancelRunResponse)
+PAUSE_RUN = _method("Runs", "PauseRun", runs.PauseRunRequest, runs.PauseRunResponse)
+RESUME_RUN = _method("Runs", "ResumeRun", runs.ResumeRunRequest, runs.ResumeRunResponse)
 UPDATE_RUN_LABELS = _method(
     "Runs", "UpdateRunLabels", runs.UpdateRunLabelsRequest, runs.UpdateRunLabelsResponse
 )

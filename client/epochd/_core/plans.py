@@ -15,6 +15,7 @@ from epochd._core.validating import plan_validation
 from epochd._wire.fits import encode_fit
 from epochd._wire.gradients import GradientRules, add_rules, encode_optimizer
 from epochd._wire.keys import encode_key
+from epochd._wire.limits import encode_limits
 from epochd._wire.losses import encode_loss
 from epochd._wire.preprocessing import encode_preprocess
 from epochd._wire.specs import encode_model, encode_sweep
@@ -22,6 +23,7 @@ from epochd._wire.tensors import data_type
 from epochd.errors import invalid
 from epochd.fits import Fit
 from epochd.keys import KeyLike
+from epochd.limits import Limits
 from epochd.losses import Loss, resolve
 from epochd.optimizers import Optimizer
 from epochd.preprocessing import Preprocess
@@ -80,6 +82,7 @@ def plan_training(
     name: str | None = None,
     labels: Mapping[str, str] | None = None,
     initial: Any = None,
+    limits: Limits | None = None,
     request_id: str | None = None,
     progress: bool = False,
 ) -> TrainingPlan:
@@ -130,6 +133,7 @@ def plan_training(
     labels: Short texts by name, put on the run and its version, such as ``{"team": "pricing"}``.
     initial: A version to begin with, by name or as a :class:`Model`: training goes on from its parameters. It must
         have the same model; a fleet takes each member's by its key, and new members start afresh.
+    limits: When the server cancels the run by itself: a deadline, or a time in training.
     request_id: A second training with the same id attaches to the first one's run; None: a fresh one, so
         that retries never train twice.
     progress: Whether to show a live bar, and so to wait for the end.
@@ -175,6 +179,7 @@ def plan_training(
         sweep=None if swept is None else encode_sweep(swept),
         validation=held_out.message,
         preprocess=None if steps is None else encode_preprocess(steps),
+        limits=encode_limits(limits),
     )
     return TrainingPlan(request, rows.upload, progress, held_out.upload)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from epochd import events
 from epochd._core.calling import call, call_once
 from epochd._core.effects import Emit, Program, Stream
-from epochd._core.methods import CANCEL_RUN, DELETE_RUN, GET_RUN, GET_VERSION
+from epochd._core.methods import CANCEL_RUN, DELETE_RUN, GET_RUN, GET_VERSION, PAUSE_RUN, RESUME_RUN
 from epochd._core.training import Acknowledged, watch
 from epochd._wire.events import TERMINAL, decode_event
 from epochd.errors import DeadlineExceeded, TrainingCancelled, TrainingFailed
@@ -101,7 +101,7 @@ class RunRecord:
             case "failed":
                 raise _failure(self.name, last.failed)
             case "cancelled":
-                raise TrainingCancelled(self.name, epochs=last.cancelled.epochs)
+                raise _cancellation(self.name, last.cancelled)
         request = models_pb2.GetVersionRequest(name=last.succeeded.model_version)
         return (yield from call(GET_VERSION, request, self._policy)).version
 
@@ -113,9 +113,20 @@ class RunRecord:
         response = yield from call(GET_RUN, runs_pb2.GetRunRequest(name=self.name), self._policy)
         return state_of(response.run)
 
-    def cancel(self) -> Program[State]:
+    def cancel(self, keep_weights: bool = False) -> Program[State]:
         """Asks for the run to end at its next epoch; repeating that is harmless."""
-        response = yield from call(CANCEL_RUN, runs_pb2.CancelRunRequest(name=self.name), self._policy)
+        request = runs_pb2.CancelRunRequest(name=self.name, keep_weights=keep_weights)
+        response = yield from call(CANCEL_RUN, request, self._policy)
+        return state_of(response.run)
+
+    def pause(self) -> Program[State]:
+        """Asks for the run to stop at its next epoch, and to keep its place."""
+        response = yield from call(PAUSE_RUN, runs_pb2.PauseRunRequest(name=self.name), self._policy)
+        return state_of(response.run)
+
+    def resume(self) -> Program[State]:
+        """Lets the run go on."""
+        response = yield from call(RESUME_RUN, runs_pb2.ResumeRunRequest(name=self.name), self._policy)
         return state_of(response.run)
 
     def delete(self) -> Program[None]:
@@ -150,6 +161,11 @@ class RunRecord:
 def state_of(run: run_pb2.Run) -> State:
     """The state of a run's message."""
     return State[run_pb2.RunState.Name(run.state).removeprefix("RUN_STATE_")]
+
+
+def _cancellation(run: str, cancelled: run_pb2.Cancelled) -> TrainingCancelled:
+    kept = cancelled.model_version or None
+    return TrainingCancelled(run, epochs=cancelled.epochs, reason=cancelled.reason, model_version=kept)
 
 
 def _failure(run: str, failure: run_pb2.Failure) -> TrainingFailed:

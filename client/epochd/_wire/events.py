@@ -50,9 +50,23 @@ def decode_event(message: run_pb2.Event, epochs: int = 0) -> events.Event | None
             return _succeeded(message.succeeded, head)
         case "failed":
             return _failed(message.failed, head)
+    return _stop_or_go(message, head)
+
+
+def _stop_or_go(message: run_pb2.Event, head: dict[str, Any]) -> events.Event | None:
+    match message.WhichOneof("kind"):
         case "cancelled":
-            return events.Cancelled(**head, epochs=message.cancelled.epochs)
+            return _cancelled(message.cancelled, head)
+        case "paused":
+            return events.Paused(**head, epochs=message.paused.epochs)
+        case "resumed":
+            return events.Resumed(**head)
     return None
+
+
+def _cancelled(message: run_pb2.Cancelled, head: dict[str, Any]) -> events.Cancelled:
+    kept = message.model_version or None
+    return events.Cancelled(**head, epochs=message.epochs, reason=message.reason, model_version=kept)
 
 
 def decode_started(message: run_pb2.Started, sequence: int = 0, time: datetime = NEVER) -> events.Started:

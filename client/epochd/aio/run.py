@@ -51,9 +51,26 @@ class Run:
             if isinstance(event, EpochLog | FleetProgress):
                 yield event
 
-    async def cancel(self) -> State:
-        """Asks the server to end the run at its next epoch; a run that has ended is left as it is."""
-        return await self._transport.run(self._record.cancel())
+    async def cancel(self, *, keep_weights: bool = False) -> State:
+        """Asks the server to end the run at its next epoch; a run that has ended is left as it is.
+
+        Args:
+            keep_weights: Whether a version is made of what the run has reached; with early stopping the best of it.
+                ``result`` then raises a TrainingCancelled that names it. Nothing is kept of exact fits.
+        """
+        return await self._transport.run(self._record.cancel(keep_weights))
+
+    async def pause(self) -> State:
+        """Asks the server to stop the run at its next epoch and to keep its place, also over restarts.
+
+        It frees its worker. Resumed, it ends in the same bits as if it had never been paused. One that has ended is
+        left as it is.
+        """
+        return await self._transport.run(self._record.pause())
+
+    async def resume(self) -> State:
+        """Lets a paused run go on; one that is not paused is left as it is."""
+        return await self._transport.run(self._record.resume())
 
     async def wait(self, timeout: float | None = None, *, progress: bool = False) -> State:  # noqa: ASYNC109
         """Waits for the end, however it comes out, and returns the final state; see :meth:`epochd.Run.wait`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import islice
 from typing import Annotated
 
@@ -13,9 +14,12 @@ from epochd.cli.output import Column, ago, duration
 from epochd.cli.records import RunDetails
 from epochd.cli.session import of
 from epochd.events import State
+from epochd.run import Run
 
 app = typer.Typer(
-    no_args_is_help=True, help="Runs: list, show, watch, cancel, delete.", rich_markup_mode="markdown"
+    no_args_is_help=True,
+    help="Runs: list, show, watch, pause, resume, cancel, delete.",
+    rich_markup_mode="markdown",
 )
 
 _COLORS = {
@@ -24,6 +28,7 @@ _COLORS = {
     State.SUCCEEDED: "green",
     State.FAILED: "red",
     State.CANCELLED: "magenta",
+    State.PAUSED: "blue",
 }
 _Name = Annotated[str, typer.Argument(metavar="RUN", help="runs/ID, or the ID alone.")]
 
@@ -108,12 +113,35 @@ def watch_run(
 
 
 @app.command("cancel")
-def cancel_run(context: typer.Context, name: _Name) -> None:
+def cancel_run(
+    context: typer.Context,
+    name: _Name,
+    keep_weights: Annotated[
+        bool, typer.Option("--keep-weights", help="Make a version of what the run has reached.")
+    ] = False,
+) -> None:
     """Ask a run to end at its next epoch; one that has ended is left as it is."""
+    _ask(context, name, lambda run: run.cancel(keep_weights=keep_weights))
+
+
+@app.command("pause")
+def pause_run(context: typer.Context, name: _Name) -> None:
+    """Ask a run to stop at its next epoch and keep its place."""
+    _ask(context, name, lambda run: run.pause())
+
+
+@app.command("resume")
+def resume_run(context: typer.Context, name: _Name) -> None:
+    """Let a paused run go on."""
+    _ask(context, name, lambda run: run.resume())
+
+
+def _ask(context: typer.Context, name: str, ask: Callable[[Run], State]) -> None:
+    """Asks something of a run, and shows the state that it has then."""
     session = of(context)
     with session.client() as client:
         run = client.run(name)
-        state = run.cancel()
+        state = ask(run)
     session.output.record({"run": run.name, "state": state}, {"run": run.name, "state": str(state)})
 
 

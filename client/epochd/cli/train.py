@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from epochd.cli import validation as held
 from epochd.cli.following import follow
 from epochd.cli.registry import labels_of
 from epochd.cli.session import of
+from epochd.limits import Limits
 from epochd.schedules import LinearLR
 
 _DATA = "Data"
@@ -21,6 +23,7 @@ _FIT = "Fit"
 _FLEET = "Many models at once"
 _EPOCHS = 100
 _VALIDATION = "Validation"
+_LIMITS = "Limits"
 
 
 def train(
@@ -224,6 +227,20 @@ def train(
         str,
         typer.Option(metavar="MODEL", help="Go on from this version's parameters.", rich_help_panel=_MODEL),
     ] = "",
+    training_time: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Cancel it after so long in training.", rich_help_panel=_LIMITS),
+    ] = None,
+    deadline: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Cancel it so long from now.", rich_help_panel=_LIMITS),
+    ] = None,
+    keep_weights: Annotated[
+        bool,
+        typer.Option(
+            "--keep-weights", help="At a limit, make a version of what was reached.", rich_help_panel=_LIMITS
+        ),
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Print the run's name and leave.")] = False,
 ) -> None:
     r"""Train a model on a CSV file, and watch it.
@@ -267,6 +284,7 @@ def train(
         "name": name or None,
         "labels": labels_of(label or []),
         "initial": initial or None,
+        "limits": _limits(deadline, training_time, keep_weights),
         "dtype": dtype or None,
         "seed": seed,
         "log_every": log_every,
@@ -277,6 +295,19 @@ def train(
             session.output.record({"run": run.name}, {"run": run.name})
         else:
             follow(run, session.output, cancels=True)
+
+
+def _limits(deadline: float | None, training_time: float | None, keep_weights: bool) -> Limits | None:
+    """When the server cancels the run by itself."""
+    if deadline is None and training_time is None:
+        if keep_weights:
+            raise typer.BadParameter(
+                "is for --deadline and --training-time; for Ctrl-C use: epochd runs cancel --keep-weights",
+                param_hint="--keep-weights",
+            )
+        return None
+    until = None if deadline is None else timedelta(seconds=deadline)
+    return Limits(deadline=until, training_time=training_time, keep_weights=keep_weights)
 
 
 def _many(

@@ -25,6 +25,11 @@ _CURVE_HEIGHT = 8
 _CURVE_WIDTH = 76
 _MIN_CURVE_WIDTH = 30
 _QUIET_SECONDS = 5.0
+_MARKS: dict[type[events.Event], tuple[str, str]] = {
+    events.Cancelled: ("■", "yellow"),
+    events.Paused: ("‖", "blue"),
+    events.Resumed: ("▸", "blue"),
+}
 
 
 class View(Protocol):
@@ -142,8 +147,9 @@ class LiveView:
                 self._console.print(Group(*self._summary(event)))
             case events.Failed():
                 self._say(f"✗ {_failure(event)}", "red")
-            case events.Cancelled():
-                self._say(f"■ {event}", "yellow")
+            case _ if type(event) in _MARKS:
+                mark, color = _MARKS[type(event)]
+                self._say(f"{mark} {event}", color)
 
     def note(self, text: str) -> None:
         """Says something above the live part."""

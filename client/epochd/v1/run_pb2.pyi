@@ -42,10 +42,14 @@ class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.Val
     RUN_STATE_FAILED: _RunState.ValueType  # 4
     """Ended without a model version; `failure` says why."""
     RUN_STATE_CANCELLED: _RunState.ValueType  # 5
-    """Ended because CancelRun was called."""
+    """Ended because CancelRun was called, or a limit of the run was reached."""
+    RUN_STATE_PAUSED: _RunState.ValueType  # 6
+    """Stopped between two epochs by PauseRun; ResumeRun lets it go on from there."""
 
 class RunState(_RunState, metaclass=_RunStateEnumTypeWrapper):
-    """The state of a run. QUEUED → RUNNING → SUCCEEDED | FAILED | CANCELLED; a queued run may also be cancelled or fail."""
+    """The state of a run. QUEUED → RUNNING → SUCCEEDED | FAILED | CANCELLED; a queued run may also be cancelled or fail.
+    QUEUED | RUNNING → PAUSED → QUEUED; a paused run may also be cancelled.
+    """
 
 RUN_STATE_UNSPECIFIED: RunState.ValueType  # 0
 """Never sent."""
@@ -58,7 +62,9 @@ RUN_STATE_SUCCEEDED: RunState.ValueType  # 3
 RUN_STATE_FAILED: RunState.ValueType  # 4
 """Ended without a model version; `failure` says why."""
 RUN_STATE_CANCELLED: RunState.ValueType  # 5
-"""Ended because CancelRun was called."""
+"""Ended because CancelRun was called, or a limit of the run was reached."""
+RUN_STATE_PAUSED: RunState.ValueType  # 6
+"""Stopped between two epochs by PauseRun; ResumeRun lets it go on from there."""
 Global___RunState: _TypeAlias = RunState  # noqa: Y015
 
 class _ParentKind:
@@ -144,7 +150,9 @@ class Run(_message.Message):
     model: _builtins.str
     """The model that a version is added to, `models/{model}`."""
     model_version: _builtins.str
-    """The version that was trained, `models/{model}/versions/{version}`; set when SUCCEEDED."""
+    """The version that was trained, `models/{model}/versions/{version}`; set when SUCCEEDED, and when CANCELLED where what
+    it had reached was kept.
+    """
     epochs: _builtins.int
     """Epochs asked for."""
     latest_sequence: _builtins.int
@@ -260,6 +268,8 @@ class Event(_message.Message):
     CANCELLED_FIELD_NUMBER: _builtins.int
     FLEET_PROGRESS_FIELD_NUMBER: _builtins.int
     MEMBER_LOG_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    RESUMED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Number of the event in its run: 1, 2, 3 … without gaps."""
     @_builtins.property
@@ -302,6 +312,14 @@ class Event(_message.Message):
     def member_log(self) -> Global___MemberLog:
         """An epoch of a member whose logs were asked for."""
 
+    @_builtins.property
+    def paused(self) -> Global___Paused:
+        """The run was paused."""
+
+    @_builtins.property
+    def resumed(self) -> Global___Resumed:
+        """The run waits for a worker again; a Warning with the reason RUN_RESUMED tells when it goes on."""
+
     def __init__(
         self,
         *,
@@ -316,12 +334,14 @@ class Event(_message.Message):
         cancelled: Global___Cancelled | None = ...,
         fleet_progress: Global___FleetProgress | None = ...,
         member_log: Global___MemberLog | None = ...,
+        paused: Global___Paused | None = ...,
+        resumed: Global___Resumed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "epoch_log", b"epoch_log", "failed", b"failed", "fleet_progress", b"fleet_progress", "kind", b"kind", "member_log", b"member_log", "queued", b"queued", "started", b"started", "succeeded", b"succeeded", "time", b"time", "warning", b"warning"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "epoch_log", b"epoch_log", "failed", b"failed", "fleet_progress", b"fleet_progress", "kind", b"kind", "member_log", b"member_log", "paused", b"paused", "queued", b"queued", "resumed", b"resumed", "started", b"started", "succeeded", b"succeeded", "time", b"time", "warning", b"warning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "epoch_log", b"epoch_log", "failed", b"failed", "fleet_progress", b"fleet_progress", "kind", b"kind", "member_log", b"member_log", "queued", b"queued", "sequence", b"sequence", "started", b"started", "succeeded", b"succeeded", "time", b"time", "warning", b"warning"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "epoch_log", b"epoch_log", "failed", b"failed", "fleet_progress", b"fleet_progress", "kind", b"kind", "member_log", b"member_log", "paused", b"paused", "queued", b"queued", "resumed", b"resumed", "sequence", b"sequence", "started", b"started", "succeeded", b"succeeded", "time", b"time", "warning", b"warning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["queued", "started", "epoch_log", "warning", "succeeded", "failed", "cancelled", "fleet_progress", "member_log"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["queued", "started", "epoch_log", "warning", "succeeded", "failed", "cancelled", "fleet_progress", "member_log", "paused", "resumed"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -876,8 +896,40 @@ class Cancelled(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EPOCHS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
     epochs: _builtins.int
     """Epochs trained before the end."""
+    reason: _builtins.str
+    """Why, where no client asked for it: DEADLINE_REACHED or TRAINING_TIME_SPENT."""
+    model_version: _builtins.str
+    """The version that keeps what the run had reached, `models/{model}/versions/{version}`; empty where nothing was to be
+    kept, or there was nothing yet.
+    """
+    def __init__(
+        self,
+        *,
+        epochs: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epochs", b"epochs", "model_version", b"model_version", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cancelled: _TypeAlias = Cancelled  # noqa: Y015
+
+@_typing.final
+class Paused(_message.Message):
+    """The run was paused between two epochs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCHS_FIELD_NUMBER: _builtins.int
+    epochs: _builtins.int
+    """Epochs trained so far."""
     def __init__(
         self,
         *,
@@ -889,4 +941,21 @@ class Cancelled(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Cancelled: _TypeAlias = Cancelled  # noqa: Y015
+Global___Paused: _TypeAlias = Paused  # noqa: Y015
+
+@_typing.final
+class Resumed(_message.Message):
+    """The run waits for a worker again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Resumed: _TypeAlias = Resumed  # noqa: Y015

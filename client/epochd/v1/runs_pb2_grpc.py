@@ -55,6 +55,16 @@ class RunsStub:
                 request_serializer=epochd_dot_v1_dot_runs__pb2.CancelRunRequest.SerializeToString,
                 response_deserializer=epochd_dot_v1_dot_runs__pb2.CancelRunResponse.FromString,
                 _registered_method=True)
+        self.PauseRun = channel.unary_unary(
+                '/epochd.v1.Runs/PauseRun',
+                request_serializer=epochd_dot_v1_dot_runs__pb2.PauseRunRequest.SerializeToString,
+                response_deserializer=epochd_dot_v1_dot_runs__pb2.PauseRunResponse.FromString,
+                _registered_method=True)
+        self.ResumeRun = channel.unary_unary(
+                '/epochd.v1.Runs/ResumeRun',
+                request_serializer=epochd_dot_v1_dot_runs__pb2.ResumeRunRequest.SerializeToString,
+                response_deserializer=epochd_dot_v1_dot_runs__pb2.ResumeRunResponse.FromString,
+                _registered_method=True)
         self.UpdateRunLabels = channel.unary_unary(
                 '/epochd.v1.Runs/UpdateRunLabels',
                 request_serializer=epochd_dot_v1_dot_runs__pb2.UpdateRunLabelsRequest.SerializeToString,
@@ -99,6 +109,21 @@ class RunsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseRun(self, request, context):
+        """Pauses a run at its next epoch and frees its worker; one that has ended is left as it is. It keeps its place in its
+        training, also when the server is restarted, and ends in the same bits as if it had never been paused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeRun(self, request, context):
+        """Lets a paused run go on; one that is not paused is left as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UpdateRunLabels(self, request, context):
         """Changes the labels of a run; those of its version stay as they are.
         """
@@ -135,6 +160,16 @@ def add_RunsServicer_to_server(servicer, server):
                     servicer.CancelRun,
                     request_deserializer=epochd_dot_v1_dot_runs__pb2.CancelRunRequest.FromString,
                     response_serializer=epochd_dot_v1_dot_runs__pb2.CancelRunResponse.SerializeToString,
+            ),
+            'PauseRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseRun,
+                    request_deserializer=epochd_dot_v1_dot_runs__pb2.PauseRunRequest.FromString,
+                    response_serializer=epochd_dot_v1_dot_runs__pb2.PauseRunResponse.SerializeToString,
+            ),
+            'ResumeRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeRun,
+                    request_deserializer=epochd_dot_v1_dot_runs__pb2.ResumeRunRequest.FromString,
+                    response_serializer=epochd_dot_v1_dot_runs__pb2.ResumeRunResponse.SerializeToString,
             ),
             'UpdateRunLabels': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateRunLabels,
@@ -256,6 +291,60 @@ class Runs:
             '/epochd.v1.Runs/CancelRun',
             epochd_dot_v1_dot_runs__pb2.CancelRunRequest.SerializeToString,
             epochd_dot_v1_dot_runs__pb2.CancelRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/epochd.v1.Runs/PauseRun',
+            epochd_dot_v1_dot_runs__pb2.PauseRunRequest.SerializeToString,
+            epochd_dot_v1_dot_runs__pb2.PauseRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/epochd.v1.Runs/ResumeRun',
+            epochd_dot_v1_dot_runs__pb2.ResumeRunRequest.SerializeToString,
+            epochd_dot_v1_dot_runs__pb2.ResumeRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,12 @@ class RunsStub:
     """Replays a run's events after a sequence number, then follows it to its end."""
     CancelRun: _grpc.UnaryUnaryMultiCallable[_runs_pb2.CancelRunRequest, _runs_pb2.CancelRunResponse]
     """Cancels a run at its next epoch; one that has ended is left as it is."""
+    PauseRun: _grpc.UnaryUnaryMultiCallable[_runs_pb2.PauseRunRequest, _runs_pb2.PauseRunResponse]
+    """Pauses a run at its next epoch and frees its worker; one that has ended is left as it is. It keeps its place in its
+    training, also when the server is restarted, and ends in the same bits as if it had never been paused.
+    """
+    ResumeRun: _grpc.UnaryUnaryMultiCallable[_runs_pb2.ResumeRunRequest, _runs_pb2.ResumeRunResponse]
+    """Lets a paused run go on; one that is not paused is left as it is."""
     UpdateRunLabels: _grpc.UnaryUnaryMultiCallable[_runs_pb2.UpdateRunLabelsRequest, _runs_pb2.UpdateRunLabelsResponse]
     """Changes the labels of a run; those of its version stay as they are."""
     DeleteRun: _grpc.UnaryUnaryMultiCallable[_runs_pb2.DeleteRunRequest, _runs_pb2.DeleteRunResponse]
@@ -59,6 +65,12 @@ class RunsAsyncStub(RunsStub):
     """Replays a run's events after a sequence number, then follows it to its end."""
     CancelRun: _aio.UnaryUnaryMultiCallable[_runs_pb2.CancelRunRequest, _runs_pb2.CancelRunResponse]  # type: ignore[assignment]
     """Cancels a run at its next epoch; one that has ended is left as it is."""
+    PauseRun: _aio.UnaryUnaryMultiCallable[_runs_pb2.PauseRunRequest, _runs_pb2.PauseRunResponse]  # type: ignore[assignment]
+    """Pauses a run at its next epoch and frees its worker; one that has ended is left as it is. It keeps its place in its
+    training, also when the server is restarted, and ends in the same bits as if it had never been paused.
+    """
+    ResumeRun: _aio.UnaryUnaryMultiCallable[_runs_pb2.ResumeRunRequest, _runs_pb2.ResumeRunResponse]  # type: ignore[assignment]
+    """Lets a paused run go on; one that is not paused is left as it is."""
     UpdateRunLabels: _aio.UnaryUnaryMultiCallable[_runs_pb2.UpdateRunLabelsRequest, _runs_pb2.UpdateRunLabelsResponse]  # type: ignore[assignment]
     """Changes the labels of a run; those of its version stay as they are."""
     DeleteRun: _aio.UnaryUnaryMultiCallable[_runs_pb2.DeleteRunRequest, _runs_pb2.DeleteRunResponse]  # type: ignore[assignment]
@@ -98,6 +110,24 @@ class RunsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_runs_pb2.CancelRunResponse, _abc.Awaitable[_runs_pb2.CancelRunResponse]]:
         """Cancels a run at its next epoch; one that has ended is left as it is."""
+
+    @_abc_1.abstractmethod
+    def PauseRun(
+        self,
+        request: _runs_pb2.PauseRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_runs_pb2.PauseRunResponse, _abc.Awaitable[_runs_pb2.PauseRunResponse]]:
+        """Pauses a run at its next epoch and frees its worker; one that has ended is left as it is. It keeps its place in its
+        training, also when the server is restarted, and ends in the same bits as if it had never been paused.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeRun(
+        self,
+        request: _runs_pb2.ResumeRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_runs_pb2.ResumeRunResponse, _abc.Awaitable[_runs_pb2.ResumeRunResponse]]:
+        """Lets a paused run go on; one that is not paused is left as it is."""
 
     @_abc_1.abstractmethod
     def UpdateRunLabels(

@@ -11,7 +11,9 @@ from epochd.v1 import spec_pb2 as _spec_pb2
 from epochd.v1 import tensor_pb2 as _tensor_pb2
 from epochd.v1 import validation_pb2 as _validation_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -69,6 +71,7 @@ class TrainRequest(_message.Message):
     PREPROCESS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     INITIAL_VERSION_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the client, 1 to 128 letters, digits and `-_.`; a UUID is good. A second request with the same id
     attaches to the run of the first and trains nothing. Unset: every request is a new run.
@@ -144,6 +147,10 @@ class TrainRequest(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels of the run and of the version it makes, as in UpdateLabelsRequest."""
 
+    @_builtins.property
+    def limits(self) -> Global___RunLimits:
+        """When the server cancels the run by itself. Unset: never."""
+
     def __init__(
         self,
         *,
@@ -166,10 +173,11 @@ class TrainRequest(_message.Message):
         preprocess: _preprocessing_pb2.Preprocessing | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         initial_version: _builtins.str = ...,
+        limits: Global___RunLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "auto", b"auto", "data", b"data", "fit", b"fit", "gradient", b"gradient", "lbfgs", b"lbfgs", "least_squares", b"least_squares", "logging", b"logging", "loss", b"loss", "model", b"model", "newton", b"newton", "preprocess", b"preprocess", "seed", b"seed", "sweep", b"sweep", "validation", b"validation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "auto", b"auto", "data", b"data", "fit", b"fit", "gradient", b"gradient", "lbfgs", b"lbfgs", "least_squares", b"least_squares", "limits", b"limits", "logging", b"logging", "loss", b"loss", "model", b"model", "newton", b"newton", "preprocess", b"preprocess", "seed", b"seed", "sweep", b"sweep", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "auto", b"auto", "data", b"data", "dtype", b"dtype", "fit", b"fit", "gradient", b"gradient", "initial_version", b"initial_version", "labels", b"labels", "lbfgs", b"lbfgs", "least_squares", b"least_squares", "logging", b"logging", "loss", b"loss", "model", b"model", "model_name", b"model_name", "newton", b"newton", "preprocess", b"preprocess", "request_id", b"request_id", "seed", b"seed", "sweep", b"sweep", "validate_only", b"validate_only", "validation", b"validation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "auto", b"auto", "data", b"data", "dtype", b"dtype", "fit", b"fit", "gradient", b"gradient", "initial_version", b"initial_version", "labels", b"labels", "lbfgs", b"lbfgs", "least_squares", b"least_squares", "limits", b"limits", "logging", b"logging", "loss", b"loss", "model", b"model", "model_name", b"model_name", "newton", b"newton", "preprocess", b"preprocess", "request_id", b"request_id", "seed", b"seed", "sweep", b"sweep", "validate_only", b"validate_only", "validation", b"validation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -181,6 +189,40 @@ class TrainRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_fit) -> _WhichOneofReturnType_fit | None: ...
 
 Global___TrainRequest: _TypeAlias = TrainRequest  # noqa: Y015
+
+@_typing.final
+class RunLimits(_message.Message):
+    """When a run is cancelled by the server. What it takes part in besides (a fleet, a cohort) does not count."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    TRAINING_TIME_FIELD_NUMBER: _builtins.int
+    KEEP_WEIGHTS_FIELD_NUMBER: _builtins.int
+    keep_weights: _builtins.bool
+    """Whether a version is then made of what the run has reached, as by CancelRunRequest.keep_weights."""
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """At this time, in training or not; it must be in the future. Unset: never."""
+
+    @_builtins.property
+    def training_time(self) -> _duration_pb2.Duration:
+        """After so long in training, from 0.001 s; waiting, pauses and interruptions do not count. Unset: never."""
+
+    def __init__(
+        self,
+        *,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
+        training_time: _duration_pb2.Duration | None = ...,
+        keep_weights: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "training_time", b"training_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "keep_weights", b"keep_weights", "training_time", b"training_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunLimits: _TypeAlias = RunLimits  # noqa: Y015
 
 @_typing.final
 class TrainResponse(_message.Message):

@@ -39,8 +39,10 @@ from epochd_server.domain.runs import (
     Failure,
     FleetProgress,
     MemberLog,
+    Paused,
     Quantiles,
     Queued,
+    Resumed,
     Started,
     Succeeded,
     Warned,
@@ -285,11 +287,29 @@ def _decode_succeeded(message: pb.Succeeded) -> Succeeded:
 
 
 def _encode_cancelled(body: Cancelled) -> pb.Cancelled:
-    return pb.Cancelled(epochs=body.epochs)
+    version = version_name(body.model, body.version) if body.version else ""
+    return pb.Cancelled(epochs=body.epochs, reason=body.reason, model_version=version)
 
 
 def _decode_cancelled(message: pb.Cancelled) -> Cancelled:
-    return Cancelled(epochs=message.epochs)
+    model, version = stored_version(message.model_version) if message.model_version else ("", 0)
+    return Cancelled(epochs=message.epochs, reason=message.reason, model=model, version=version)
+
+
+def _encode_paused(body: Paused) -> pb.Paused:
+    return pb.Paused(epochs=body.epochs)
+
+
+def _decode_paused(message: pb.Paused) -> Paused:
+    return Paused(epochs=message.epochs)
+
+
+def _encode_resumed(body: Resumed) -> pb.Resumed:
+    return pb.Resumed()
+
+
+def _decode_resumed(message: pb.Resumed) -> Resumed:
+    return Resumed()
 
 
 _ENCODERS: Mapping[type[EventBody], tuple[str, Callable[[Any], Any]]] = MappingProxyType(
@@ -303,6 +323,8 @@ _ENCODERS: Mapping[type[EventBody], tuple[str, Callable[[Any], Any]]] = MappingP
         Succeeded: ("succeeded", _encode_succeeded),
         Failure: ("failed", encode_failure),
         Cancelled: ("cancelled", _encode_cancelled),
+        Paused: ("paused", _encode_paused),
+        Resumed: ("resumed", _encode_resumed),
     }
 )
 _DECODERS: Mapping[str, Callable[[Any], EventBody]] = MappingProxyType(
@@ -316,5 +338,7 @@ _DECODERS: Mapping[str, Callable[[Any], EventBody]] = MappingProxyType(
         "succeeded": _decode_succeeded,
         "failed": decode_failure,
         "cancelled": _decode_cancelled,
+        "paused": _decode_paused,
+        "resumed": _decode_resumed,
     }
 )

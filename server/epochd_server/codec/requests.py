@@ -9,6 +9,7 @@ from epochd.v1 import spec_pb2, trainer_pb2, validation_pb2
 from epochd_server.codec.architectures import decode_init, decode_model
 from epochd_server.codec.exact_fits import decode_fit
 from epochd_server.codec.fits import decode_log_every, decode_log_members
+from epochd_server.codec.limits import decode_limits
 from epochd_server.codec.losses import decode_loss
 from epochd_server.codec.members import MAX_KEY_COLUMNS
 from epochd_server.codec.preprocessing import decode_preprocessing
@@ -34,6 +35,7 @@ from epochd_server.domain.resources import (
     parse_version_reference,
 )
 from epochd_server.domain.specs import Loss
+from epochd_server.domain.stopping import RunLimits
 from epochd_server.domain.validation import Folds, HoldOut, Validation
 
 MAX_ROLE_COLUMNS = 10_000
@@ -78,7 +80,13 @@ def decode_train(request: trainer_pb2.TrainRequest, violations: Violations) -> T
         labels=decode_user_labels(request.labels, violations),
         initial=_initial(request.initial_version, violations),
         preprocess=_decode_preprocess(request, violations),
+        limits=_decode_limits(request, violations),
     )
+
+
+def _decode_limits(request: trainer_pb2.TrainRequest, violations: Violations) -> RunLimits:
+    with violations.within("limits"):
+        return decode_limits(request.limits, violations)
 
 
 def _decode_preprocess(request: trainer_pb2.TrainRequest, violations: Violations) -> Preprocessing | None:

@@ -17,6 +17,7 @@ from epochd_server.domain.models import Canary
 from epochd_server.domain.preprocessing import Preprocessing
 from epochd_server.domain.resources import VersionReference
 from epochd_server.domain.specs import Fit, Init, Loss, Model, Precision, data_precision
+from epochd_server.domain.stopping import RunLimits
 from epochd_server.domain.tensors import RawTensor
 from epochd_server.domain.validation import Validation
 
@@ -53,6 +54,7 @@ class TrainCommand:
     """The version whose parameters training begins with."""
     preprocess: Preprocessing | None = None
     """None: columns are features as they are."""
+    limits: RunLimits = field(default_factory=RunLimits)
 
     @property
     def data_precision(self) -> Precision:

@@ -8,6 +8,7 @@ from epochd_server.domain.data import TrainingArrays
 from epochd_server.domain.labels import Labels
 from epochd_server.domain.runs import Started
 from epochd_server.domain.specs import TrainingSpec
+from epochd_server.domain.stopping import RunLimits
 from epochd_server.domain.work import DatasetFile
 
 
@@ -23,6 +24,7 @@ class Plan:
         steps: Updates of the parameters in all.
         memory_bytes: Bytes for data, parameters and optimizer state.
         labels: Of the run and its version.
+        limits: At which the run is cancelled.
     """
 
     request: bytes
@@ -37,3 +39,4 @@ class Plan:
     memory_bytes: int
     validate_only: bool = False
     labels: Labels = field(default_factory=dict)
+    limits: RunLimits = field(default_factory=RunLimits)

@@ -14,8 +14,9 @@ from datetime import datetime
 from epochd_server.domain.checkpoints import Checkpoint
 from epochd_server.domain.labels import Labels
 from epochd_server.domain.models import TrainedModel
-from epochd_server.domain.runs import Event, Run, RunState
+from epochd_server.domain.runs import Cancelled, Event, Run, RunState
 from epochd_server.domain.specs import TrainingSpec
+from epochd_server.domain.stopping import Wish
 
 FIRST_CLAIM = 1
 """The claim of the server that accepts a run."""
@@ -59,14 +60,14 @@ class StoredRun:
 
     Attributes:
         claim: By which this server has the run; None where it has ended, or is not this server's.
-        cancelled: Whether a client asked to cancel it.
+        wish: What a client asked for that was not done yet.
         worker_deaths: How many workers died while they trained it.
     """
 
     run: Run
     client: str
     claim: int | None
-    cancelled: bool = False
+    wish: Wish | None = None
     worker_deaths: int = 0
 
 
@@ -130,6 +131,7 @@ class Success:
         time: When it succeeded.
         trained: The model.
         before: Events that lead up to it, logged with it.
+        cancelled: Of a run that was cancelled and keeps what it had reached: how it ends instead of Succeeded.
     """
 
     run_id: str
@@ -139,6 +141,7 @@ class Success:
     trained: TrainedModel
     training_seconds: float
     before: Sequence[Event] = ()
+    cancelled: Cancelled | None = None
 
 
 RunWrite = Append | Success
@@ -150,13 +153,13 @@ class Renewal:
 
     Attributes:
         late: Whether it was silent for so long that others may have taken its runs.
-        unwanted: Those of its runs that clients asked to cancel.
+        wishes: What clients asked of its runs.
         given: Those of its runs that another server gave it.
         newest: Of the runs that it asked about: the sequences of their newest events. Deleted ones are missing.
     """
 
     late: bool
-    unwanted: Sequence[str]
+    wishes: Mapping[str, Wish]
     given: Sequence[str]
     newest: Mapping[str, int]
 

@@ -19,13 +19,17 @@ from epochd_server.domain.validation import Evaluation, Metric
 
 
 class RunState(enum.Enum):
-    """QUEUED → RUNNING → SUCCEEDED | FAILED | CANCELLED; a queued run may also be cancelled or fail."""
+    """QUEUED → RUNNING → SUCCEEDED | FAILED | CANCELLED; a queued run may also be cancelled or fail.
+
+    QUEUED | RUNNING → PAUSED → QUEUED; a paused run may also be cancelled.
+    """
 
     QUEUED = "queued"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    PAUSED = "paused"
 
     @property
     def is_terminal(self) -> bool:
@@ -142,9 +146,30 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancelled:
-    """The run was cancelled after so many epochs; its last event."""
+    """The run was cancelled after so many epochs; its last event.
+
+    Attributes:
+        reason: UPPER_SNAKE where no client asked for it: a limit of the run was reached.
+        model: The model of the version that keeps what it had reached; "" where nothing was kept.
+        version: That version; 0 where nothing was kept.
+    """
 
     epochs: int
+    reason: str = ""
+    model: str = ""
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paused:
+    """The run was paused after so many epochs; it keeps its place until it is resumed."""
+
+    epochs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The run waits for a worker again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +200,19 @@ class MemberLog:
     log: EpochLog
 
 
-EventBody = Queued | Started | EpochLog | FleetProgress | MemberLog | Warned | Succeeded | Failure | Cancelled
+EventBody = (
+    Queued
+    | Started
+    | EpochLog
+    | FleetProgress
+    | MemberLog
+    | Warned
+    | Paused
+    | Resumed
+    | Succeeded
+    | Failure
+    | Cancelled
+)
 
 
 @dataclass(frozen=True, slots=True)

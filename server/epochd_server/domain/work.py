@@ -149,10 +149,15 @@ class RunFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStopped:
-    """A run was stopped, as asked."""
+    """A run was stopped, as asked.
+
+    Attributes:
+        reached: What it has by then; None where that is nothing.
+    """
 
     run_id: str
     epochs: int
+    reached: RunTrained | None = None
 
 
 WorkMessage = RunBegan | RunLogged | FleetAdvanced | RunCheckpointed | RunTrained | RunFailed | RunStopped

@@ -213,11 +213,11 @@ class Reporter:
         )
 
     def _keep_best(self, validator: Validator, members: Integers, states: Integers) -> None:
-        """Gives members that finished the best parameters they had, where that was asked for."""
-        finished = states == MemberState.FINISHED
-        unfinished = members[~finished]
-        self._scores.put(unfinished, no_scores(len(unfinished), self._scores.metrics.shape[1]))
-        restored = members[finished & validator.restored(members)]
+        """Gives members that finished, or were stopped, the best parameters they had, where that was asked for."""
+        restores = np.isin(states, (MemberState.FINISHED, MemberState.STOPPED)) & validator.restored(members)
+        unmeasured = members[~restores & (states != MemberState.FINISHED)]
+        self._scores.put(unmeasured, no_scores(len(unmeasured), self._scores.metrics.shape[1]))
+        restored = members[restores]
         if len(restored):
             self._best_epochs[restored], self._flat[restored], scores = validator.best(restored)
             self._scores.put(restored, scores)

@@ -25,6 +25,8 @@ from epochd_server.executor.wire import EXACT_FAILURES, EndColumns, LogColumns, 
 _WORST = 5
 _QUARTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _PENDING = -1
+_UNFINISHED = "CANCELLED"
+"""The reason of members that had not ended when their fleet was cancelled."""
 _PARAMETER, _STATISTIC = "parameter.", "statistic."
 _REASONS: Mapping[int, str] = MappingProxyType(
     {Outcome.DIVERGED: "LOSS_NOT_FINITE", Outcome.FAILED: "MODULE_FAILED", **EXACT_FAILURES}
@@ -40,6 +42,7 @@ _HINTS: Mapping[str, str] = MappingProxyType(
         "NO_VALIDATION_ROWS": "Give each member two rows at least (by group two groups), or held-out rows of its own.",
         "ONE_CLASS_LEFT": "Hold out fewer rows, or split them stratified.",
         "ONE_CLASS_ONLY": "A classifier needs rows of two classes at least, in each member.",
+        _UNFINISHED: "Train the fleet again, or these members by themselves.",
         "MODULE_FAILED": "The server's log has the details under this run's id.",
         **{reason: hint for reason, (_, hint) in FIT_FAILURES.items()},
     }
@@ -182,12 +185,16 @@ class FleetResult:
 
     def outcome(self, seconds: float) -> RunTrained | RunFailed | RunStopped:
         """The end of the fleet; none of its parts is in training any more."""
-        if np.isin(self._outcomes, (_PENDING, Outcome.STOPPED)).any():
-            return RunStopped(run_id=self._run_id, epochs=self._fewest_epochs())
         trained = self._outcomes == Outcome.FINISHED
         reasons = self._reasons()
+        if not self._is_final().all():
+            reached = self._trained(trained, reasons, seconds) if trained.any() else None
+            return RunStopped(run_id=self._run_id, epochs=self._fewest_epochs(), reached=reached)
         if not trained.any():
             return RunFailed(run_id=self._run_id, failure=_all_failed(reasons))
+        return self._trained(trained, reasons, seconds)
+
+    def _trained(self, trained: NDArray[np.bool_], reasons: Mapping[int, str], seconds: float) -> RunTrained:
         return RunTrained(
             run_id=self._run_id,
             parameters=self._parameters,
@@ -221,6 +228,7 @@ class FleetResult:
             for outcome, reason in _REASONS.items()
             for member in np.flatnonzero(self._outcomes == outcome).tolist()
         }
+        failed |= dict.fromkeys(np.flatnonzero(~self._is_final()).tolist(), _UNFINISHED)
         return dict(sorted((failed | dict(self._unfit)).items()))
 
     def _worst(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,6 +124,7 @@ class Unpacker:
     def __init__(self, runs: Sequence[RunWork]) -> None:
         self._run_ids = [run.run_id for run in runs]
         self._trained_before = [seconds_before(run) for run in runs]
+        self._may_keep = isinstance(runs[0].spec.fit, GradientFit)
         self._device = ""
         self._waiting: set[int] = set()
 
@@ -170,39 +173,48 @@ class Unpacker:
         ]
 
     def _ended(self, columns: EndColumns) -> list[WorkMessage]:
-        rows = zip(
-            columns.members.tolist(),
-            columns.outcomes.tolist(),
-            columns.epochs.tolist(),
-            columns.final_losses.tolist(),
-            strict=True,
+        return [
+            self._end(columns, position, member, outcome)
+            for position, (member, outcome) in enumerate(
+                zip(columns.members.tolist(), columns.outcomes.tolist(), strict=True)
+            )
+        ]
+
+    def _end(self, columns: EndColumns, position: int, member: int, outcome: int) -> WorkMessage:
+        run_id = self._run_ids[member]
+        if outcome == Outcome.STOPPED:
+            epochs = int(columns.epochs[position])
+            keeps = self._may_keep and epochs > 0
+            reached = _measured(self._trained(columns, position, member)) if keeps else None
+            return RunStopped(run_id=run_id, epochs=epochs, reached=reached)
+        if outcome == Outcome.DIVERGED:
+            return RunFailed(run_id=run_id, failure=_diverged(columns, position))
+        if outcome in EXACT_FAILURES:
+            failure = _inexact(EXACT_FAILURES[outcome], _one(columns.statistics, position))
+            return RunFailed(run_id=run_id, failure=failure)
+        return self._trained(columns, position, member)
+
+    def _trained(self, columns: EndColumns, position: int, member: int) -> RunTrained:
+        return RunTrained(
+            run_id=self._run_ids[member],
+            parameters=_one(columns.parameters, position),
+            epochs=int(columns.epochs[position]),
+            final_loss=float(columns.final_losses[position]),
+            training_seconds=self._trained_before[member] + columns.seconds,
+            statistics=_one(columns.statistics, position),
+            evaluation=None if columns.held_out is None else columns.held_out.reports[position],
         )
-        messages: list[WorkMessage] = []
-        for position, (member, outcome, epochs, final_loss) in enumerate(rows):
-            run_id = self._run_ids[member]
-            if outcome == Outcome.STOPPED:
-                messages.append(RunStopped(run_id=run_id, epochs=epochs))
-            elif outcome == Outcome.DIVERGED:
-                messages.append(RunFailed(run_id=run_id, failure=_diverged(columns, position)))
-            elif outcome in EXACT_FAILURES:
-                failure = _inexact(EXACT_FAILURES[outcome], _one(columns.statistics, position))
-                messages.append(RunFailed(run_id=run_id, failure=failure))
-            else:
-                trained = RunTrained(
-                    run_id=run_id,
-                    parameters=_one(columns.parameters, position),
-                    epochs=epochs,
-                    final_loss=final_loss,
-                    training_seconds=self._trained_before[member] + columns.seconds,
-                    statistics=_one(columns.statistics, position),
-                    evaluation=None if columns.held_out is None else columns.held_out.reports[position],
-                )
-                messages.append(trained)
-        return messages
 
     def _failed(self, report: MembersFailed) -> list[WorkMessage]:
         failure = Failure(reason=report.reason, message=report.message, hint=report.hint)
         return [RunFailed(run_id=self._run_ids[member], failure=failure) for member in report.members]
+
+
+def _measured(reached: RunTrained) -> RunTrained:
+    """What a stopped run has reached; with an evaluation only if these very parameters were evaluated."""
+    evaluation = reached.evaluation
+    is_missing = evaluation is not None and math.isnan(evaluation.loss)
+    return replace(reached, evaluation=None) if is_missing else reached
 
 
 def seconds_before(run: RunWork) -> float:

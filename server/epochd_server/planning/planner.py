@@ -185,6 +185,7 @@ class RequestPlanner:
             ),
             validate_only=command.validate_only,
             labels=command.labels,
+            limits=command.limits,
         )
 
 

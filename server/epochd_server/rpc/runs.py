@@ -57,7 +57,16 @@ class RunsServicer(runs_pb2_grpc.RunsServicer):
 
     async def CancelRun(self, request: pb.CancelRunRequest, context: Context) -> pb.CancelRunResponse:
         """Cancels a run at its next epoch."""
-        return pb.CancelRunResponse(run=encode_run(await self._runs.cancel(run_id(request.name))))
+        cancelled = await self._runs.cancel(run_id(request.name), keep_weights=request.keep_weights)
+        return pb.CancelRunResponse(run=encode_run(cancelled))
+
+    async def PauseRun(self, request: pb.PauseRunRequest, context: Context) -> pb.PauseRunResponse:
+        """Pauses a run at its next epoch."""
+        return pb.PauseRunResponse(run=encode_run(await self._runs.pause(run_id(request.name))))
+
+    async def ResumeRun(self, request: pb.ResumeRunRequest, context: Context) -> pb.ResumeRunResponse:
+        """Lets a paused run go on."""
+        return pb.ResumeRunResponse(run=encode_run(await self._runs.resume(run_id(request.name))))
 
     async def UpdateRunLabels(
         self, request: pb.UpdateRunLabelsRequest, context: Context

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from datetime import UTC, datetime
 from typing import Protocol
 
 from epochd.v1 import activation_pb2, differentiate_pb2, trainer_pb2_grpc
@@ -99,7 +100,9 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServicer):
     async def _plan_or_attach(self, request: pb.TrainRequest) -> Plan | Accepted:
         """The plan; of a request that was good once and is so no longer, as its dataset is gone, the run it made."""
         try:
-            return await self._planner.plan(request)
+            plan = await self._planner.plan(request)
+            plan.limits.require_future(datetime.now(UTC))
+            return plan
         except EpochdError:
             if request.validate_only or not is_request_id(request.request_id):
                 raise

@@ -57,6 +57,7 @@ class CheckpointKeeper:
         run.saved = run.saved or found.checkpoint is not None or found.damaged > 0
         run.damaged_checkpoints = found.damaged
         run.resumption = _resumption(found, run)
+        run.trained_seconds = 0.0 if found.checkpoint is None else found.checkpoint.training_seconds
         return found.checkpoint
 
     def forget(self, run: LiveRun) -> None:

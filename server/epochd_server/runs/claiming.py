@@ -15,6 +15,7 @@ from typing import Protocol
 import structlog
 
 from epochd_server.domain.errors import EpochdError
+from epochd_server.domain.stopping import Wish
 from epochd_server.runs.live import LiveRun
 from epochd_server.runs.mirrors import Mirrors
 from epochd_server.runs.ports import Claims, Notice, NoticeKind, StoredRun
@@ -59,8 +60,8 @@ class Holder(Protocol):
     def take_back(self, run: LiveRun) -> None:
         """Lets a run that was taken out of the queue wait again."""
 
-    async def cancel(self, run: LiveRun) -> None:
-        """Cancels a run, as a client of any server wants it."""
+    async def ask(self, run: LiveRun, wish: Wish) -> None:
+        """Does what a client of any server wants of a run; what is done already changes nothing."""
 
 
 class ClaimKeeper:
@@ -129,13 +130,13 @@ class ClaimKeeper:
         watched = self._mirrors.watched
         renewal = await self._claims.renew(watched, self._holder.idle_slots)
         self._mirrors.compare(watched, renewal.newest)
-        unwanted = [run for run in self._holder.knows(renewal.unwanted) if not run.cancelled]
-        await asyncio.gather(*map(self._holder.cancel, unwanted))
+        wanted = self._holder.knows(renewal.wishes)
+        await asyncio.gather(*(self._holder.ask(run, renewal.wishes[run.run_id]) for run in wanted))
         if renewal.late:
             self._unsure = True
             # If the store was away, all were: the others get a lease's time to say that they live.
             self._patient_until = self._loop.time() + self._claims.lease_s
-        forgotten = self._unknown((*renewal.given, *renewal.unwanted))
+        forgotten = self._unknown((*renewal.given, *renewal.wishes))
         if self._unsure:
             forgotten += await self._reconcile()
         if self._loop.time() >= self._patient_until:

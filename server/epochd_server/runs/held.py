@@ -6,17 +6,20 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 
 import structlog
 
 from epochd_server.domain.data import TrainingArrays
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.runs import RunState
+from epochd_server.domain.stopping import Wish
 from epochd_server.domain.work import DatasetFile
 from epochd_server.runs.admission import QueueAdmission
 from epochd_server.runs.checkpointing import CheckpointKeeper
 from epochd_server.runs.durable import durably
 from epochd_server.runs.fair_queue import Ticket
+from epochd_server.runs.limits import LimitKeeper
 from epochd_server.runs.live import LiveRun, Shelf
 from epochd_server.runs.log import RunLog, TailBudget
 from epochd_server.runs.ports import Checkpoints, Executor, Planner, RunStore, StoredRun, Versions
@@ -73,6 +76,7 @@ class HeldRuns:
         self._live: dict[str, LiveRun] = {}
         self._shelf = Shelf(settings.queued_bytes)
         self._keeper = CheckpointKeeper(checkpoints)
+        self._limits = LimitKeeper(self.ask)
         self._recorder = Recorder(store, self._leave, self.lose, now)
         self._trainer = CohortTrainer(
             store=store,
@@ -84,6 +88,7 @@ class HeldRuns:
             again=self._enqueue_alone,
             starts=Starts(versions),
             keeper=self._keeper,
+            limits=self._limits,
             settings=settings,
         )
         self._scheduler = Scheduler(executor.slots, self._trainer.train, settings)
@@ -131,6 +136,7 @@ class HeldRuns:
 
     def begin(self, run: LiveRun, data: TrainingArrays | DatasetFile) -> None:
         """Lets a run that is stored wait for its turn."""
+        self._limits.watch(run)
         self._shelf.put(run.run_id, data)
         self._enqueue(run)
 
@@ -186,14 +192,43 @@ class HeldRuns:
             self._executor.stop_runs([run.run_id])
         self.give_up(run)
 
-    async def cancel(self, run: LiveRun) -> None:
-        """Cancels a run: at once while it waits, else at its next epoch."""
-        run.cancelled = True
-        if self._scheduler.withdraw(run.run_id):
-            self._shelf.take(run.run_id)
-            await self._recorder.cancel(run)
-        else:
+    async def ask(self, run: LiveRun, wish: Wish, reason: str = "") -> None:
+        """Does what is wanted of a run: at once while it waits, else at its next epoch.
+
+        What is done already changes nothing, and a run that is being cancelled is left to that.
+
+        Args:
+            run: The run.
+            wish: What is wanted.
+            reason: Why, where no client wants it.
+        """
+        if run.ended or (run.cancelled and not wish.cancels):
+            return
+        if wish is Wish.RESUME:
+            await self._resume_paused(run)
+        elif not (wish is Wish.PAUSE and run.paused):
+            run.wish, run.reason = wish, reason
+            await self._stop(run)
+
+    async def _stop(self, run: LiveRun) -> None:
+        waits = run.paused or self._scheduler.is_waiting(run.run_id)
+        if not waits:
             self._executor.stop_runs([run.run_id])
+        elif run.needs_no_worker:
+            self._scheduler.withdraw(run.run_id)
+            self._shelf.take(run.run_id)
+            await self._recorder.stop(run)
+        elif run.paused:  # a worker gives what it has reached, as soon as it has it again
+            run.paused = False
+            await self._resume(run)
+
+    async def _resume_paused(self, run: LiveRun) -> None:
+        if run.wish is Wish.PAUSE:
+            run.wish = None  # its worker stops it all the same; it then waits for another turn
+        if run.paused:
+            run.paused, run.interrupted = False, "It was resumed."
+            await self._recorder.resume(run)
+            await self._resume(run)
 
     def stop(self) -> None:
         """Begins nothing any more. What waits is told so; running cohorts go on."""
@@ -217,6 +252,7 @@ class HeldRuns:
         """Tells all who watch that the server stops."""
         for run in self._live.values():
             run.log.close(EpochdError(Reason.SERVER_STOPPING))
+            self._limits.forget(run)
         self._live.clear()
 
     def halt(self) -> None:
@@ -242,9 +278,10 @@ class HeldRuns:
             claim=stored.claim,
             log=RunLog(self._tails, run.latest_sequence),
             newest_time=run.start_time or run.create_time,
-            begun=run.state is RunState.RUNNING,
+            begun=run.start_time is not None,
             last_epoch=-1 if run.latest_log is None else run.latest_log.epoch,
-            cancelled=stored.cancelled,
+            wish=stored.wish,
+            paused=run.state is RunState.PAUSED,
             interrupted=interrupted,
             deaths=stored.worker_deaths,
         )
@@ -254,15 +291,21 @@ class HeldRuns:
 
     async def _resume_all(self, runs: Sequence[LiveRun]) -> None:
         for run in runs:
-            await self._resume(run)
+            newest = await durably(partial(self._store.events, run.run_id, run.log.newest - 1, 1))
+            run.newest_time = max((run.newest_time, *(event.time for event in newest)))
+            if not run.paused or run.cancelled:
+                await self._resume(run)
+            elif run.wish is Wish.RESUME:
+                await self._resume_paused(run)
+            else:
+                await self._trainer.plan(run)  # its limits hold while it is paused, too
+                self._limits.watch(run)
 
     async def _resume(self, run: LiveRun) -> None:
         """Plans a claimed run again and lets it wait for its turn."""
-        newest = await durably(lambda: self._store.events(run.run_id, run.log.newest - 1, 1))
-        run.newest_time = max((run.newest_time, *(event.time for event in newest)))
-        data = None if run.cancelled else await self._trainer.plan(run)
-        if run.cancelled:
-            await self._recorder.cancel(run)
+        data = None if run.needs_no_worker else await self._trainer.plan(run)
+        if run.needs_no_worker:
+            await self._recorder.stop(run)
         elif data is not None and not run.ended:
             self.begin(run, data)
 
@@ -294,3 +337,4 @@ class HeldRuns:
     def _forget(self, run: LiveRun) -> None:
         if self._live.get(run.run_id) is run:
             del self._live[run.run_id]
+            self._limits.forget(run)

@@ -10,6 +10,7 @@ from epochd_server.domain.fleets import Key
 from epochd_server.domain.records import FIRST_CLAIM
 from epochd_server.domain.runs import Started
 from epochd_server.domain.specs import TrainingSpec
+from epochd_server.domain.stopping import RunLimits, Wish
 from epochd_server.domain.work import DatasetFile
 from epochd_server.runs.log import RunLog
 
@@ -31,7 +32,12 @@ class LiveRun:
         damaged_checkpoints: How many newer checkpoints than the one that it goes on with cannot be read.
         saved: Whether there are checkpoints of it.
         training: Whether it is in a cohort.
-        cancelled: Whether its cancellation was asked for.
+        limits: At which it is cancelled.
+        trained_seconds: How long it was in training before it was interrupted.
+        wish: What is to become of it before its last epoch; None: nothing.
+        reason: Why, where no client wished it.
+        halted: Whether its worker stopped it, and it has not ended by that.
+        paused: Whether its log says that it is paused, or is being written to say so.
         newest_time: Of the newest event in its log; no later one bears an earlier time, whatever clocks do.
         ended: Whether its last event is written, or being written, or another server has it.
     """
@@ -53,8 +59,23 @@ class LiveRun:
     damaged_checkpoints: int = 0
     saved: bool = False
     training: bool = False
-    cancelled: bool = False
+    limits: RunLimits = field(default_factory=RunLimits)
+    trained_seconds: float = 0.0
+    wish: Wish | None = None
+    reason: str = ""
+    halted: bool = False
+    paused: bool = False
     ended: bool = False
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether its cancellation was asked for."""
+        return self.wish is not None and self.wish.cancels
+
+    @property
+    def needs_no_worker(self) -> bool:
+        """Whether it is to be stopped, and all that is to be kept of it is stored."""
+        return self.wish in (Wish.CANCEL, Wish.PAUSE) or (self.wish is Wish.KEEP and not self.begun)
 
 
 class Shelf:

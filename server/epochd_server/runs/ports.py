@@ -24,6 +24,7 @@ from epochd_server.domain.records import StoredRun as StoredRun
 from epochd_server.domain.records import Success as Success
 from epochd_server.domain.resources import VersionReference
 from epochd_server.domain.runs import Event, Parameters, Run, RunState
+from epochd_server.domain.stopping import Wish
 from epochd_server.domain.work import CohortWork, WorkMessage
 from epochd_server.domain.work import WorkerDied as WorkerDied
 
@@ -148,8 +149,8 @@ class Claims(Protocol):
     async def give(self, run_ids: Sequence[str], server: str) -> None:
         """Gives runs of this server to another one, and tells it."""
 
-    async def wish_cancelled(self, run_id: str) -> None:
-        """Keeps that a client wants a run cancelled, whichever server has it, and tells that server."""
+    async def wish(self, run_id: str, wish: Wish) -> None:
+        """Keeps what a client wants of a run, whichever server has it, and tells that server."""
 
     async def leave(self) -> None:
         """Frees the runs of this server at once, as it stops."""

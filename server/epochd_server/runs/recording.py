@@ -21,10 +21,13 @@ from epochd_server.domain.runs import (
     Failure,
     FleetProgress,
     MemberLog,
+    Paused,
+    Resumed,
     RunState,
     Started,
     Warned,
 )
+from epochd_server.domain.stopping import Wish
 from epochd_server.domain.validation import Evaluation
 from epochd_server.domain.work import (
     FleetAdvanced,
@@ -41,6 +44,9 @@ from epochd_server.runs.live import LiveRun
 from epochd_server.runs.ports import Append, ClaimLostError, RunStore, RunWrite, Success
 
 _logger = structlog.get_logger(__name__)
+
+
+_RESUMED = "RUN_RESUMED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +100,16 @@ class Recorder:
         """Ends a run as FAILED."""
         await self.record([(run, [RunFailed(run_id=run.run_id, failure=failure)])])
 
-    async def cancel(self, run: LiveRun) -> None:
-        """Ends a run as CANCELLED, after the epochs that its log tells of."""
+    async def stop(self, run: LiveRun) -> None:
+        """Ends or pauses a run, as is wished, after the epochs that its log tells of."""
         await self.record([(run, [RunStopped(run_id=run.run_id, epochs=run.last_epoch + 1)])])
+
+    async def resume(self, run: LiveRun) -> None:
+        """Lets a paused run wait again."""
+        run.newest_time = max(self._now(), run.newest_time)
+        page = run.log.next_page([(run.newest_time, Resumed())])
+        write = Append(run_id=run.run_id, claim=run.claim, events=page, state=RunState.QUEUED)
+        await self._write([_Pending(run, page, write)])
 
     def _draft(self, run: LiveRun, messages: Sequence[WorkMessage]) -> Iterator[_Pending]:
         """What is to be written of a run: one thing, or nothing where the log tells it all."""
@@ -104,12 +117,16 @@ class Recorder:
         for message in messages[:-1]:
             bodies += self._bodies(run, message)
         last = messages[-1]
+        stopped = isinstance(last, RunStopped)
+        run.ended = isinstance(last, RunTrained | RunFailed) or (stopped and run.cancelled)
+        run.halted = stopped and not run.ended
         bodies += self._bodies(run, last)
-        run.ended = isinstance(last, RunTrained | RunFailed | RunStopped)
         before = run.newest_time
         now = run.newest_time = max(self._now(), before)
         if isinstance(last, RunTrained):
             yield _success(run, bodies, last, (before, now))
+        elif isinstance(last, RunStopped) and run.wish is Wish.KEEP and last.reached is not None:
+            yield _success(run, bodies, last.reached, (before, now), _cancelled(run, last))
         elif bodies:
             page = run.log.next_page((now, body) for body in bodies)
             write = Append(run_id=run.run_id, claim=run.claim, events=page, state=_state(bodies))
@@ -127,9 +144,18 @@ class Recorder:
             case RunFailed():
                 return [message.failure]
             case RunStopped():
-                return [Cancelled(epochs=message.epochs)]
+                return self._stop(run, message)
             case RunTrained() | RunCheckpointed():
                 return []
+
+    def _stop(self, run: LiveRun, stopped: RunStopped) -> Sequence[Body]:
+        """What is told of a run that was stopped; nothing where nobody wants that any more."""
+        if run.cancelled:
+            is_kept = run.wish is Wish.KEEP and stopped.reached is not None
+            return [] if is_kept else [_cancelled(run, stopped)]
+        run.paused = run.wish is Wish.PAUSE
+        run.wish = None
+        return [Paused(epochs=stopped.epochs)] if run.paused else []
 
     async def _write(self, pending: Sequence[_Pending]) -> None:
         if not pending:
@@ -184,7 +210,7 @@ def _warnings(run: LiveRun, interrupted: str) -> list[Body]:
     if run.damaged_checkpoints:
         message = f"The newest {run.damaged_checkpoints} of its checkpoints cannot be read."
         damaged = [Warned(reason="CHECKPOINT_DAMAGED", message=message)]
-    return [*damaged, Warned(reason="RUN_RESUMED", message=f"{interrupted} {run.resumption}")]
+    return [*damaged, Warned(reason=_RESUMED, message=f"{interrupted} {run.resumption}")]
 
 
 def _state(bodies: Sequence[Body]) -> RunState | None:
@@ -193,19 +219,35 @@ def _state(bodies: Sequence[Body]) -> RunState | None:
         return RunState.FAILED
     if isinstance(bodies[-1], Cancelled):
         return RunState.CANCELLED
-    return RunState.RUNNING if isinstance(bodies[0], Started) else None
+    if isinstance(bodies[-1], Paused):
+        return RunState.PAUSED
+    return RunState.RUNNING if any(map(_begins, bodies)) else None
+
+
+def _begins(body: Body) -> bool:
+    """Whether this is told of a run when its training begins, or goes on."""
+    return isinstance(body, Started) or (isinstance(body, Warned) and body.reason == _RESUMED)
+
+
+def _cancelled(run: LiveRun, stopped: RunStopped) -> Cancelled:
+    return Cancelled(epochs=stopped.epochs, reason=run.reason)
 
 
 def _success(
-    run: LiveRun, bodies: Sequence[Body], trained: RunTrained, times: tuple[datetime, datetime]
+    run: LiveRun,
+    bodies: Sequence[Body],
+    trained: RunTrained,
+    times: tuple[datetime, datetime],
+    cancelled: Cancelled | None = None,
 ) -> _Pending:
-    """The end of a run, and what its log does not tell yet.
+    """The end of a run with a version, and what its log does not tell yet.
 
     Args:
         run: The run.
         bodies: What is to be told before its end.
         trained: What became of it.
         times: Of the newest event in its log, and now.
+        cancelled: How it ends if it was cancelled.
     """
     before, now = times
     entries = [(now, body) for body in bodies]
@@ -221,6 +263,7 @@ def _success(
         trained=trained_model(run, trained),
         training_seconds=trained.training_seconds,
         before=page or (),
+        cancelled=cancelled,
     )
     return _Pending(run, page, write)
 

@@ -11,6 +11,7 @@ from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.labels import LabelChange, Labels
 from epochd_server.domain.resources import run_name
 from epochd_server.domain.runs import Event, Queued, Run, RunState
+from epochd_server.domain.stopping import Wish
 from epochd_server.runs.claiming import ClaimKeeper
 from epochd_server.runs.clock import SteadyClock
 from epochd_server.runs.held import RESTARTED, HeldRuns
@@ -121,6 +122,7 @@ class RunService:
             log=log,
             newest_time=now,
             started=plan.started,
+            limits=plan.limits,
         )
         first = log.next_page([(now, Queued(run_id=run_id, model=model))])
         accepted = await self._accept(run, plan, first[0])
@@ -197,10 +199,14 @@ class RunService:
             raise _not_found(run_id)
         return await self.get(run_id)
 
-    async def cancel(self, run_id: str) -> Run:
+    async def cancel(self, run_id: str, *, keep_weights: bool = False) -> Run:
         """Cancels a run: at once while it waits, else at its next epoch. One that has ended is left as it is.
 
         Once this returns, the run is cancelled whatever happens to this server, or to the one that trains it.
+
+        Args:
+            run_id: The run.
+            keep_weights: Whether a version is made of what it has reached, if it has begun.
 
         Returns:
             The run as it is now; it may be RUNNING until its epoch ends.
@@ -208,14 +214,46 @@ class RunService:
         Raises:
             EpochdError: RUN_NOT_FOUND.
         """
+        wish = Wish.KEEP if keep_weights else Wish.CANCEL
         found = await self._find(run_id)
         if isinstance(found, LiveRun):
             await found.log.changed(0)  # its acceptance may be on its way to the disk
-            await self._held.cancel(found)
+            await self._held.ask(found, wish)
             if not found.log.ended:
-                await self._claims.wish_cancelled(run_id)
+                await self._claims.wish(run_id, wish)
         elif not found.run.state.is_terminal:
-            await self._cancel_elsewhere(found)
+            await self._ask_elsewhere(found, wish)
+        return await self.get(run_id)
+
+    async def pause(self, run_id: str) -> Run:
+        """Pauses a run: at once while it waits, else at its next epoch.
+
+        One that is paused already, has ended or is being cancelled is left as it is.
+
+        Returns:
+            The run as it is now; it may be RUNNING until its epoch ends.
+
+        Raises:
+            EpochdError: RUN_NOT_FOUND.
+        """
+        return await self._ask(run_id, Wish.PAUSE)
+
+    async def resume(self, run_id: str) -> Run:
+        """Lets a paused run go on from where it was; one that is not paused is left as it is.
+
+        Raises:
+            EpochdError: RUN_NOT_FOUND.
+        """
+        return await self._ask(run_id, Wish.RESUME)
+
+    async def _ask(self, run_id: str, wish: Wish) -> Run:
+        found = await self._find(run_id)
+        if isinstance(found, LiveRun):
+            await found.log.changed(0)  # its acceptance may be on its way to the disk
+            await self._claims.wish(run_id, wish)  # before it is done, which takes the wish back
+            await self._held.ask(found, wish)
+        elif not found.run.state.is_terminal:
+            await self._ask_elsewhere(found, wish)
         return await self.get(run_id)
 
     async def delete(self, run_id: str) -> None:
@@ -313,11 +351,11 @@ class RunService:
             return nullcontext(found.log)
         return nullcontext() if found.run.state.is_terminal else self._mirrors.log(found)
 
-    async def _cancel_elsewhere(self, stored: StoredRun) -> None:
-        """Has another server's run cancelled; while it waits it ends at once there, which is waited for a moment."""
+    async def _ask_elsewhere(self, stored: StoredRun, wish: Wish) -> None:
+        """Has another server do what is wanted; where it waits that is done at once, which is waited for a moment."""
         with self._mirrors.log(stored) as log:
-            await self._claims.wish_cancelled(stored.run.run_id)
-            if stored.run.state is RunState.QUEUED:
+            await self._claims.wish(stored.run.run_id, wish)
+            if stored.run.state in (RunState.QUEUED, RunState.PAUSED):
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_WISH_SECONDS):
                         await log.changed(log.newest)

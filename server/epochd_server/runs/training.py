@@ -29,6 +29,7 @@ from epochd_server.runs.checkpointing import CheckpointKeeper
 from epochd_server.runs.durable import durably
 from epochd_server.runs.fair_queue import Ticket
 from epochd_server.runs.identifiers import RunIds
+from epochd_server.runs.limits import LimitKeeper
 from epochd_server.runs.live import LiveRun, Shelf
 from epochd_server.runs.ports import Executor, Planner, RunStore
 from epochd_server.runs.recording import Recorder
@@ -53,7 +54,8 @@ class CohortTrainer:
         again: Lets a run whose worker died wait for another turn.
         starts: Finds what runs begin with that continue a version.
         keeper: Keeps where runs are.
-        settings: How often that is, and how many deaths of workers a run may cause.
+        limits: Cancels those that are in training for too long.
+        settings: How often runs are saved, and how many deaths of workers one may cause.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class CohortTrainer:
         again: Callable[[LiveRun], None],
         starts: Starts,
         keeper: CheckpointKeeper,
+        limits: LimitKeeper,
         settings: RunSettings,
     ) -> None:
         self._store = store
@@ -79,6 +82,7 @@ class CohortTrainer:
         self._again = again
         self._starts = starts
         self._keeper = keeper
+        self._limits = limits
         self._settings = settings
         self._ids = RunIds()
 
@@ -87,7 +91,7 @@ class CohortTrainer:
         # one that another server has taken since is not there any more
         runs = [run for ticket in tickets if (run := self._live.get(ticket.run_id)) is not None]
         for run in runs:
-            run.training = True
+            run.training, run.halted = True, False
         works = [work for work in await asyncio.gather(*map(self._work, runs)) if work is not None]
         if not works:
             return
@@ -105,8 +109,17 @@ class CohortTrainer:
             return
         except Exception:
             _logger.exception("a cohort failed", runs=[run.run_id for run in unfinished])
-        left = (run for run in unfinished if not run.ended)
-        await asyncio.gather(*(self._recorder.fail(run, _internal()) for run in left))
+        left = [run for run in unfinished if not run.ended]
+        await asyncio.gather(*(self._recorder.fail(run, _internal()) for run in left if not run.halted))
+        for run in left:
+            self._leave(run)
+
+    def _leave(self, run: LiveRun) -> None:
+        """A run was stopped: it waits for another turn, unless it is paused."""
+        run.training = False
+        if run.halted and not run.paused and not run.ended:
+            run.interrupted = "It was stopped."
+            self._again(run)
 
     async def plan(self, run: LiveRun) -> TrainingArrays | DatasetFile | None:
         """A run's rows out of its stored request; None where it can no longer be trained, and has failed."""
@@ -122,17 +135,19 @@ class CohortTrainer:
             _logger.exception("a stored request could not be planned again", run=run.run_id)
             await self._recorder.fail(run, _internal())
             return None
-        run.started = plan.started
+        run.started, run.limits = plan.started, plan.limits
         return plan.data
 
     async def _work(self, run: LiveRun) -> RunWork | None:
         data = self._shelf.take(run.run_id)
         if isinstance(data, DatasetFile) and not await asyncio.to_thread(_hold, data):
             data = None
-        if data is None and not run.cancelled:
+        if data is None and not run.needs_no_worker:
             data = await self.plan(run)
-        if run.cancelled:
-            await self._recorder.cancel(run)
+        if run.needs_no_worker:
+            await self._recorder.stop(run)
+            self._leave(run)
+            return None
         if data is None or run.ended:
             return None
         return await self._prepared(run, data)
@@ -177,14 +192,20 @@ class CohortTrainer:
                     run.last_epochs[event.body.key] = event.body.log.epoch
 
     async def _execute(self, work: CohortWork, runs: Mapping[str, LiveRun]) -> None:
-        async with aclosing(self._executor.run(work)) as deliveries:
-            async for delivery in deliveries:
-                await self._deliver(delivery, runs)
+        try:
+            async with aclosing(self._executor.run(work)) as deliveries:
+                async for delivery in deliveries:
+                    await self._deliver(delivery, runs)
+        finally:
+            for run in runs.values():
+                self._limits.left(run)
 
     async def _deliver(self, delivery: Sequence[WorkMessage], runs: Mapping[str, LiveRun]) -> None:
         by_run: dict[str, list[WorkMessage]] = {}
         for message in delivery:
             by_run.setdefault(message.run_id, []).append(message)
+            if isinstance(message, RunBegan):
+                self._limits.began(runs[message.run_id])
         await self._recorder.record([(runs[run_id], messages) for run_id, messages in by_run.items()])
         await self._keeper.save(
             [
@@ -201,8 +222,9 @@ class CohortTrainer:
         run.deaths += death.deaths
         await durably(partial(self._store.note_worker_deaths, run.run_id, run.claim, run.deaths))
         _logger.warning("worker died", run=run.run_id, evidence=death.evidence, deaths=run.deaths)
-        if run.cancelled:
-            await self._recorder.cancel(run)
+        if run.needs_no_worker:
+            await self._recorder.stop(run)
+            self._leave(run)
         elif run.deaths >= self._settings.worker_deaths:
             await self._recorder.fail(run, _worker_died(death, run.deaths))
         else:
@@ -223,9 +245,9 @@ def _hold(data: DatasetFile) -> bool:
 
 
 def _is_unwanted(run: LiveRun, messages: Sequence[WorkMessage]) -> bool:
-    """Whether a run goes on that nobody wants: its log is lost, or it was cancelled on its way to the worker."""
+    """Whether a run goes on that nobody wants: its log is lost, or it was to stop on its way to the worker."""
     goes_on = isinstance(messages[-1], RunBegan | RunLogged | FleetAdvanced | RunCheckpointed)
-    return goes_on and (run.ended or (run.cancelled and isinstance(messages[0], RunBegan)))
+    return goes_on and (run.ended or (run.wish is not None and isinstance(messages[0], RunBegan)))
 
 
 def _internal() -> Failure:

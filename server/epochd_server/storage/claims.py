@@ -27,6 +27,7 @@ from sqlalchemy import (
 
 from epochd_server.domain.records import Notice, NoticeKind, Renewal, StoredRun
 from epochd_server.domain.runs import RunState
+from epochd_server.domain.stopping import Wish
 from epochd_server.storage import run_rows
 from epochd_server.storage.changes import ModelChanges
 from epochd_server.storage.database import Database
@@ -37,6 +38,7 @@ from epochd_server.storage.statements import AnyRow, insert_into, is_postgresql
 _BEATS_IN_A_LEASE = 5
 _LONGEST_BEAT_SECONDS = 1.0
 _IS_UNFINISHED = runs.c.state.in_([state.value for state in RunState if not state.is_terminal])
+_FINAL = [wish.value for wish in Wish if wish.cancels]
 _POSTGRES_MICROS = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"
 _SQLITE_MICROS = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
 
@@ -157,12 +159,17 @@ class SqlClaims:
 
         await self._database.write(operation)
 
-    async def wish_cancelled(self, run_id: str) -> None:
-        """Keeps that a client wants a run cancelled, and tells its owner; of one that has ended nothing is kept."""
-        wish = update(runs).where(runs.c.run_id == run_id, _IS_UNFINISHED).values(wish=run_rows.CANCEL)
+    async def wish(self, run_id: str, wish: Wish) -> None:
+        """Keeps what a client wants of a run, and tells its owner; of one that has ended nothing is kept.
+
+        That it be cancelled is never taken back.
+        """
+        wanted = update(runs).where(runs.c.run_id == run_id, _IS_UNFINISHED).values(wish=wish.value)
+        if not wish.cancels:
+            wanted = wanted.where(or_(runs.c.wish.is_(None), runs.c.wish.not_in(_FINAL)))
 
         def operation(connection: Connection) -> None:
-            connection.execute(wish)
+            connection.execute(wanted)
             self._database.notices.tell(connection, NoticeKind.WISHED, [run_id])
 
         await self._database.write(operation)
@@ -208,10 +215,9 @@ def _renew(connection: Connection, me: str, lease: int) -> bool:
 
 
 def _renewal(late: bool, wishes: Sequence[AnyRow], newest: Mapping[str, int]) -> Renewal:
-    of = {
-        wish: [row.run_id for row in wishes if row.wish == wish] for wish in (run_rows.CANCEL, run_rows.ADOPT)
-    }
-    return Renewal(late=late, unwanted=of[run_rows.CANCEL], given=of[run_rows.ADOPT], newest=newest)
+    given = [row.run_id for row in wishes if row.wish == run_rows.ADOPT]
+    wanted = {row.run_id: Wish(row.wish) for row in wishes if row.wish != run_rows.ADOPT}
+    return Renewal(late=late, wishes=wanted, given=given, newest=newest)
 
 
 def _bury(connection: Connection, me: str, gone: Sequence[str] | None) -> None:

@@ -12,13 +12,12 @@ from sqlalchemy import Connection
 
 from epochd_server.codec import specs as spec_codec
 from epochd_server.domain.records import FIRST_CLAIM, NewRun, StoredRun
-from epochd_server.domain.runs import EpochLog, Event, Failure, Run, RunState, Started, Succeeded
+from epochd_server.domain.runs import Cancelled, EpochLog, Event, Failure, Run, RunState, Started, Succeeded
+from epochd_server.domain.stopping import Wish
 from epochd_server.storage.bulk import update_rows
 from epochd_server.storage.schema import from_micros, runs, to_micros
 from epochd_server.storage.statements import AnyRow
 
-CANCEL = "cancel"
-"""The wish that a run be cancelled."""
 ADOPT = "adopt"
 """The wish that its owner go on with a run, which it has not heard of."""
 BEGAN = "began"
@@ -97,7 +96,9 @@ def changes(events: Sequence[Event], state: RunState | None) -> dict[str, Any]:
         changed |= _log_changes(events)
     if state is not None:
         changed["state"] = state.value
-    if events and isinstance(events[-1].body, Succeeded):
+    if state in (RunState.PAUSED, RunState.QUEUED):
+        changed["wish"] = None
+    if events and isinstance(events[-1].body, Succeeded | Cancelled) and events[-1].body.version:
         changed["version"] = events[-1].body.version
     if events and isinstance(events[0].body, Started):
         changed[BEGAN] = to_micros(events[0].time)
@@ -162,7 +163,7 @@ def to_stored(row: AnyRow, server: str) -> StoredRun:
         run=run,
         client=row.client,
         claim=row.claim if is_held else None,
-        cancelled=row.wish == CANCEL,
+        wish=None if row.wish in (None, ADOPT) else Wish(row.wish),
         worker_deaths=row.worker_deaths,
     )
 

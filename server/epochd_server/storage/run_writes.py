@@ -7,7 +7,7 @@ then is it found out whether it was written before, or what is wrong with it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, bindparam, or_, select
@@ -17,7 +17,7 @@ from epochd_server.codec.pages import EventPage
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.records import Accepted, Append, ClaimLostError, NewRun, Success
 from epochd_server.domain.resources import dataset_name, run_name
-from epochd_server.domain.runs import Event, RunState, Succeeded
+from epochd_server.domain.runs import Cancelled, Event, RunState, Succeeded
 from epochd_server.storage import run_rows, versions
 from epochd_server.storage.bulk import insert_new_rows, insert_rows
 from epochd_server.storage.failures import SequenceConflictError
@@ -151,7 +151,7 @@ def _find(connection: Connection, run_ids: Sequence[str]) -> dict[str, AnyRow]:
 
 
 def _is_unfinished(row: AnyRow | None) -> bool:
-    return row is not None and row.state != RunState.SUCCEEDED.value
+    return row is not None and not RunState(row.state).is_terminal
 
 
 def _make_versions(
@@ -175,6 +175,9 @@ def _make_versions(
 
 
 def _end(success: Success, model: str, version: int) -> Event:
+    if success.cancelled is not None:
+        kept = replace(success.cancelled, model=model, version=version)
+        return Event(success.sequence, success.time, kept)
     card = success.trained.card
     body = Succeeded(
         model=model,
@@ -190,7 +193,11 @@ def _end(success: Success, model: str, version: int) -> Event:
 
 
 def _advance(entry: Entry, page: EventPage | None) -> run_rows.Advance:
-    state = entry.write.state if isinstance(entry.write, Append) else RunState.SUCCEEDED
+    write = entry.write
+    if isinstance(write, Append):
+        state = write.state
+    else:
+        state = RunState.SUCCEEDED if write.cancelled is None else RunState.CANCELLED
     after = None if page is None else page.first - 1
     return run_rows.Advance(entry.run_id, entry.write.claim, after, run_rows.changes(page or (), state))
 
@@ -226,7 +233,7 @@ def _stored(connection: Connection, run_id: str, page: EventPage) -> list[bytes]
 
 
 def _succeeded_before(connection: Connection, entry: Entry, row: AnyRow | None) -> Event:
-    """The last event of a run whose success is written a second time."""
+    """The last event of a run whose version is written a second time."""
     _require_claim(entry, None if row is None else row.claim)
     sequence = entry.write.sequence if isinstance(entry.write, Success) else 0
     one = select(event_rows.c.event).where(
@@ -234,8 +241,8 @@ def _succeeded_before(connection: Connection, entry: Entry, row: AnyRow | None) 
     )
     data = connection.scalar(one)
     event = None if data is None else decode(bytes(data))
-    if event is None or not isinstance(event.body, Succeeded):
-        raise SequenceConflictError(f"run {entry.run_id} has succeeded before, with another event")
+    if event is None or not (isinstance(event.body, Succeeded | Cancelled) and event.body.version):
+        raise SequenceConflictError(f"run {entry.run_id} has ended before, with another event")
     return event
 
 

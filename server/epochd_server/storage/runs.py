@@ -20,7 +20,7 @@ from epochd_server.domain.labels import LabelChange, Labels
 from epochd_server.domain.models import TrainedModel
 from epochd_server.domain.records import Accepted, Append, NewRun, NoticeKind, RunWrite, StoredRun
 from epochd_server.domain.resources import run_name
-from epochd_server.domain.runs import Event, Run, RunState, Succeeded
+from epochd_server.domain.runs import Cancelled, Event, Run, RunState, Succeeded
 from epochd_server.storage import run_rows, versions
 from epochd_server.storage.artifacts import Artifacts
 from epochd_server.storage.blobs import INLINE_BYTES
@@ -74,7 +74,7 @@ class SqlRunStore:
         entries = [await self._entry(write) for write in writes]
         results = [_told(result) for result in await self._database.write_each(self._record_all, entries)]
         for result in results:
-            if isinstance(result, Event) and isinstance(result.body, Succeeded):
+            if isinstance(result, Event) and isinstance(result.body, Succeeded | Cancelled):
                 self._changes.notify(result.body.model)
         return results
 
@@ -182,7 +182,7 @@ class SqlRunStore:
         notices = self._database.notices
         if notices.has_listeners:
             notices.tell(connection, NoticeKind.LOGGED, list({entry.run_id for entry in entries}))
-            models = {end.body.model for end in ends if end and isinstance(end.body, Succeeded)}
+            models = {end.body.model for end in ends if end and isinstance(end.body, Succeeded | Cancelled)}
             if models:
                 notices.tell(connection, NoticeKind.CHANGED, sorted(models))
         return ends

@@ -85,8 +85,8 @@ runs = Table(
     # whenever the run gets an owner, and whoever writes of a run must name the claim by which it has it.
     Column("owner", _KEY),
     Column("claim", BigInteger, nullable=False, server_default="0"),
-    # What a client asked of the owner, which may be another server than the client's: "cancel"; or what another
-    # server asked of it: "adopt".
+    # What a client asked of the owner, which may be another server than the client's: a Wish; or what another server
+    # asked of it: "adopt".
     Column("wish", _KEY),
     # Workers that died while they trained it.
     Column("worker_deaths", Integer, nullable=False, server_default="0"),
