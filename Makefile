@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test serve check lint types proto proto-check docs bench chaos compose-test node-example shell-example clean
+.PHONY: demo test serve check lint types proto proto-check docs bench bench-load chaos compose-test node-example shell-example clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || { echo "→ making $(VENV)"; $(PYTHON) -m venv $(VENV); }
@@ -75,6 +75,9 @@ compose-test: $(STAMP) ## really build and run the compose stack, and train thro
 
 bench: $(STAMP) ## every benchmark, one table of ratios (minutes)
 	$(BIN)/python -m benchmarks
+
+bench-load: $(STAMP) ## what a server does under load: latency, memory, events stored a second (minutes)
+	$(BIN)/python -m benchmarks.load
 
 chaos: $(STAMP) ## servers and workers killed at random while clients work; everything accounted for (minutes)
 	$(BIN)/python -m benchmarks.chaos

@@ -1,0 +1,1 @@
+"""What a server does under load: ``make bench-load``; each takes a minute or so."""
