@@ -301,6 +301,13 @@ class TestGiving:
         with pytest.raises(ClaimLostError):
             await make.append(one.runs, given.run_id, [make.event(2, Warned(reason="SLOW", message="…"))])
 
+    async def test_a_run_may_be_given_to_whoever_takes_it_first(self, open_server, make):
+        one, other = await open_server(), await open_server()
+        run = await accepted(one, make)
+        await one.claims.give([run.run_id], None)
+        assert await one.claims.held() == {}
+        assert [taken.claim for taken in await other.claims.take(9)] == [3]
+
     async def test_what_is_not_its_own_a_server_cannot_give(self, open_server, make):
         one, other = await open_server(), await open_server()
         run = await accepted(one, make)

@@ -236,6 +236,22 @@ async def test_a_stopping_server_says_so_to_those_who_watch_runs_of_others(make_
     assert caught.value.reason is Reason.SERVER_STOPPING
 
 
+async def test_what_waits_on_a_stopping_server_moves_before_it_has_stopped(make_replica, plan, watch_all):
+    one, other = await make_replica(), await make_replica()
+    one.executor.go.clear()
+    training, waiting = [await one.service.submit(plan(seed=seed), "me") for seed in (1, 2)]
+    await one.executor.until(cohorts=1)
+    draining = asyncio.create_task(one.service.drain(20))
+    async with asyncio.timeout(10):
+        events = await watch_all(other.service, waiting.run_id)
+    assert_whole(events)
+    assert Warned not in kinds(events)
+    assert not draining.done()
+    one.executor.go.set()
+    assert await draining
+    assert_whole(await watch_all(other.service, training.run_id))
+
+
 async def test_a_deleted_run_ends_its_watches_everywhere(make_replica, plan, watch_all):
     one, other = await make_replica(), await make_replica(DeafClaims)
     one.executor.go.clear()

@@ -94,6 +94,15 @@ class ClaimKeeper:
             self._tasks = [asyncio.create_task(self._beat_on()), asyncio.create_task(self._listen())]
         return found
 
+    async def free(self, runs: Sequence[LiveRun]) -> None:
+        """Leaves runs that do not wait here any more to whoever takes them first, as far as the store answers."""
+        if self._claims.beat_s is None or not runs:
+            return
+        try:
+            await self._claims.give([run.run_id for run in runs], None)
+        except EpochdError as error:
+            _logger.warning("waiting runs are left until this server has stopped", problem=error.message)
+
     async def leave(self) -> None:
         """Frees what is left of this server's runs for others, as far as the store answers."""
         try:

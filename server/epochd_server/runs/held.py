@@ -230,12 +230,14 @@ class HeldRuns:
             await self._recorder.resume(run)
             await self._resume(run)
 
-    def stop(self) -> None:
-        """Begins nothing any more. What waits is told so; running cohorts go on."""
+    def stop(self) -> list[LiveRun]:
+        """Begins nothing any more; running cohorts go on. Gives what waited, and was told so."""
         self.halt()
-        for run in self._live.values():
-            if not run.training:
-                run.log.close(EpochdError(Reason.SERVER_STOPPING))
+        waiting = [run for run in self.living() if not run.training]
+        for run in waiting:
+            self._scheduler.withdraw(run.run_id)
+            run.log.close(EpochdError(Reason.SERVER_STOPPING))
+        return waiting
 
     async def finish(self, seconds: float) -> bool:
         """Waits for running cohorts, at most so long; whether all have ended."""

@@ -146,8 +146,8 @@ class Claims(Protocol):
     async def held(self) -> Mapping[str, int]:
         """The claims by which this server has runs."""
 
-    async def give(self, run_ids: Sequence[str], server: str) -> None:
-        """Gives runs of this server to another one, and tells it."""
+    async def give(self, run_ids: Sequence[str], server: str | None) -> None:
+        """Gives runs of this server to another one, or (None) to whoever takes them first, and tells them."""
 
     async def wish(self, run_id: str, wish: Wish) -> None:
         """Keeps what a client wants of a run, whichever server has it, and tells that server."""

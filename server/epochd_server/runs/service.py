@@ -93,8 +93,8 @@ class RunService:
         Returns when the workers are warm and every unfinished run can be watched; they are planned again and
         trained in the background.
         """
-        _, unfinished = await asyncio.gather(self._executor.start(), self._keeper.join())
-        self._held.adopt(unfinished, RESTARTED)
+        await self._executor.start()  # first: until it is warm, others may go on with runs that nobody has
+        self._held.adopt(await self._keeper.join(), RESTARTED)
         self._held.tidy()
 
     async def submit(self, plan: Plan, client: str) -> Accepted:
@@ -273,7 +273,7 @@ class RunService:
             raise _not_found(run_id)
 
     async def drain(self, grace_seconds: float) -> bool:
-        """Refuses new work and lets running cohorts finish; waiting runs are left for the next start.
+        """Refuses new work and lets running cohorts finish; what waits is left to others, or for the next start.
 
         Args:
             grace_seconds: How long running cohorts may take.
@@ -281,8 +281,9 @@ class RunService:
         Returns:
             Whether all running cohorts finished.
         """
-        self._held.stop()
+        waiting = self._held.stop()
         self._mirrors.close()
+        await self._keeper.free(waiting)
         return await self._held.finish(grace_seconds)
 
     async def close(self) -> None:

@@ -144,14 +144,13 @@ class SqlClaims:
         rows = await self._database.read(lambda connection: connection.execute(held).all())
         return {row.run_id: row.claim for row in rows}
 
-    async def give(self, run_ids: Sequence[str], server: str) -> None:
-        """Gives runs of this server to another one, and tells it."""
+    async def give(self, run_ids: Sequence[str], server: str | None) -> None:
+        """Gives runs of this server to another one, or (None) to whoever takes them first, and tells them."""
         mine = update(runs).where(
             runs.c.run_id.in_(run_ids), runs.c.owner == self._database.server, _IS_UNFINISHED
         )
-        given = mine.values(
-            owner=server, claim=runs.c.claim + 1, wish=func.coalesce(runs.c.wish, run_rows.ADOPT)
-        )
+        wish = runs.c.wish if server is None else func.coalesce(runs.c.wish, run_rows.ADOPT)
+        given = mine.values(owner=server, claim=runs.c.claim + 1, wish=wish)
 
         def operation(connection: Connection) -> None:
             connection.execute(given)
