@@ -202,12 +202,12 @@ class TestClaims:
         await storage.claims.wish(make.run_id(), Wish.CANCEL)
         assert (await storage.runs.get(run.run_id)).wish is Wish.CANCEL
         assert (await storage.runs.get(other.run_id)).wish is None
-        assert (await storage.claims.renew([])).wishes == {run.run_id: Wish.CANCEL}
+        assert (await storage.claims.asked()).wishes == {run.run_id: Wish.CANCEL}
         [taken] = await storage.claims.take(1, [run.run_id])
         assert taken.wish is Wish.CANCEL
         end = [make.event(2, Cancelled(epochs=0))]
         await make.append(storage.runs, run.run_id, end, state=RunState.CANCELLED, claim=2)
-        assert (await storage.claims.renew([])).wishes == {}
+        assert (await storage.claims.asked()).wishes == {}
 
     async def test_renewing_gives_the_newest_sequences_of_watched_runs(self, storage, make):
         await storage.claims.join()
@@ -233,8 +233,10 @@ class TestSharing:
         one, other = await open_server(), await open_server()
         run = await accepted(one, make)
         await silence(one, micros)
+        assert (await other.claims.renew([])).missed
         [taken] = await other.claims.take(9)
         assert (taken.run.run_id, taken.claim) == (run.run_id, 2)
+        assert not (await other.claims.renew([])).missed
         assert (await one.claims.renew([])).late
         assert await one.claims.held() == {}
         with pytest.raises(ClaimLostError):
@@ -293,11 +295,11 @@ class TestGiving:
         given, kept = [await accepted(one, make) for _ in range(2)]
         await one.claims.give([given.run_id], other.database.server)
         assert await one.claims.held() == {kept.run_id: 1}
-        assert (await other.claims.renew([])).given == [given.run_id]
-        assert (await one.claims.renew([])).given == []
+        assert (await other.claims.asked()).given == [given.run_id]
+        assert (await one.claims.asked()).given == []
         [taken] = await other.claims.take(9, [given.run_id])
         assert (taken.run.run_id, taken.claim) == (given.run_id, 3)
-        assert (await other.claims.renew([])).given == []
+        assert (await other.claims.asked()).given == []
         with pytest.raises(ClaimLostError):
             await make.append(one.runs, given.run_id, [make.event(2, Warned(reason="SLOW", message="…"))])
 
@@ -319,7 +321,7 @@ class TestGiving:
         run = await accepted(one, make)
         await one.claims.wish(run.run_id, Wish.CANCEL)
         await one.claims.give([run.run_id], other.database.server)
-        assert (await other.claims.renew([])).unwanted == [run.run_id]
+        assert (await other.claims.asked()).wishes == {run.run_id: Wish.CANCEL}
         [taken] = await other.claims.take(9, [run.run_id])
         assert taken.wish is Wish.CANCEL
 

@@ -153,15 +153,26 @@ class Renewal:
 
     Attributes:
         late: Whether it was silent for so long that others may have taken its runs.
-        wishes: What clients asked of its runs.
-        given: Those of its runs that another server gave it.
+        missed: Whether another server is silent, or has ended.
         newest: Of the runs that it asked about: the sequences of their newest events. Deleted ones are missing.
     """
 
     late: bool
+    missed: bool
+    newest: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What others ask of a server.
+
+    Attributes:
+        wishes: What clients want of its runs.
+        given: Those of its runs that another server gave it.
+    """
+
     wishes: Mapping[str, Wish]
     given: Sequence[str]
-    newest: Mapping[str, int]
 
 
 class NoticeKind(enum.Enum):

@@ -1,8 +1,9 @@
 """Keeping this server's claims, taking over the runs of servers that died, and hearing what living ones do.
 
-    beat ─▶ renew ─▶ (late? give up what was taken meanwhile) ─▶ take what nobody has ─▶ wait, or a notice ─▶ beat
+    beat ─▶ renew ─▶ look (what is asked? was something taken meanwhile? what has nobody?) ─▶ wait, or a notice ─▶ beat
 
-Notices only make the next beat come sooner, or a mirror look sooner: whatever they tell, a beat finds out too.
+To look costs a pass over the unfinished runs: it is done when there is a reason to, and now and then without. Notices
+only make the next beat come sooner, or a mirror look sooner: whatever they tell, a beat finds out too.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from epochd_server.runs.ports import Claims, Notice, NoticeKind, StoredRun
 _MOST_TAKEN = 500
 """Runs that are claimed at once: other servers, which look at the same time, get a share."""
 
+_BEATS_BETWEEN_LOOKS = 5
 _CANCEL_SECONDS = 0.5
 
 _logger = structlog.get_logger(__name__)
@@ -81,6 +83,7 @@ class ClaimKeeper:
         self._tasks: list[asyncio.Task[None]] = []
         self._loop = asyncio.get_running_loop()
         self._patient_until = 0.0
+        self._beats_to_look = 0
         self._unsure = False
         """Whether claims may have been lost, or made, without its knowledge."""
 
@@ -139,13 +142,20 @@ class ClaimKeeper:
         watched = self._mirrors.watched
         renewal = await self._claims.renew(watched, self._holder.idle_slots)
         self._mirrors.compare(watched, renewal.newest)
-        wanted = self._holder.knows(renewal.wishes)
-        await asyncio.gather(*(self._holder.ask(run, renewal.wishes[run.run_id]) for run in wanted))
         if renewal.late:
             self._unsure = True
             # If the store was away, all were: the others get a lease's time to say that they live.
             self._patient_until = self._loop.time() + self._claims.lease_s
-        forgotten = self._unknown((*renewal.given, *renewal.wishes))
+        self._beats_to_look -= 1
+        if self._unsure or renewal.missed or self._beats_to_look <= 0:
+            self._beats_to_look = _BEATS_BETWEEN_LOOKS
+            await self._look()
+
+    async def _look(self) -> None:
+        asked = await self._claims.asked()
+        wanted = self._holder.knows(asked.wishes)
+        await asyncio.gather(*(self._holder.ask(run, asked.wishes[run.run_id]) for run in wanted))
+        forgotten = self._unknown((*asked.given, *asked.wishes))
         if self._unsure:
             forgotten += await self._reconcile()
         if self._loop.time() >= self._patient_until:
@@ -174,6 +184,8 @@ class ClaimKeeper:
         """Claims runs of servers that died, and those that this server has without knowing it."""
         room = min(_MOST_TAKEN, self._holder.room)
         taken = await self._claims.take(room, forgotten) if room > 0 else ()
+        if len(taken) == _MOST_TAKEN:
+            self._beats_to_look = 0  # there may be more
         if taken:
             _logger.info("going on with runs that no server had", runs=len(taken))
             self._holder.adopt(taken)
@@ -206,4 +218,5 @@ class ClaimKeeper:
         if notice.kind is NoticeKind.LOGGED:
             self._mirrors.wake(notice.names)
         elif notice.kind is NoticeKind.FREED or self._holder.knows(notice.names):
+            self._beats_to_look = 0
             self._due.set()

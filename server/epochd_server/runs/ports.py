@@ -12,6 +12,7 @@ from epochd_server.domain.models import ModelVersion
 from epochd_server.domain.plans import Plan as Plan
 from epochd_server.domain.records import Accepted as Accepted
 from epochd_server.domain.records import Append as Append
+from epochd_server.domain.records import Asked as Asked
 from epochd_server.domain.records import ClaimLostError as ClaimLostError
 from epochd_server.domain.records import FoundCheckpoint as FoundCheckpoint
 from epochd_server.domain.records import NewRun as NewRun
@@ -134,6 +135,9 @@ class Claims(Protocol):
             watched: Runs of other servers that are watched here.
             idle_slots: How many cohorts it could train at once as it has nothing to do; others are told.
         """
+
+    async def asked(self) -> Asked:
+        """What others ask of this server."""
 
     async def take(self, limit: int, too: Collection[str] = ()) -> list[StoredRun]:
         """Claims runs that no living server has, oldest first.

@@ -25,7 +25,7 @@ from sqlalchemy import (
     update,
 )
 
-from epochd_server.domain.records import Notice, NoticeKind, Renewal, StoredRun
+from epochd_server.domain.records import Asked, Notice, NoticeKind, Renewal, StoredRun
 from epochd_server.domain.runs import RunState
 from epochd_server.domain.stopping import Wish
 from epochd_server.storage import run_rows
@@ -33,7 +33,7 @@ from epochd_server.storage.changes import ModelChanges
 from epochd_server.storage.database import Database
 from epochd_server.storage.presence import Presence
 from epochd_server.storage.schema import runs, servers
-from epochd_server.storage.statements import AnyRow, insert_into, is_postgresql
+from epochd_server.storage.statements import insert_into, is_postgresql
 
 _BEATS_IN_A_LEASE = 5
 _LONGEST_BEAT_SECONDS = 1.0
@@ -90,22 +90,31 @@ class SqlClaims:
     async def renew(self, watched: Collection[str], idle_slots: int = 0) -> Renewal:
         """Says that this server lives, and to others whether it is idle; gives what it ought to know."""
         me, lease = self._database.server, round(self._lease_s * 1e6)
-        wished = select(runs.c.run_id, runs.c.wish).where(
-            runs.c.owner == me, runs.c.wish.is_not(None), _IS_UNFINISHED
-        )
+        gone = await self._gone()
         asked = select(runs.c.run_id, runs.c.latest_sequence).where(runs.c.run_id.in_(list(watched)))
 
         def operation(connection: Connection) -> tuple[Renewal, bool]:
             late = _renew(connection, me, lease)
-            wishes = connection.execute(wished).all()
+            missed = bool(connection.scalar(select(exists().where(_dead(connection, me, gone)))))
             newest = {row.run_id: row.latest_sequence for row in connection.execute(asked)} if watched else {}
             others = bool(connection.scalar(select(exists().where(servers.c.server_id != me))))
             if idle_slots and others:
                 self._database.notices.tell(connection, NoticeKind.IDLE, [me, str(idle_slots)])
-            return _renewal(late, wishes, newest), others
+            return Renewal(late=late, missed=missed, newest=newest), others
 
         renewal, self._database.notices.has_listeners = await self._database.write(operation)
         return renewal
+
+    async def asked(self) -> Asked:
+        """What others ask of this server."""
+        wished = select(runs.c.run_id, runs.c.wish).where(
+            runs.c.owner == self._database.server, runs.c.wish.is_not(None), _IS_UNFINISHED
+        )
+        rows = await self._database.read(lambda connection: connection.execute(wished).all())
+        return Asked(
+            wishes={row.run_id: Wish(row.wish) for row in rows if row.wish != run_rows.ADOPT},
+            given=[row.run_id for row in rows if row.wish == run_rows.ADOPT],
+        )
 
     async def take(self, limit: int, too: Collection[str] = ()) -> list[StoredRun]:
         """Claims runs that no living server has, oldest first.
@@ -115,10 +124,11 @@ class SqlClaims:
             too: Runs of this server that it claims anew.
         """
         me = self._database.server
-        gone = await asyncio.to_thread(self._presence.gone) if self._presence else []
+        gone = await self._gone()
 
         def operation(connection: Connection) -> list[StoredRun]:
-            _bury(connection, me, gone if self._is_shared else None)
+            dead = _dead(connection, me, gone) if self._is_shared else servers.c.server_id != me
+            connection.execute(delete(servers).where(dead))
             ids = _free_runs(connection, limit, (runs.c.owner == me) & runs.c.run_id.in_(list(too)))
             if not ids:
                 return []
@@ -191,6 +201,9 @@ class SqlClaims:
             else:
                 yield notice
 
+    async def _gone(self) -> list[str]:
+        return await asyncio.to_thread(self._presence.gone) if self._presence else []
+
     @property
     def _is_shared(self) -> bool:
         return self._database.is_shared
@@ -213,19 +226,10 @@ def _renew(connection: Connection, me: str, lease: int) -> bool:
     return not was_in_time
 
 
-def _renewal(late: bool, wishes: Sequence[AnyRow], newest: Mapping[str, int]) -> Renewal:
-    given = [row.run_id for row in wishes if row.wish == run_rows.ADOPT]
-    wanted = {row.run_id: Wish(row.wish) for row in wishes if row.wish != run_rows.ADOPT}
-    return Renewal(late=late, wishes=wanted, given=given, newest=newest)
-
-
-def _bury(connection: Connection, me: str, gone: Sequence[str] | None) -> None:
-    """Deletes the rows of servers that are silent or gone, or (None) of all others."""
-    dead: ColumnElement[bool] = servers.c.server_id != me
-    if gone is not None:
-        silent = func.abs(_now(connection) - servers.c.renewed) >= servers.c.lease
-        dead &= or_(silent, servers.c.server_id.in_(gone))
-    connection.execute(delete(servers).where(dead))
+def _dead(connection: Connection, me: str, gone: Sequence[str]) -> ColumnElement[bool]:
+    """Condition: another server is silent, or among those that are gone."""
+    silent = func.abs(_now(connection) - servers.c.renewed) >= servers.c.lease
+    return (servers.c.server_id != me) & or_(silent, servers.c.server_id.in_(gone))
 
 
 def _free_runs(connection: Connection, limit: int, too: ColumnElement[bool]) -> Sequence[str]:

@@ -72,10 +72,12 @@ class Notices:
 
 def _payloads(head: str, names: Sequence[str]) -> Iterator[str]:
     """A head and names, separated by spaces, in as few payloads as they fit into: one at least."""
-    payload = head
+    words, room = [head], _MOST_BYTES - len(head.encode())
     for name in names:
-        if len(payload.encode()) + 1 + len(name.encode()) > _MOST_BYTES:
-            yield payload
-            payload = head
-        payload = f"{payload} {name}"
-    yield payload
+        room -= len(name.encode()) + 1
+        if room < 0:
+            yield " ".join(words)
+            words, room = [head, name], _MOST_BYTES - len(f"{head} {name}".encode())
+        else:
+            words.append(name)
+    yield " ".join(words)
