@@ -173,6 +173,7 @@ class StepExecutor:
 
     async def close(self) -> None:
         self.closed = True
+        self.stops.clear()
 
     def stop_runs(self, run_ids: Sequence[str]) -> None:
         self.stops.update(run_ids)

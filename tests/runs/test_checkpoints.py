@@ -178,6 +178,23 @@ async def kill_its_worker(service, executor, run_id):
     os.kill(worker.pid, signal.SIGKILL)
 
 
+async def test_a_server_that_is_stopped_saves_where_its_runs_are(make_service, plan, watch_all, end_of):
+    service = await make_service(LocalExecutor(1))
+    control = await watch_all(service, (await service.submit(plan(**LONG), "me")).run_id)
+    accepted = await service.submit(plan(**LONG), "me")
+    async for page in service.watch(accepted.run_id):
+        if isinstance(page[-1].body, EpochLog) and page[-1].body.epoch:
+            break
+    assert not await service.drain(0.0)
+    await service.close()
+
+    service = await make_service(LocalExecutor(1))
+    events = await watch_all(service, accepted.run_id)
+    assert "It goes on with epoch" in warnings(events)[0][1]
+    assert logs(events) == logs(control)
+    assert await end_of(events) == await end_of(control)
+
+
 async def test_a_fleet_goes_on_with_the_members_that_are_left(make_server, plan, watch_all, end_of, saved):
     fleet = {"members": 60, "epochs": 1_000_000, "every": 200_000}
     service, _ = await make_server(2)

@@ -30,6 +30,9 @@ from epochd_server.runs.signature import estimated_seconds, rows_bytes, signatur
 from epochd_server.runs.starts import Starts
 from epochd_server.runs.training import CohortTrainer
 
+_SAVING_SECONDS = 2.0
+"""So long a stopping server lets runs come to the end of an epoch, to be saved."""
+
 RESTARTED = "The server was restarted."
 TAKEN_OVER = "The server that trained it is gone, and another one has it now."
 
@@ -240,8 +243,12 @@ class HeldRuns:
         return waiting
 
     async def finish(self, seconds: float) -> bool:
-        """Waits for running cohorts, at most so long; whether all have ended."""
-        return await self._scheduler.finish(seconds)
+        """Waits for running cohorts, at most so long, and then for them to save where they are; whether all ended."""
+        if await self._scheduler.finish(seconds):
+            return True
+        self._executor.stop_runs([run.run_id for run in self._live.values() if run.training])
+        await self._scheduler.finish(_SAVING_SECONDS)
+        return False
 
     async def close(self) -> None:
         """Abandons everything at once; what has not ended stays in the store as it is."""
