@@ -24,6 +24,7 @@ BY_FLAG_AND_VARIABLE = {
     "cohorts": ("off", "on"),
     "cohort_window": ("0.5", "0.25"),
     "checkpoint_interval": ("0.5", "20.0"),
+    "request_retention": ("90.5", "60.0"),
     "log_level": ("debug", "error"),
     "log_format": ("json", "pretty"),
 }

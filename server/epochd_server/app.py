@@ -211,6 +211,7 @@ def _open_storage(settings: Settings) -> Storage:
             lease_s=settings.lease,
             artifacts_url=settings.artifacts or None,
             cache_bytes=settings.artifact_cache_bytes,
+            request_retention_s=settings.request_retention,
         )
     except StorageUnusableError as error:
         raise StartError(str(error)) from error

@@ -164,6 +164,15 @@ class Settings(BaseSettings):
     )
     max_dataset_bytes: int = _setting(16 * 2**30, "Largest dataset that may be uploaded.", unit="bytes", ge=1)
 
+    request_retention: float = _setting(
+        86_400.0,
+        "How long a request_id is remembered: so long a repeated request changes nothing, and is answered as the first "
+        "was.",
+        unit="seconds",
+        ge=60,
+        le=31_536_000,
+    )
+
     @field_validator("workers", mode="before")
     @classmethod
     def _all_cores(cls, value: object) -> object:

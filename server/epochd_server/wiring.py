@@ -27,6 +27,7 @@ from epochd_server.rpc.datasets import DatasetsServicer
 from epochd_server.rpc.differentiate import Differentiator
 from epochd_server.rpc.interceptors import MAX_MESSAGE_BYTES, Guard, Registrar
 from epochd_server.rpc.models import ModelsServicer
+from epochd_server.rpc.mutations import Mutations
 from epochd_server.rpc.runs import RunsServicer
 from epochd_server.rpc.standard import Health, add_reflection
 from epochd_server.rpc.trainer import TrainerServicer
@@ -111,19 +112,20 @@ def build(settings: Settings, storage: Storage, modules: ModuleRegistry, executo
         streams=ActivationStreams(computer, storage.folder.uploads, settings.max_stream_bytes),
         differentiator=Differentiator(computer),
     )
+    mutations = Mutations(storage.answers)
     exporter = Exporter(storage.models, settings.modules)
-    transfers = TransferCalls(storage.models, exporter, modules, limits, storage.folder.uploads)
+    transfers = TransferCalls(storage.models, exporter, modules, limits, storage.folder.uploads, mutations)
     roots = DataRoots(
         settings.data_root, copies=storage.folder.uploads, most_bytes=settings.max_dataset_bytes
     )
-    datasets = DatasetsServicer(storage.datasets, roots)
+    datasets = DatasetsServicer(storage.datasets, roots, mutations)
     server = grpc.aio.server(options=(*_SERVER_OPTIONS, *_keepalive(settings.keepalive)))
     guard = Guard(Admission(settings.request_memory_bytes, settings.stall_timeout))
     registrar = Registrar(server, guard)
     services: tuple[tuple[Callable[[Any, Any], None], object], ...] = (
         (trainer_pb2_grpc.add_TrainerServicer_to_server, trainer),
-        (runs_pb2_grpc.add_RunsServicer_to_server, RunsServicer(runs)),
-        (models_pb2_grpc.add_ModelsServicer_to_server, ModelsServicer(storage.models, transfers)),
+        (runs_pb2_grpc.add_RunsServicer_to_server, RunsServicer(runs, mutations)),
+        (models_pb2_grpc.add_ModelsServicer_to_server, ModelsServicer(storage.models, transfers, mutations)),
         (datasets_pb2_grpc.add_DatasetsServicer_to_server, datasets),
     )
     for add, servicer in services:

@@ -68,18 +68,19 @@ def test_an_unset_state_is_all_and_an_unknown_one_is_named() -> None:
     assert fields(violations) == {"state", "order"}
 
 
-def test_a_promotion_has_one_fingerprint_whatever_its_request_id() -> None:
-    one, other, same = (
-        decode_promotion(pb.PromoteMemberRequest(name="models/m@best", key=KEY, **given), Violations())
-        for given in ({"request_id": "r-1"}, {"model_name": "n"}, {"request_id": "r-2"})
+def test_a_promotion_names_a_version_a_member_and_perhaps_a_model() -> None:
+    one, other = (
+        decode_promotion(
+            pb.PromoteMemberRequest(name="models/m@best", key=KEY, model_name=name), Violations()
+        )
+        for name in ("", "n")
     )
-    assert (one.reference, one.key) == (VersionReference("m", alias="best"), ("a", 3))
-    assert (one.model, one.request_id, other.model, other.request_id) == (None, "r-1", "n", None)
-    assert one.fingerprint == same.fingerprint != other.fingerprint
+    assert (one.reference, one.key, one.model) == (VersionReference("m", alias="best"), ("a", 3), None)
+    assert other.model == "n"
 
 
 def test_everything_wrong_with_a_promotion_is_named() -> None:
     violations = Violations()
-    request = pb.PromoteMemberRequest(name="m", model_name="N n", request_id="?")
+    request = pb.PromoteMemberRequest(name="m", model_name="N n")
     assert decode_promotion(request, violations) is None
-    assert fields(violations) == {"name", "key.values", "model_name", "request_id"}
+    assert fields(violations) == {"name", "key.values", "model_name"}

@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 from sqlalchemy import create_engine, text
 
+from epochd.v1.trainer_pb2 import TrainRequest
+from epochd_server.codec.asked import asked
 from epochd_server.domain.datasets import DatasetColumn, DatasetFormat, DatasetSummary
 from epochd_server.domain.fleets import HeldOut, Keys, Members, MemberState, Sweep
 from epochd_server.domain.models import TrainedModel, VersionCard
+from epochd_server.domain.once import Asked
 from epochd_server.domain.records import FIRST_CLAIM, Append, NewRun, RunWrite, Success
 from epochd_server.domain.runs import Event, EventBody, Parameters, Queued, RunState
 from epochd_server.domain.specs import (
@@ -68,12 +71,17 @@ class Maker:
             "model": "house-price",
             "spec": SPEC,
             "request": b"request",
-            "request_id": None,
+            "asked": None,
             "fingerprint": bytes(32),
             "client": "tests",
             "create_time": START + timedelta(seconds=self.made),
         }
         return NewRun(**(values | changed))  # type: ignore[arg-type]
+
+    def asked(self, request_id: str, name: str = "house-price", **fields: object) -> Asked:
+        """A request to train, as it is remembered."""
+        request = TrainRequest(model_name=name, **fields)  # type: ignore[arg-type]
+        return asked(request, request_id, request.SerializeToString(deterministic=True))
 
     def event(self, sequence: int, body: EventBody) -> Event:
         """An event, as many seconds after START as its sequence says."""

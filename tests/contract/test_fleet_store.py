@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from epochd_server.domain.commands import PromoteCommand
 from epochd_server.domain.errors import EpochdError, InvalidInput, Reason
 from epochd_server.domain.fleets import HeldOut, Keys, Members, Sweep
-from epochd_server.domain.models import Origin
+from epochd_server.domain.models import ModelVersion, Origin
+from epochd_server.domain.once import AnsweredBefore, Once
 from epochd_server.domain.resources import VersionReference
 from epochd_server.domain.validation import Metric
 from epochd_server.storage.member_columns import pack, unpack
@@ -33,14 +34,8 @@ async def add_fleet(storage, make, members=5, **options):
     return trained, event
 
 
-def promotion(key=("city-00000", 1), *, model=None, request_id=None, fingerprint=b"f") -> PromoteCommand:
-    return PromoteCommand(
-        reference=VersionReference("fleet"),
-        key=key,
-        model=model,
-        request_id=request_id,
-        fingerprint=fingerprint,
-    )
+def promotion(key=("city-00000", 1), *, model=None) -> PromoteCommand:
+    return PromoteCommand(reference=VersionReference("fleet"), key=key, model=model)
 
 
 def assert_same(found: Members, members: Members) -> None:
@@ -178,37 +173,21 @@ class TestPromote:
         made = [await storage.models.promote(command, NOW) for command in commands]
         assert [version.version for version in made] == [2, 3, 4]
 
-    async def test_repeated_makes_one_version_though_the_newest_is_no_fleet_any_more(self, storage, make):
-        await add_fleet(storage, make)
-        command = promotion(request_id="r-1")
-        first = await storage.models.promote(command, NOW)
-        assert await storage.models.promote(command, NOW) == first
-        assert len(await storage.models.list_versions("fleet", 9)) == 2
-
-    async def test_repeated_at_once_makes_one_version(self, open_at, make):
+    async def test_repeated_by_two_servers_at_once_makes_one_version(self, open_at, make):
+        """Also though the newest version is no fleet any more."""
         storages = [open_at("data")]
         if storages[0].models.is_shared:
             storages.append(open_at("other"))
         await add_fleet(storages[0], make)
-        command = promotion(request_id="r-1")
-        made = await asyncio.gather(*(s.models.promote(command, NOW) for s in storages for _ in range(5)))
-        assert {version.version for version in made} == {2}
+        once = Once(make.asked("r-1"), lambda version: f"made {version.version}".encode())
+        made = await asyncio.gather(
+            *(storage.models.promote(promotion(), NOW, once) for storage in storages for _ in range(5)),
+            return_exceptions=True,
+        )
+        assert [one.version for one in made if isinstance(one, ModelVersion)] == [2]
+        before = [one.answer for one in made if isinstance(one, AnsweredBefore)]
+        assert before == [b"made 2"] * (len(made) - 1)
         assert len(await storages[0].models.list_versions("fleet", 9)) == 2
-
-    async def test_a_request_id_that_was_used_otherwise_is_refused(self, storage, make):
-        await add_fleet(storage, make)
-        await storage.models.promote(promotion(request_id="r-1"), NOW)
-        with pytest.raises(EpochdError) as caught:
-            await storage.models.promote(promotion(request_id="r-1", fingerprint=b"other"), NOW)
-        assert caught.value.reason is Reason.REQUEST_ID_REUSED
-        assert caught.value.metadata == {"request_id": "r-1", "name": "models/fleet/versions/2"}
-
-    async def test_a_request_id_goes_with_its_version(self, storage, make):
-        await add_fleet(storage, make)
-        command = replace(promotion(request_id="r-1"), reference=VersionReference("fleet", 1))
-        await storage.models.promote(command, NOW)
-        await storage.models.delete_version("fleet", 2)
-        assert (await storage.models.promote(command, NOW)).version == 3
 
     @pytest.mark.parametrize(
         ("key", "reason"),

@@ -13,8 +13,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
 
 import epochd_server.storage.migrations as migrations
+from epochd.v1.models_pb2 import ImportHeader, PromoteMemberRequest
+from epochd_server.codec.asked import asked
 from epochd_server.codec.models import encode_card
 from epochd_server.domain.commands import AliasCommand
+from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.resources import VersionReference
 from epochd_server.storage import Database, StorageUnusableError, open_storage
 from epochd_server.storage.engines import parse_url
@@ -108,6 +111,60 @@ async def test_aliases_of_the_second_schema_begin_their_history_where_they_point
         assert (await storage.models.get_version(VersionReference("old", alias="best"))).labels == {}
     finally:
         storage.close()
+
+
+async def test_request_ids_of_the_third_schema_are_still_known(bare_url, tmp_path, make):
+    """As they were stored with runs and promotions, in tables that are made here by their migrations."""
+    engine = create_engine(parse_url(bare_url))
+    trained, promoted, imported = make.asked("t"), _asked(PROMOTION, "p"), _asked(IMPORT, "i")
+    with engine.begin() as connection:
+        settings = config.Config()
+        settings.set_main_option("script_location", migrations.__path__[0])
+        settings.attributes["connection"] = connection
+        command.upgrade(settings, "0003")
+        run = (
+            "INSERT INTO runs (run_id, state, model, client, request_id, fingerprint, spec, create_time, "
+            "latest_sequence) VALUES (:run, 'FAILED', 'old', '', :id, :fingerprint, :spec, 0, 1)"
+        )
+        values = {"run": "01J" + "0" * 23, "id": "t", "fingerprint": trained.fingerprint, "spec": b""}
+        connection.execute(text(run), values)
+        connection.execute(text(run), {**values, "run": "01J" + "0" * 22 + "1", "id": None})
+        connection.execute(text("INSERT INTO models VALUES ('old', 2, 0, 0, NULL)"))
+        version = "INSERT INTO versions VALUES ('old', :version, :run, 0, :card, '', 0, NULL, NULL)"
+        for number, one in enumerate((promoted, imported), 1):
+            connection.execute(text(version), {"version": number, "run": f"r{number}", "card": b""})
+            made = {"id": one.request_id, "fingerprint": one.fingerprint, "version": number}
+            connection.execute(
+                text("INSERT INTO promotions VALUES (:id, :fingerprint, 'old', :version)"), made
+            )
+    engine.dispose()
+    storage = open_storage(
+        tmp_path / "data", convert=lambda *_: None, most_dataset_bytes=1, database_url=bare_url
+    )
+    try:
+        assert await storage.runs.find_made(trained) == "01J" + "0" * 23
+        assert await storage.answers.find(promoted) == b"models/old/versions/1"
+        assert await storage.answers.find(imported) == b"models/old/versions/2"
+        for other in (make.asked("t", "other"), make.asked("p"), _asked(PROMOTION, "i")):
+            with pytest.raises(EpochdError) as caught:
+                await storage.answers.find(other)
+            assert caught.value.reason is Reason.REQUEST_ID_REUSED
+            assert caught.value.metadata == {"request_id": other.request_id}
+    finally:
+        storage.close()
+
+
+PROMOTION = PromoteMemberRequest(name="models/old", model_name="old")
+IMPORT = ImportHeader(model_name="old", size_bytes=3)
+
+
+def _asked(request, request_id):
+    data = request.SerializeToString(deterministic=True)
+    before = {ImportHeader: b"import"}.get(type(request), b"")
+    found = asked(request, request_id, data)
+    # As the servers of that schema made it.
+    assert found.fingerprint == hashlib.sha256(before + data).digest()
+    return found
 
 
 def test_many_servers_may_start_at_once(bare_url):

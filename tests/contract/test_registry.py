@@ -15,6 +15,7 @@ from epochd_server.domain.errors import Code, EpochdError, InvalidInput, Reason
 from epochd_server.domain.labels import LabelChange
 from epochd_server.domain.models import Canary
 from epochd_server.domain.resources import VersionReference
+from epochd_server.domain.runs import RunState
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 89, tzinfo=UTC)
 
@@ -144,9 +145,8 @@ class TestLabels:
         expected = {"b": "3", "c": "4"}
         assert await models.change_labels("m", 4, change) == expected
         assert await models.change_labels("m", None, change) == expected
-        assert await storage.runs.change_labels(run.run_id, LabelChange(labels={}, removed=("a",))) == {
-            "b": "2"
-        }
+        changed = await storage.runs.change_labels(run.run_id, LabelChange(labels={}, removed=("a",)))
+        assert (changed.run_id, changed.state, changed.labels) == (run.run_id, RunState.SUCCEEDED, {"b": "2"})
         assert (await models.get_version(VersionReference("m", 4))).labels == expected
         assert (await models.get_version(VersionReference("m", 3))).labels == {}
         assert (await models.get_model("m")).labels == expected
@@ -168,7 +168,8 @@ class TestLabels:
 
     async def test_of_what_is_not_there_are_refused(self, storage, models):
         change = LabelChange(labels={"a": "b"})
-        assert await storage.runs.change_labels("01J" + "0" * 23, change) is None
+        with pytest.raises(EpochdError, match="No such run"):
+            await storage.runs.change_labels("01J" + "0" * 23, change)
         for model, version in [("nobody", None), ("m", 9)]:
             with pytest.raises(EpochdError, match="No such model"):
                 await models.change_labels(model, version, change)

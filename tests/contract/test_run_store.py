@@ -79,19 +79,19 @@ class TestAccept:
         assert event.time == make.queued(run).time
 
     async def test_a_repeated_request_id_finds_the_first_run(self, storage, make):
-        first = await accepted(storage, make, request_id="abc", fingerprint=b"f" * 32)
-        again = make.run(request_id="abc", fingerprint=b"f" * 32)
+        first = await accepted(storage, make, asked=make.asked("abc"))
+        again = make.run(asked=make.asked("abc"))
         answer = await storage.runs.accept(again, make.queued(again))
         assert answer == Accepted(first.run_id, created=False)
         assert await storage.runs.get(again.run_id) is None
 
     async def test_a_request_id_with_another_request_is_refused(self, storage, make):
-        await accepted(storage, make, request_id="abc", fingerprint=b"f" * 32)
-        other = make.run(request_id="abc", fingerprint=b"g" * 32)
+        await accepted(storage, make, asked=make.asked("abc"))
+        other = make.run(asked=make.asked("abc", "other"))
         with pytest.raises(EpochdError) as caught:
             await storage.runs.accept(other, make.queued(other))
         assert caught.value.reason is Reason.REQUEST_ID_REUSED
-        assert caught.value.metadata["request_id"] == "abc"
+        assert caught.value.metadata == {"request_id": "abc", "field": "model_name"}
         assert await storage.runs.get(other.run_id) is None
 
     async def test_runs_without_a_request_id_are_all_new(self, storage, make):
@@ -100,15 +100,16 @@ class TestAccept:
         assert all(answer.created for answer in answers)
 
     async def test_of_a_hundred_at_once_with_one_request_id_one_is_created(self, storage, make):
-        runs = [make.run(request_id="same") for _ in range(100)]
+        runs = [make.run(asked=make.asked("same")) for _ in range(100)]
         answers = await asyncio.gather(*(storage.runs.accept(run, make.queued(run)) for run in runs))
         [created] = [answer for answer in answers if answer.created]
         assert {answer.run_id for answer in answers} == {created.run_id}
         assert len(await unfinished(storage)) == 1
 
     async def test_a_bad_one_among_many_at_once_fails_alone(self, storage, make):
-        await accepted(storage, make, request_id="taken", fingerprint=b"f" * 32)
-        runs = [make.run(request_id="taken" if n == 7 else None) for n in range(20)]
+        await accepted(storage, make, asked=make.asked("taken"))
+        other = make.asked("taken", "other")
+        runs = [make.run(asked=other if n == 7 else make.asked(f"n-{n}")) for n in range(20)]
         answers = await asyncio.gather(
             *(storage.runs.accept(run, make.queued(run)) for run in runs), return_exceptions=True
         )
@@ -121,6 +122,11 @@ class TestAccept:
         assert (await storage.runs.accept(run, make.queued(run))).created
         assert len(await storage.runs.events(run.run_id, 0, 10)) == 1
 
+    async def test_repeating_one_with_a_request_id_changes_nothing(self, storage, make):
+        run = await accepted(storage, make, asked=make.asked("abc"))
+        assert (await storage.runs.accept(run, make.queued(run))).created
+        assert len(await storage.runs.events(run.run_id, 0, 10)) == 1
+
     async def test_a_run_on_a_missing_dataset_is_refused_and_leaves_nothing(self, storage, make):
         run = make.run(dataset="0" * 64)
         with pytest.raises(EpochdError) as caught:
@@ -128,10 +134,12 @@ class TestAccept:
         assert caught.value.reason is Reason.DATASET_NOT_FOUND
         assert await storage.runs.get(run.run_id) is None
 
-    async def test_find_request_gives_run_and_fingerprint(self, storage, make):
-        run = await accepted(storage, make, request_id="abc", fingerprint=b"\x00\xff" * 16)
-        assert await storage.runs.find_request("abc") == (run.run_id, b"\x00\xff" * 16)
-        assert await storage.runs.find_request("abcd") is None
+    async def test_the_run_that_a_request_made_is_found(self, storage, make):
+        run = await accepted(storage, make, asked=make.asked("abc"))
+        assert await storage.runs.find_made(make.asked("abc")) == run.run_id
+        assert await storage.runs.find_made(make.asked("abcd")) is None
+        with pytest.raises(EpochdError, match="model_name differs"):
+            await storage.runs.find_made(make.asked("abc", "other"))
 
 
 class TestAppend:
@@ -344,13 +352,15 @@ class TestDelete:
     async def test_deletes_run_and_log_but_not_the_version(self, storage, make):
         run = await running(storage, make)
         await make.succeed(storage.runs, run.run_id, 3, run.create_time, make.trained(run.run_id), 1.0)
-        assert await storage.runs.delete(run.run_id) is True
+        await storage.runs.delete(run.run_id)
         assert await storage.runs.get(run.run_id) is None
         assert not await storage.runs.events(run.run_id, 0, 10)
         assert len(await storage.models.list_versions("house-price", 10)) == 1
 
-    async def test_of_an_unknown_run_is_false(self, storage, make):
-        assert await storage.runs.delete(make.run_id()) is False
+    async def test_of_an_unknown_run_is_refused(self, storage, make):
+        with pytest.raises(EpochdError) as caught:
+            await storage.runs.delete(make.run_id())
+        assert caught.value.reason is Reason.RUN_NOT_FOUND
 
     async def test_a_run_that_has_not_ended_stays(self, storage, make):
         run = await accepted(storage, make)

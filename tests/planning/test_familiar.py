@@ -49,7 +49,7 @@ def outcome(planner, request: TrainRequest) -> object:
     arrays = [
         (a.dtype, a.shape, a.tobytes(), a.flags.writeable) for a in (plan.data.features, plan.data.targets)
     ]
-    said = (plan.request, plan.request_id, plan.model, plan.fingerprint, plan.spec, plan.started, plan.labels)
+    said = (plan.request, plan.asked, plan.model, plan.fingerprint, plan.spec, plan.started, plan.labels)
     return said, plan.steps, plan.memory_bytes, plan.dataset, arrays
 
 

@@ -80,7 +80,7 @@ async def shops(tmp_path, connect):
     storage = open_storage(settings.data_dir, convert=lambda *_: None, most_dataset_bytes=1)
     trained = fleet()
     run = NewRun(
-        run_id=RUN, model="shops", spec=trained.card.spec, request=b"", request_id=None, fingerprint=b"",
+        run_id=RUN, model="shops", spec=trained.card.spec, request=b"", asked=None, fingerprint=b"",
         client="", create_time=NOW,
     )  # fmt: skip
     await storage.runs.accept(run, Event(1, NOW, Queued(run_id=RUN, model="shops")))

@@ -17,6 +17,7 @@ from epochd_server.domain.data import TrainingArrays
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.fleets import Groups, Keys, Members
 from epochd_server.domain.models import ModelVersion
+from epochd_server.domain.once import Asked
 from epochd_server.domain.resources import VersionReference
 from epochd_server.domain.runs import EpochLog, Event, Failure, Parameters, Started
 from epochd_server.domain.specs import (
@@ -46,7 +47,7 @@ from epochd_server.runs.clock import SteadyClock
 from epochd_server.runs.ports import Plan, RunWrite
 from epochd_server.runs.service import RunService
 from epochd_server.runs.settings import RunSettings
-from epochd_server.storage import Database, ModelChanges, SqlCheckpoints, SqlClaims, SqlRunStore
+from epochd_server.storage import Answers, Database, ModelChanges, SqlCheckpoints, SqlClaims, SqlRunStore
 from epochd_server.storage.local_artifacts import LocalArtifacts
 
 
@@ -93,6 +94,16 @@ def fleet_rows(members: int = 60) -> TrainingArrays:
     )
 
 
+def asked_of(request_id: str, request: bytes) -> Asked:
+    """A request as it is remembered."""
+    return Asked(
+        request_id=request_id,
+        message="epochd.v1.TrainRequest",
+        fingerprint=hashlib.sha256(request).digest(),
+        fields=b"",
+    )
+
+
 def plan_of(request_id: str | None = None, model: str | None = "line", **changes: object) -> Plan:
     request = pickle.dumps((model, changes))
     spec, data = tutorial_spec(**changes), tutorial_rows()
@@ -115,7 +126,7 @@ def plan_of(request_id: str | None = None, model: str | None = "line", **changes
     )
     return Plan(
         request=request,
-        request_id=request_id,
+        asked=None if request_id is None else asked_of(request_id, request),
         model=model,
         fingerprint=hashlib.sha256(request).digest(),
         spec=spec,
@@ -244,7 +255,9 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def store(database: Database, tmp_path: Path) -> FlakyStore:
-    return FlakyStore(database, LocalArtifacts(tmp_path / "artifacts"), ModelChanges())
+    return FlakyStore(
+        database, LocalArtifacts(tmp_path / "artifacts"), ModelChanges(), Answers(database, 86_400.0)
+    )
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from epochd_server.domain.runs import (
     Succeeded,
 )
 from epochd_server.executor.local import LocalExecutor
-from epochd_server.storage import ModelChanges, SqlModelStore
+from epochd_server.storage import Answers, ModelChanges, SqlModelStore
 from epochd_server.storage.local_artifacts import LocalArtifacts
 
 FLEET = {"members": 60, "epochs": 200, "every": 50, "lr": 0.1}
@@ -31,7 +31,9 @@ FOREVER = FLEET | {"epochs": 10_000_000, "every": 10_000_000}
 
 @pytest.fixture
 def models(database, tmp_path):
-    return SqlModelStore(database, LocalArtifacts(tmp_path / "artifacts"), ModelChanges())
+    return SqlModelStore(
+        database, LocalArtifacts(tmp_path / "artifacts"), ModelChanges(), Answers(database, 86_400.0)
+    )
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from epochd_server.domain.runs import Cancelled, EpochLog, Failure, RunState, Started, Succeeded, Warned
 from epochd_server.executor.local import LocalExecutor
-from epochd_server.storage import ModelChanges, SqlModelStore
+from epochd_server.storage import Answers, ModelChanges, SqlModelStore
 from epochd_server.storage.local_artifacts import LocalArtifacts
 
 LONG = {"epochs": 400_000, "every": 20_000}
@@ -20,7 +20,9 @@ LONG = {"epochs": 400_000, "every": 20_000}
 @pytest.fixture
 def bits_of(database, tmp_path):
     """The parameters of the version that a run's last event names, as bytes."""
-    models = SqlModelStore(database, LocalArtifacts(tmp_path / "artifacts"), ModelChanges())
+    models = SqlModelStore(
+        database, LocalArtifacts(tmp_path / "artifacts"), ModelChanges(), Answers(database, 86_400.0)
+    )
 
     async def load(events):
         last = events[-1].body

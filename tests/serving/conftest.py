@@ -149,7 +149,7 @@ class Registry:
         run_id = f"01J{self._made:023d}"
         trained = replace(trained, card=replace(trained.card, run_id=run_id))
         run = NewRun(
-            run_id=run_id, model=model, spec=trained.card.spec, request=b"", request_id=None, fingerprint=b"",
+            run_id=run_id, model=model, spec=trained.card.spec, request=b"", asked=None, fingerprint=b"",
             client="", create_time=NOW,
         )  # fmt: skip
         await self._storage.runs.accept(run, Event(1, NOW, Queued(run_id=run_id, model=model)))

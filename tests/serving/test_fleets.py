@@ -98,9 +98,8 @@ class TestBits:
         together = (await fleets.predict(ask(features, model=model, version=number, keys=keys))).values
         for member in range(count):
             promote = PromoteCommand(
-                reference=VersionReference(model, number), key=(member,), model=f"{model}-alone",
-                request_id=None, fingerprint=b"",
-            )  # fmt: skip
+                reference=VersionReference(model, number), key=(member,), model=f"{model}-alone"
+            )
             alone = await storage.models.promote(promote, datetime(2026, 1, 1, tzinfo=UTC))
             rows = named == member
             if rows.any():

@@ -89,7 +89,8 @@ class DatasetsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UploadDataset(self, request_iterator, context):
-        """Uploads the bytes of a dataset from an offset on; after a broken stream, BeginUpload says where to go on.
+        """Uploads the bytes of a dataset from an offset on; after a broken stream, BeginUpload says where to go on. Needs no
+        request_id: the digest says what is uploaded, and the same bytes are one dataset however often they come.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,9 @@ class DatasetsStub:
     BeginUpload: _grpc.UnaryUnaryMultiCallable[_datasets_pb2.BeginUploadRequest, _datasets_pb2.BeginUploadResponse]
     """Says whether a dataset is here already and, if not, from which byte on to upload it."""
     UploadDataset: _grpc.StreamUnaryMultiCallable[_datasets_pb2.UploadDatasetRequest, _datasets_pb2.UploadDatasetResponse]
-    """Uploads the bytes of a dataset from an offset on; after a broken stream, BeginUpload says where to go on."""
+    """Uploads the bytes of a dataset from an offset on; after a broken stream, BeginUpload says where to go on. Needs no
+    request_id: the digest says what is uploaded, and the same bytes are one dataset however often they come.
+    """
     GetDataset: _grpc.UnaryUnaryMultiCallable[_datasets_pb2.GetDatasetRequest, _datasets_pb2.GetDatasetResponse]
     """Returns a dataset."""
     ListDatasets: _grpc.UnaryUnaryMultiCallable[_datasets_pb2.ListDatasetsRequest, _datasets_pb2.ListDatasetsResponse]
@@ -60,7 +62,9 @@ class DatasetsAsyncStub(DatasetsStub):
     BeginUpload: _aio.UnaryUnaryMultiCallable[_datasets_pb2.BeginUploadRequest, _datasets_pb2.BeginUploadResponse]  # type: ignore[assignment]
     """Says whether a dataset is here already and, if not, from which byte on to upload it."""
     UploadDataset: _aio.StreamUnaryMultiCallable[_datasets_pb2.UploadDatasetRequest, _datasets_pb2.UploadDatasetResponse]  # type: ignore[assignment]
-    """Uploads the bytes of a dataset from an offset on; after a broken stream, BeginUpload says where to go on."""
+    """Uploads the bytes of a dataset from an offset on; after a broken stream, BeginUpload says where to go on. Needs no
+    request_id: the digest says what is uploaded, and the same bytes are one dataset however often they come.
+    """
     GetDataset: _aio.UnaryUnaryMultiCallable[_datasets_pb2.GetDatasetRequest, _datasets_pb2.GetDatasetResponse]  # type: ignore[assignment]
     """Returns a dataset."""
     ListDatasets: _aio.UnaryUnaryMultiCallable[_datasets_pb2.ListDatasetsRequest, _datasets_pb2.ListDatasetsResponse]  # type: ignore[assignment]
@@ -93,7 +97,9 @@ class DatasetsServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_datasets_pb2.UploadDatasetRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_datasets_pb2.UploadDatasetResponse, _abc.Awaitable[_datasets_pb2.UploadDatasetResponse]]:
-        """Uploads the bytes of a dataset from an offset on; after a broken stream, BeginUpload says where to go on."""
+        """Uploads the bytes of a dataset from an offset on; after a broken stream, BeginUpload says where to go on. Needs no
+        request_id: the digest says what is uploaded, and the same bytes are one dataset however often they come.
+        """
 
     @_abc_1.abstractmethod
     def GetDataset(

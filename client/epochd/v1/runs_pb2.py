@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from epochd.v1 import run_pb2 as epochd_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x65pochd/v1/runs.proto\x12\tepochd.v1\x1a\x13\x65pochd/v1/run.proto\"\x1d\n\rGetRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"-\n\x0eGetRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.epochd.v1.Run\"\xd3\x01\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12#\n\x06states\x18\x03 \x03(\x0e\x32\x13.epochd.v1.RunState\x12\r\n\x05model\x18\x04 \x01(\t\x12\x36\n\x06labels\x18\x05 \x03(\x0b\x32&.epochd.v1.ListRunsRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"I\n\x10ListRunsResponse\x12\x1c\n\x04runs\x18\x01 \x03(\x0b\x32\x0e.epochd.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"6\n\x0fWatchRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"4\n\x10WatchRunResponse\x12 \n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.epochd.v1.Event\"6\n\x10\x43\x61ncelRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0ckeep_weights\x18\x02 \x01(\x08\"\x1f\n\x0fPauseRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"/\n\x10PauseRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.epochd.v1.Run\" \n\x10ResumeRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"0\n\x11ResumeRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.epochd.v1.Run\"0\n\x11\x43\x61ncelRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.epochd.v1.Run\" \n\x10\x44\x65leteRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x13\n\x11\x44\x65leteRunResponse\"\xa5\x01\n\x16UpdateRunLabelsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12=\n\x06labels\x18\x02 \x03(\x0b\x32-.epochd.v1.UpdateRunLabelsRequest.LabelsEntry\x12\x0f\n\x07removed\x18\x03 \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"6\n\x17UpdateRunLabelsResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.epochd.v1.Run2\xc8\x04\n\x04Runs\x12=\n\x06GetRun\x12\x18.epochd.v1.GetRunRequest\x1a\x19.epochd.v1.GetRunResponse\x12\x43\n\x08ListRuns\x12\x1a.epochd.v1.ListRunsRequest\x1a\x1b.epochd.v1.ListRunsResponse\x12\x45\n\x08WatchRun\x12\x1a.epochd.v1.WatchRunRequest\x1a\x1b.epochd.v1.WatchRunResponse0\x01\x12\x46\n\tCancelRun\x12\x1b.epochd.v1.CancelRunRequest\x1a\x1c.epochd.v1.CancelRunResponse\x12\x43\n\x08PauseRun\x12\x1a.epochd.v1.PauseRunRequest\x1a\x1b.epochd.v1.PauseRunResponse\x12\x46\n\tResumeRun\x12\x1b.epochd.v1.ResumeRunRequest\x1a\x1c.epochd.v1.ResumeRunResponse\x12X\n\x0fUpdateRunLabels\x12!.epochd.v1.UpdateRunLabelsRequest\x1a\".epochd.v1.UpdateRunLabelsResponse\x12\x46\n\tDeleteRun\x12\x1b.epochd.v1.DeleteRunRequest\x1a\x1c.epochd.v1.DeleteRunResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x65pochd/v1/runs.proto\x12\tepochd.v1\x1a\x13\x65pochd/v1/run.proto\"\x1d\n\rGetRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"-\n\x0eGetRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.epochd.v1.Run\"\xd3\x01\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12#\n\x06states\x18\x03 \x03(\x0e\x32\x13.epochd.v1.RunState\x12\r\n\x05model\x18\x04 \x01(\t\x12\x36\n\x06labels\x18\x05 \x03(\x0b\x32&.epochd.v1.ListRunsRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"I\n\x10ListRunsResponse\x12\x1c\n\x04runs\x18\x01 \x03(\x0b\x32\x0e.epochd.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"6\n\x0fWatchRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"4\n\x10WatchRunResponse\x12 \n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.epochd.v1.Event\"J\n\x10\x43\x61ncelRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0ckeep_weights\x18\x02 \x01(\x08\x12\x12\n\nrequest_id\x18\x0f \x01(\t\"3\n\x0fPauseRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x0f \x01(\t\"/\n\x10PauseRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.epochd.v1.Run\"4\n\x10ResumeRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x0f \x01(\t\"0\n\x11ResumeRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.epochd.v1.Run\"0\n\x11\x43\x61ncelRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.epochd.v1.Run\"4\n\x10\x44\x65leteRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x0f \x01(\t\"\x13\n\x11\x44\x65leteRunResponse\"\xb9\x01\n\x16UpdateRunLabelsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12=\n\x06labels\x18\x02 \x03(\x0b\x32-.epochd.v1.UpdateRunLabelsRequest.LabelsEntry\x12\x0f\n\x07removed\x18\x03 \x03(\t\x12\x12\n\nrequest_id\x18\x0f \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"6\n\x17UpdateRunLabelsResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.epochd.v1.Run2\xc8\x04\n\x04Runs\x12=\n\x06GetRun\x12\x18.epochd.v1.GetRunRequest\x1a\x19.epochd.v1.GetRunResponse\x12\x43\n\x08ListRuns\x12\x1a.epochd.v1.ListRunsRequest\x1a\x1b.epochd.v1.ListRunsResponse\x12\x45\n\x08WatchRun\x12\x1a.epochd.v1.WatchRunRequest\x1a\x1b.epochd.v1.WatchRunResponse0\x01\x12\x46\n\tCancelRun\x12\x1b.epochd.v1.CancelRunRequest\x1a\x1c.epochd.v1.CancelRunResponse\x12\x43\n\x08PauseRun\x12\x1a.epochd.v1.PauseRunRequest\x1a\x1b.epochd.v1.PauseRunResponse\x12\x46\n\tResumeRun\x12\x1b.epochd.v1.ResumeRunRequest\x1a\x1c.epochd.v1.ResumeRunResponse\x12X\n\x0fUpdateRunLabels\x12!.epochd.v1.UpdateRunLabelsRequest\x1a\".epochd.v1.UpdateRunLabelsResponse\x12\x46\n\tDeleteRun\x12\x1b.epochd.v1.DeleteRunRequest\x1a\x1c.epochd.v1.DeleteRunResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,27 +51,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHRUNRESPONSE']._serialized_start=479
   _globals['_WATCHRUNRESPONSE']._serialized_end=531
   _globals['_CANCELRUNREQUEST']._serialized_start=533
-  _globals['_CANCELRUNREQUEST']._serialized_end=587
-  _globals['_PAUSERUNREQUEST']._serialized_start=589
-  _globals['_PAUSERUNREQUEST']._serialized_end=620
-  _globals['_PAUSERUNRESPONSE']._serialized_start=622
-  _globals['_PAUSERUNRESPONSE']._serialized_end=669
-  _globals['_RESUMERUNREQUEST']._serialized_start=671
-  _globals['_RESUMERUNREQUEST']._serialized_end=703
-  _globals['_RESUMERUNRESPONSE']._serialized_start=705
-  _globals['_RESUMERUNRESPONSE']._serialized_end=753
-  _globals['_CANCELRUNRESPONSE']._serialized_start=755
-  _globals['_CANCELRUNRESPONSE']._serialized_end=803
-  _globals['_DELETERUNREQUEST']._serialized_start=805
-  _globals['_DELETERUNREQUEST']._serialized_end=837
-  _globals['_DELETERUNRESPONSE']._serialized_start=839
-  _globals['_DELETERUNRESPONSE']._serialized_end=858
-  _globals['_UPDATERUNLABELSREQUEST']._serialized_start=861
-  _globals['_UPDATERUNLABELSREQUEST']._serialized_end=1026
+  _globals['_CANCELRUNREQUEST']._serialized_end=607
+  _globals['_PAUSERUNREQUEST']._serialized_start=609
+  _globals['_PAUSERUNREQUEST']._serialized_end=660
+  _globals['_PAUSERUNRESPONSE']._serialized_start=662
+  _globals['_PAUSERUNRESPONSE']._serialized_end=709
+  _globals['_RESUMERUNREQUEST']._serialized_start=711
+  _globals['_RESUMERUNREQUEST']._serialized_end=763
+  _globals['_RESUMERUNRESPONSE']._serialized_start=765
+  _globals['_RESUMERUNRESPONSE']._serialized_end=813
+  _globals['_CANCELRUNRESPONSE']._serialized_start=815
+  _globals['_CANCELRUNRESPONSE']._serialized_end=863
+  _globals['_DELETERUNREQUEST']._serialized_start=865
+  _globals['_DELETERUNREQUEST']._serialized_end=917
+  _globals['_DELETERUNRESPONSE']._serialized_start=919
+  _globals['_DELETERUNRESPONSE']._serialized_end=938
+  _globals['_UPDATERUNLABELSREQUEST']._serialized_start=941
+  _globals['_UPDATERUNLABELSREQUEST']._serialized_end=1126
   _globals['_UPDATERUNLABELSREQUEST_LABELSENTRY']._serialized_start=301
   _globals['_UPDATERUNLABELSREQUEST_LABELSENTRY']._serialized_end=346
-  _globals['_UPDATERUNLABELSRESPONSE']._serialized_start=1028
-  _globals['_UPDATERUNLABELSRESPONSE']._serialized_end=1082
-  _globals['_RUNS']._serialized_start=1085
-  _globals['_RUNS']._serialized_end=1669
+  _globals['_UPDATERUNLABELSRESPONSE']._serialized_start=1128
+  _globals['_UPDATERUNLABELSRESPONSE']._serialized_end=1182
+  _globals['_RUNS']._serialized_start=1185
+  _globals['_RUNS']._serialized_end=1769
 # @@protoc_insertion_point(module_scope)

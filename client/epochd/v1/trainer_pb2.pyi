@@ -74,7 +74,8 @@ class TrainRequest(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the client, 1 to 128 letters, digits and `-_.`; a UUID is good. A second request with the same id
-    attaches to the run of the first and trains nothing. Unset: every request is a new run.
+    attaches to the run of the first and trains nothing; a different request with it, of whichever method, is
+    ALREADY_EXISTS. Ids are forgotten after `--request-retention`, 24 hours. Unset: every request is a new run.
     """
     model_name: _builtins.str
     """Name of the model to add a version to: 1 to 64 lower-case letters, digits and hyphens, starting with a letter.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -17,10 +16,8 @@ from epochd_server.domain.fit_failures import FIT_FAILURES
 from epochd_server.domain.fleets import MemberOrder, Members, MemberState
 from epochd_server.domain.resources import (
     NAME_RULE,
-    REQUEST_ID_RULE,
     VERSION_REFERENCE_RULE,
     is_name,
-    is_request_id,
     parse_version_reference,
 )
 
@@ -125,18 +122,9 @@ def decode_promotion(request: pb.PromoteMemberRequest, violations: Violations) -
         key = decode_key(request.key, violations)
     if request.model_name and not is_name(request.model_name):
         violations.add("model_name", f"must be {NAME_RULE}, is {request.model_name[:80]!r}")
-    if request.request_id and not is_request_id(request.request_id):
-        violations.add("request_id", f"must be {REQUEST_ID_RULE}, is {request.request_id[:80]!r}")
     if reference is None or key is None or len(violations.found) > before:
         return None
-    sent = pb.PromoteMemberRequest(name=request.name, key=request.key, model_name=request.model_name)
-    return PromoteCommand(
-        reference=reference,
-        key=key,
-        model=request.model_name or None,
-        request_id=request.request_id or None,
-        fingerprint=hashlib.sha256(sent.SerializeToString(deterministic=True)).digest(),
-    )
+    return PromoteCommand(reference=reference, key=key, model=request.model_name or None)
 
 
 def _failure(reason: str) -> run_pb2.Failure:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -14,10 +13,8 @@ from epochd_server.domain.commands import ExportCommand, ExportFormat, ImportCom
 from epochd_server.domain.errors import Violations
 from epochd_server.domain.resources import (
     NAME_RULE,
-    REQUEST_ID_RULE,
     VERSION_REFERENCE_RULE,
     is_name,
-    is_request_id,
     parse_version_reference,
 )
 
@@ -65,16 +62,9 @@ def decode_import(header: pb.ImportHeader, most_bytes: int, violations: Violatio
         violations.add("sha256", f"must be 64 lower-case hex digits, is {header.sha256[:_SHOWN]!r}")
     if not 1 <= header.size_bytes <= most_bytes:
         violations.add("size_bytes", f"must be from 1 to {most_bytes:,}, is {header.size_bytes:,}")
-    if header.request_id and not is_request_id(header.request_id):
-        violations.add("request_id", f"must be {REQUEST_ID_RULE}, is {header.request_id[:_SHOWN]!r}")
-    same = pb.ImportHeader()
-    same.CopyFrom(header)
-    same.ClearField("request_id")
     return ImportCommand(
         model=header.model_name or None,
         sha256=header.sha256,
         size_bytes=header.size_bytes,
-        request_id=header.request_id or None,
         labels=decode_user_labels(header.labels, violations),
-        fingerprint=hashlib.sha256(b"import" + same.SerializeToString(deterministic=True)).digest(),
     )

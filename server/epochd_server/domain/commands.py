@@ -128,30 +128,21 @@ class ImportCommand:
         sha256: Digest of the file.
         size_bytes: Its size.
         labels: Besides those that the file has.
-        fingerprint: SHA-256 of the header without request_id: a repeated request_id must match it.
     """
 
     model: str | None
     sha256: str
     size_bytes: int
-    request_id: str | None
     labels: Labels
-    fingerprint: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromoteCommand:
-    """A PromoteMemberRequest; ``model`` is None where the fleet's own is meant.
-
-    Attributes:
-        fingerprint: SHA-256 of the request without request_id: a repeated request_id must match it.
-    """
+    """A PromoteMemberRequest; ``model`` is None where the fleet's own is meant."""
 
     reference: VersionReference
     key: Key
     model: str | None
-    request_id: str | None
-    fingerprint: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

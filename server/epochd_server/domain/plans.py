@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from epochd_server.domain.data import TrainingArrays
 from epochd_server.domain.labels import Labels
+from epochd_server.domain.once import Asked
 from epochd_server.domain.runs import Started
 from epochd_server.domain.specs import TrainingSpec
 from epochd_server.domain.stopping import RunLimits
@@ -18,6 +19,7 @@ class Plan:
 
     Attributes:
         request: The serialised TrainRequest to be stored: with the seed and the model name filled in.
+        asked: What is remembered of it under its request_id, or None where it has none.
         fingerprint: SHA-256 of what the client sent, without its request_id.
         data: The rows, or where the worker finds them.
         started: What the run's Started event will say.
@@ -28,7 +30,7 @@ class Plan:
     """
 
     request: bytes
-    request_id: str | None
+    asked: Asked | None
     model: str | None
     fingerprint: bytes
     spec: TrainingSpec

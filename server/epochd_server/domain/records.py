@@ -14,6 +14,7 @@ from datetime import datetime
 from epochd_server.domain.checkpoints import Checkpoint
 from epochd_server.domain.labels import Labels
 from epochd_server.domain.models import TrainedModel
+from epochd_server.domain.once import Asked
 from epochd_server.domain.runs import Cancelled, Event, Run, RunState
 from epochd_server.domain.specs import TrainingSpec
 from epochd_server.domain.stopping import Wish
@@ -35,8 +36,8 @@ class NewRun:
         model: The model's id.
         spec: What is trained, every size resolved.
         request: The serialised TrainRequest, data included: all that is needed to train it again after a crash.
-        request_id: The client's id for this request, or None.
-        fingerprint: SHA-256 of what the client sent (without request_id): a repeated request_id must match it.
+        asked: The request as it is remembered under its request_id, or None where it has none.
+        fingerprint: SHA-256 of what the client sent (without request_id).
         client: Whose share of the workers it takes.
         dataset: Digest of the dataset it reads, or None.
         labels: Of the run, and of the version that it makes.
@@ -46,7 +47,7 @@ class NewRun:
     model: str
     spec: TrainingSpec
     request: bytes
-    request_id: str | None
+    asked: Asked | None = None
     fingerprint: bytes
     client: str
     create_time: datetime

@@ -19,7 +19,7 @@ from epochd_server.domain.data import TrainingArrays
 from epochd_server.domain.plans import Plan
 from epochd_server.domain.resources import is_name, is_request_id
 from epochd_server.planning.lineage import lineage_of
-from epochd_server.planning.requests import fingerprint_and_store
+from epochd_server.planning.requests import read_sent
 
 _MOST = 256
 _LARGEST_KEY = 16_384
@@ -105,13 +105,13 @@ def _values(message: Tensor, like: NDArray[np.generic]) -> NDArray[np.floating] 
 
 def _like(known: Plan, request: TrainRequest, data: TrainingArrays) -> Plan:
     spec = replace(known.spec, seed=request.seed)
-    fingerprint, stored = fingerprint_and_store(request, request.seed)
+    sent = read_sent(request, request.seed)
     return replace(
         known,
-        request=stored,
-        request_id=request.request_id or None,
+        request=sent.stored,
+        asked=sent.asked,
         model=request.model_name or None,
-        fingerprint=fingerprint,
+        fingerprint=sent.fingerprint,
         spec=spec,
         data=data,
         started=replace(known.started, spec=spec, lineage=lineage_of(request, None)),

@@ -25,7 +25,7 @@ from epochd_server.planning.familiar import FamiliarRequests
 from epochd_server.planning.limits import PlanLimits
 from epochd_server.planning.lineage import lineage_of
 from epochd_server.planning.ports import Datasets, Modules, Versions
-from epochd_server.planning.requests import fingerprint_and_store
+from epochd_server.planning.requests import read_sent
 
 _SEED_BITS = 32
 """Drawn seeds are short enough to be typed, and exact as a float64, which is all that some languages have."""
@@ -155,13 +155,13 @@ class RequestPlanner:
     ) -> Plan:
         spec = _spec(command, draft, seed)
         parent = "" if initial is None else version_name(initial.model, initial.version)
-        fingerprint, stored = fingerprint_and_store(request, seed, parent)
+        sent = read_sent(request, seed, parent)
         source = command.source
         return Plan(
-            request=stored,
-            request_id=command.request_id,
+            request=sent.stored,
+            asked=sent.asked,
             model=command.model_name,
-            fingerprint=fingerprint,
+            fingerprint=sent.fingerprint,
             spec=spec,
             data=draft.data,
             dataset=_dataset(source) or _dataset(command.validation_source),

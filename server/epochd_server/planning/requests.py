@@ -1,19 +1,31 @@
-"""The request itself: its fingerprint, and the form in which it is stored."""
+"""The request itself: what is remembered of it, and the form in which it is stored."""
 
 from __future__ import annotations
 
-import hashlib
+from dataclasses import dataclass
 
 from epochd.v1.trainer_pb2 import TrainRequest
+from epochd_server.codec.asked import asked, fingerprint
+from epochd_server.domain.once import Asked
 
 
-def fingerprint(request: TrainRequest) -> bytes:
-    """SHA-256 of what the client sent, without its request_id."""
-    return fingerprint_and_store(request, 0)[0]
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request as it came.
+
+    Attributes:
+        asked: What is remembered of it under its request_id, or None where it has none.
+        fingerprint: SHA-256 of what the client sent, without its request_id.
+        stored: The request with its seed filled in.
+    """
+
+    asked: Asked | None
+    fingerprint: bytes
+    stored: bytes
 
 
-def fingerprint_and_store(request: TrainRequest, seed: int, initial_version: str = "") -> tuple[bytes, bytes]:
-    """SHA-256 of what the client sent (without its request_id), and the request with its seed filled in.
+def read_sent(request: TrainRequest, seed: int = 0, initial_version: str = "") -> Sent:
+    """A request whose request_id, if it has one, is sound.
 
     Args:
         request: As the client sent it; unchanged afterwards.
@@ -22,9 +34,14 @@ def fingerprint_and_store(request: TrainRequest, seed: int, initial_version: str
     """
     request_id = request.request_id
     request.ClearField("request_id")
-    sent = request.SerializeToString(deterministic=True)
+    data = request.SerializeToString(deterministic=True)
+    remembered = asked(request, request_id, data) if request_id else None
     # Serialised messages that follow each other are one message: nothing of the rows is copied twice.
     known = TrainRequest(request_id=request_id, seed=seed, initial_version=initial_version)
     filled_in = known.SerializeToString()
     request.request_id = request_id
-    return hashlib.sha256(sent).digest(), sent + filled_in
+    return Sent(
+        asked=remembered,
+        fingerprint=remembered.fingerprint if remembered else fingerprint(request.DESCRIPTOR.full_name, data),
+        stored=data + filled_in,
+    )

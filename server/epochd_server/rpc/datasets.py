@@ -13,6 +13,7 @@ from typing import Final
 from epochd.v1 import datasets_pb2 as pb
 from epochd.v1 import datasets_pb2_grpc
 from epochd.v1.tensor_pb2 import Table
+from epochd_server.codec.asked import decode_asked
 from epochd_server.codec.datasets import check_digest, decode_format, encode_dataset
 from epochd_server.codec.descriptions import (
     encode_description,
@@ -23,7 +24,9 @@ from epochd_server.codec.descriptions import (
 from epochd_server.data.roots import DataRoots
 from epochd_server.domain.datasets import Dataset, DatasetFormat
 from epochd_server.domain.errors import EpochdError, FieldViolation, InvalidInput, Reason, Violations
+from epochd_server.domain.resources import dataset_name
 from epochd_server.rpc.calls import Context
+from epochd_server.rpc.mutations import Changed, Made, Mutations
 from epochd_server.rpc.requests import PageRequest, dataset_digest, page_token, required
 from epochd_server.storage.datasets import DatasetStore
 
@@ -34,6 +37,9 @@ PREVIEW_ROWS: Final = 10
 MOST_PREVIEW_ROWS: Final = 1_000
 _PREVIEW_BYTES: Final = 3 * 1024 * 1024
 
+_DELETED: Changed[object, pb.DeleteDatasetResponse] = Changed(
+    pb.DeleteDatasetResponse.FromString, lambda _: pb.DeleteDatasetResponse()
+)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -41,9 +47,15 @@ _MICROSECOND = timedelta(microseconds=1)
 class DatasetsServicer(datasets_pb2_grpc.DatasetsServicer):
     """The service ``epochd.v1.Datasets``."""
 
-    def __init__(self, store: DatasetStore, roots: DataRoots) -> None:
+    def __init__(self, store: DatasetStore, roots: DataRoots, mutations: Mutations) -> None:
         self._store = store
         self._roots = roots
+        self._mutations = mutations
+        self._imported: Made[Dataset, pb.ImportDatasetResponse] = Made(
+            name=lambda dataset: dataset_name(dataset.digest),
+            find=lambda name: store.get(dataset_digest(name)),
+            response=lambda dataset: pb.ImportDatasetResponse(dataset=encode_dataset(dataset)),
+        )
 
     async def BeginUpload(self, request: pb.BeginUploadRequest, context: Context) -> pb.BeginUploadResponse:
         """Says whether a dataset is here already, and else where to go on."""
@@ -121,8 +133,15 @@ class DatasetsServicer(datasets_pb2_grpc.DatasetsServicer):
     ) -> pb.ImportDatasetResponse:
         """Makes a dataset of a file on the server."""
         violations = Violations()
+        asked = decode_asked(request, violations)
         form = required(decode_format(request.format, violations), violations)
-        file = await asyncio.to_thread(self._roots.open, request.path)
+        # The same bytes are the same dataset: an import that is made twice makes nothing twice.
+        return await self._mutations.at_least_once(
+            asked, lambda: self._import(request.path, form), self._imported
+        )
+
+    async def _import(self, path: str, form: DatasetFormat) -> Dataset:
+        file = await asyncio.to_thread(self._roots.open, path)
         with file:
             hashed = await asyncio.to_thread(hashlib.file_digest, file, "sha256")
             digest, size = hashed.hexdigest(), file.tell()
@@ -131,14 +150,16 @@ class DatasetsServicer(datasets_pb2_grpc.DatasetsServicer):
             dataset = await self._store.begin(digest, size)
             if not isinstance(dataset, Dataset):
                 dataset = await self._store.upload(digest, size, form, 0, _pieces(file))
-        return pb.ImportDatasetResponse(dataset=encode_dataset(dataset))
+        return dataset
 
     async def DeleteDataset(
         self, request: pb.DeleteDatasetRequest, context: Context
     ) -> pb.DeleteDatasetResponse:
         """Deletes a dataset that no unfinished run uses."""
-        await self._store.delete(dataset_digest(request.name))
-        return pb.DeleteDatasetResponse()
+        violations = Violations()
+        asked = decode_asked(request, violations)
+        digest = dataset_digest(request.name, violations=violations)
+        return await self._mutations.once(asked, lambda once: self._store.delete(digest, once), _DELETED)
 
 
 def _describe(path: Path) -> bytes:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochd.v1 import models_pb2 as pb
+from epochd_server.codec.asked import decode_asked
 from epochd_server.codec.coefficients import encode_coefficients
 from epochd_server.codec.fleets import (
     decode_member_order,
@@ -24,9 +25,11 @@ from epochd_server.codec.parameters import encode_parameters
 from epochd_server.domain.errors import FieldViolation, InvalidInput, Violations
 from epochd_server.domain.fleets import MemberOrder, Members, MemberState
 from epochd_server.domain.models import ModelVersion
+from epochd_server.domain.once import Once
 from epochd_server.domain.promoting import find_member, promoted, require_fleet
 from epochd_server.domain.resources import VersionReference, version_name
 from epochd_server.rpc.interceptors import MAX_MESSAGE_BYTES
+from epochd_server.rpc.mutations import Made, Mutations
 from epochd_server.rpc.requests import (
     PageRequest,
     page_token,
@@ -77,10 +80,17 @@ class MemberCalls:
 
     Args:
         store: The registry.
+        mutations: Makes changes once.
     """
 
-    def __init__(self, store: SqlModelStore) -> None:
+    def __init__(self, store: SqlModelStore, mutations: Mutations) -> None:
         self._store = store
+        self._mutations = mutations
+        self._promoted: Made[ModelVersion, pb.PromoteMemberResponse] = Made(
+            name=lambda version: version_name(version.model, version.version),
+            find=lambda name: store.get_version(version_reference(name)),
+            response=lambda version: pb.PromoteMemberResponse(version=encode_version(version)),
+        )
 
     async def list(self, request: pb.ListMembersRequest) -> pb.ListMembersResponse:
         """A page of a fleet's members."""
@@ -136,9 +146,14 @@ class MemberCalls:
     async def promote(self, request: pb.PromoteMemberRequest) -> pb.PromoteMemberResponse:
         """Makes a member a version; once begun, that is completed even when the client leaves meanwhile."""
         violations = Violations()
+        asked = decode_asked(request, violations)
         command = required(decode_promotion(request, violations), violations)
-        promoting = asyncio.create_task(self._store.promote(command, datetime.now(UTC)))
-        return pb.PromoteMemberResponse(version=encode_version(await asyncio.shield(promoting)))
+
+        async def promote(once: Once[ModelVersion] | None) -> ModelVersion:
+            promoting = self._store.promote(command, datetime.now(UTC), once)
+            return await asyncio.shield(asyncio.create_task(promoting))
+
+        return await self._mutations.once(asked, promote, self._promoted)
 
     async def _fleet(self, reference: VersionReference) -> ModelVersion:
         version = await self._store.get_version(reference)

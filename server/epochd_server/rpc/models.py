@@ -10,6 +10,7 @@ from epochd.v1 import fits_pb2, models_pb2_grpc
 from epochd.v1 import models_pb2 as pb
 from epochd.v1 import preprocessing_pb2 as pb_steps
 from epochd_server.codec.aliases import decode_alias
+from epochd_server.codec.asked import decode_asked
 from epochd_server.codec.coefficients import encode_coefficients
 from epochd_server.codec.comparing import compare_versions
 from epochd_server.codec.models import encode_move, encode_registered_model, encode_version
@@ -17,12 +18,14 @@ from epochd_server.codec.parameters import encode_parameters
 from epochd_server.codec.tensors import item_size
 from epochd_server.codec.user_labels import decode_label_change, decode_user_labels
 from epochd_server.domain.errors import EpochdError, Reason, Violations
-from epochd_server.domain.models import ModelVersion
+from epochd_server.domain.labels import Labels
+from epochd_server.domain.models import Model, ModelVersion
 from epochd_server.domain.resources import parse_model, parse_version_reference, version_name
 from epochd_server.domain.runs import Parameters
 from epochd_server.rpc.calls import Context
 from epochd_server.rpc.interceptors import MAX_MESSAGE_BYTES
 from epochd_server.rpc.members import MemberCalls
+from epochd_server.rpc.mutations import Changed, Mutations
 from epochd_server.rpc.requests import (
     PageRequest,
     exact_version,
@@ -36,14 +39,32 @@ from epochd_server.rpc.statistics import StatisticsCalls
 from epochd_server.rpc.transfers import TransferCalls
 from epochd_server.storage.models import SqlModelStore
 
+_LABELLED: Changed[Labels, pb.UpdateLabelsResponse] = Changed(
+    pb.UpdateLabelsResponse.FromString, lambda labels: pb.UpdateLabelsResponse(labels=labels)
+)
+_ALIAS_SET: Changed[Model, pb.SetAliasResponse] = Changed(
+    pb.SetAliasResponse.FromString, lambda model: pb.SetAliasResponse(model=encode_registered_model(model))
+)
+_ALIAS_DELETED: Changed[Model, pb.DeleteAliasResponse] = Changed(
+    pb.DeleteAliasResponse.FromString,
+    lambda model: pb.DeleteAliasResponse(model=encode_registered_model(model)),
+)
+_VERSION_DELETED: Changed[object, pb.DeleteVersionResponse] = Changed(
+    pb.DeleteVersionResponse.FromString, lambda _: pb.DeleteVersionResponse()
+)
+_MODEL_DELETED: Changed[object, pb.DeleteModelResponse] = Changed(
+    pb.DeleteModelResponse.FromString, lambda _: pb.DeleteModelResponse()
+)
+
 
 class ModelsServicer(models_pb2_grpc.ModelsServicer):
     """The service ``epochd.v1.Models``."""
 
-    def __init__(self, store: SqlModelStore, transfers: TransferCalls) -> None:
+    def __init__(self, store: SqlModelStore, transfers: TransferCalls, mutations: Mutations) -> None:
         self._store = store
         self._transfers = transfers
-        self._members = MemberCalls(store)
+        self._mutations = mutations
+        self._members = MemberCalls(store, mutations)
         self._statistics = StatisticsCalls(store)
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
@@ -160,21 +181,25 @@ class ModelsServicer(models_pb2_grpc.ModelsServicer):
     ) -> pb.UpdateLabelsResponse:
         """Changes the labels of a model or a version."""
         violations = Violations()
+        asked = decode_asked(request, violations)
         change = decode_label_change(request.labels, request.removed, violations)
         reference = parse_version_reference(request.name)
         if reference is None or reference.alias is not None:
             rule = "must be models/{model} or models/{model}/versions/{version}"
             violations.add("name", f"{rule}, is {request.name[:80]!r}")
-        reference = required(reference, violations)
-        labels = await self._store.change_labels(reference.model, reference.version, change)
-        return pb.UpdateLabelsResponse(labels=labels)
+        model, version, _ = required(reference, violations)
+        return await self._mutations.once(
+            asked, lambda once: self._store.change_labels(model, version, change, once), _LABELLED
+        )
 
     async def SetAlias(self, request: pb.SetAliasRequest, context: Context) -> pb.SetAliasResponse:
         """Points an alias at a version."""
         violations = Violations()
-        command = required(decode_alias(request, violations), violations)
-        changed = await self._store.set_alias(command, datetime.now(UTC))
-        return pb.SetAliasResponse(model=encode_registered_model(changed))
+        asked = decode_asked(request, violations)
+        command, now = required(decode_alias(request, violations), violations), datetime.now(UTC)
+        return await self._mutations.once(
+            asked, lambda once: self._store.set_alias(command, now, once), _ALIAS_SET
+        )
 
     async def ListAliasMoves(
         self, request: pb.ListAliasMovesRequest, context: Context
@@ -194,22 +219,35 @@ class ModelsServicer(models_pb2_grpc.ModelsServicer):
 
     async def DeleteAlias(self, request: pb.DeleteAliasRequest, context: Context) -> pb.DeleteAliasResponse:
         """Deletes an alias."""
-        model = model_id(request.model, "model")
+        violations = Violations()
+        asked = decode_asked(request, violations)
+        model = model_id(request.model, "model", violations)
         now, etag = datetime.now(UTC), request.etag or None
-        changed = await self._store.delete_alias(model, request.alias, now, etag)
-        return pb.DeleteAliasResponse(model=encode_registered_model(changed))
+        return await self._mutations.once(
+            asked,
+            lambda once: self._store.delete_alias(model, request.alias, now, etag, once),
+            _ALIAS_DELETED,
+        )
 
     async def DeleteVersion(
         self, request: pb.DeleteVersionRequest, context: Context
     ) -> pb.DeleteVersionResponse:
         """Deletes a version that no alias points at."""
-        await self._store.delete_version(*exact_version(request.name))
-        return pb.DeleteVersionResponse()
+        violations = Violations()
+        asked = decode_asked(request, violations)
+        model, version = exact_version(request.name, violations=violations)
+        return await self._mutations.once(
+            asked, lambda once: self._store.delete_version(model, version, once), _VERSION_DELETED
+        )
 
     async def DeleteModel(self, request: pb.DeleteModelRequest, context: Context) -> pb.DeleteModelResponse:
         """Deletes a model with its versions and aliases."""
-        await self._store.delete_model(model_id(request.name))
-        return pb.DeleteModelResponse()
+        violations = Violations()
+        asked = decode_asked(request, violations)
+        model = model_id(request.name, violations=violations)
+        return await self._mutations.once(
+            asked, lambda once: self._store.delete_model(model, once), _MODEL_DELETED
+        )
 
     async def _version(self, name: str) -> ModelVersion:
         return await self._store.get_version(version_reference(name))

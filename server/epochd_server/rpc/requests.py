@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from epochd_server.domain.errors import EpochdError, FieldViolation, InvalidInput, Reason, Violations
+from epochd_server.domain.errors import EpochdError, Reason, Violations
 from epochd_server.domain.resources import (
     VERSION_REFERENCE_RULE,
     VersionReference,
@@ -36,31 +36,32 @@ def required(value: _T | None, violations: Violations) -> _T:
     return value
 
 
-def run_id(name: str, field: str = "name") -> str:
+def run_id(name: str, field: str = "name", violations: Violations | None = None) -> str:
     """The id in ``runs/{run}``.
 
     Raises:
-        InvalidInput: ``name`` has another form.
+        InvalidInput: ``name`` has another form, or there are violations already.
     """
-    return _parsed(parse_run(name), name, field, "must be runs/{run}")
+    return _parsed(parse_run(name), name, field, "must be runs/{run}", violations)
 
 
-def model_id(name: str, field: str = "name") -> str:
+def model_id(name: str, field: str = "name", violations: Violations | None = None) -> str:
     """The id in ``models/{model}``.
 
     Raises:
-        InvalidInput: ``name`` has another form.
+        InvalidInput: ``name`` has another form, or there are violations already.
     """
-    return _parsed(parse_model(name), name, field, "must be models/{model}")
+    return _parsed(parse_model(name), name, field, "must be models/{model}", violations)
 
 
-def dataset_digest(name: str, field: str = "name") -> str:
+def dataset_digest(name: str, field: str = "name", violations: Violations | None = None) -> str:
     """The digest in ``datasets/{dataset}``.
 
     Raises:
-        InvalidInput: ``name`` has another form.
+        InvalidInput: ``name`` has another form, or there are violations already.
     """
-    return _parsed(parse_dataset(name), name, field, "must be datasets/ and 64 lower-case hex digits")
+    rule = "must be datasets/ and 64 lower-case hex digits"
+    return _parsed(parse_dataset(name), name, field, rule, violations)
 
 
 def version_reference(name: str, field: str = "name") -> VersionReference:
@@ -78,13 +79,14 @@ def parse_exact_version(name: str) -> tuple[str, int] | None:
     return None if reference is None or reference.version is None else (reference.model, reference.version)
 
 
-def exact_version(name: str, field: str = "name") -> tuple[str, int]:
+def exact_version(name: str, field: str = "name", violations: Violations | None = None) -> tuple[str, int]:
     """Model and number in ``models/{model}/versions/{version}``.
 
     Raises:
-        InvalidInput: ``name`` has another form.
+        InvalidInput: ``name`` has another form, or there are violations already.
     """
-    return _parsed(parse_exact_version(name), name, field, "must be models/{model}/versions/{version}")
+    rule = "must be models/{model}/versions/{version}"
+    return _parsed(parse_exact_version(name), name, field, rule, violations)
 
 
 class PageRequest:
@@ -147,7 +149,9 @@ def _decode_token(token: str) -> str | None:
         return None
 
 
-def _parsed(value: _T | None, name: str, field: str, rule: str) -> _T:
+def _parsed(value: _T | None, name: str, field: str, rule: str, violations: Violations | None = None) -> _T:
+    """The value, where there is one and nothing else was found wrong."""
+    found = violations or Violations()
     if value is None:
-        raise InvalidInput([FieldViolation(field, f"{rule}, is {name[:_SHOWN]!r}")])
-    return value
+        found.add(field, f"{rule}, is {name[:_SHOWN]!r}")
+    return required(value, found)

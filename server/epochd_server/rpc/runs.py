@@ -7,20 +7,40 @@ from contextlib import aclosing
 
 from epochd.v1 import runs_pb2 as pb
 from epochd.v1 import runs_pb2_grpc
+from epochd_server.codec.asked import decode_asked
 from epochd_server.codec.runs import decode_states, encode_run
 from epochd_server.codec.user_labels import decode_label_change, decode_user_labels
 from epochd_server.domain.errors import FieldViolation, InvalidInput, Violations
 from epochd_server.domain.resources import parse_model, parse_run, run_name
+from epochd_server.domain.runs import Run
 from epochd_server.rpc.calls import Context, Encoded
+from epochd_server.rpc.mutations import Changed, Mutations
 from epochd_server.rpc.requests import PageRequest, page_token, run_id
 from epochd_server.runs.service import RunService
+
+_CANCELLED: Changed[Run, pb.CancelRunResponse] = Changed(
+    pb.CancelRunResponse.FromString, lambda run: pb.CancelRunResponse(run=encode_run(run))
+)
+_PAUSED: Changed[Run, pb.PauseRunResponse] = Changed(
+    pb.PauseRunResponse.FromString, lambda run: pb.PauseRunResponse(run=encode_run(run))
+)
+_RESUMED: Changed[Run, pb.ResumeRunResponse] = Changed(
+    pb.ResumeRunResponse.FromString, lambda run: pb.ResumeRunResponse(run=encode_run(run))
+)
+_LABELLED: Changed[Run, pb.UpdateRunLabelsResponse] = Changed(
+    pb.UpdateRunLabelsResponse.FromString, lambda run: pb.UpdateRunLabelsResponse(run=encode_run(run))
+)
+_DELETED: Changed[object, pb.DeleteRunResponse] = Changed(
+    pb.DeleteRunResponse.FromString, lambda _: pb.DeleteRunResponse()
+)
 
 
 class RunsServicer(runs_pb2_grpc.RunsServicer):
     """The service ``epochd.v1.Runs``."""
 
-    def __init__(self, runs: RunService) -> None:
+    def __init__(self, runs: RunService, mutations: Mutations) -> None:
         self._runs = runs
+        self._mutations = mutations
 
     async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
         """Returns a run."""
@@ -57,28 +77,42 @@ class RunsServicer(runs_pb2_grpc.RunsServicer):
 
     async def CancelRun(self, request: pb.CancelRunRequest, context: Context) -> pb.CancelRunResponse:
         """Cancels a run at its next epoch."""
-        cancelled = await self._runs.cancel(run_id(request.name), keep_weights=request.keep_weights)
-        return pb.CancelRunResponse(run=encode_run(cancelled))
+        violations = Violations()
+        asked = decode_asked(request, violations)
+        run, keep = run_id(request.name, violations=violations), request.keep_weights
+        return await self._mutations.at_least_once(
+            asked, lambda: self._runs.cancel(run, keep_weights=keep), _CANCELLED
+        )
 
     async def PauseRun(self, request: pb.PauseRunRequest, context: Context) -> pb.PauseRunResponse:
         """Pauses a run at its next epoch."""
-        return pb.PauseRunResponse(run=encode_run(await self._runs.pause(run_id(request.name))))
+        violations = Violations()
+        asked = decode_asked(request, violations)
+        run = run_id(request.name, violations=violations)
+        return await self._mutations.at_least_once(asked, lambda: self._runs.pause(run), _PAUSED)
 
     async def ResumeRun(self, request: pb.ResumeRunRequest, context: Context) -> pb.ResumeRunResponse:
         """Lets a paused run go on."""
-        return pb.ResumeRunResponse(run=encode_run(await self._runs.resume(run_id(request.name))))
+        violations = Violations()
+        asked = decode_asked(request, violations)
+        run = run_id(request.name, violations=violations)
+        return await self._mutations.at_least_once(asked, lambda: self._runs.resume(run), _RESUMED)
 
     async def UpdateRunLabels(
         self, request: pb.UpdateRunLabelsRequest, context: Context
     ) -> pb.UpdateRunLabelsResponse:
         """Changes the labels of a run."""
         violations = Violations()
+        asked = decode_asked(request, violations)
         change = decode_label_change(request.labels, request.removed, violations)
-        violations.raise_if_any()
-        changed = await self._runs.change_labels(run_id(request.name), change)
-        return pb.UpdateRunLabelsResponse(run=encode_run(changed))
+        run = run_id(request.name, violations=violations)
+        return await self._mutations.once(
+            asked, lambda once: self._runs.change_labels(run, change, once), _LABELLED
+        )
 
     async def DeleteRun(self, request: pb.DeleteRunRequest, context: Context) -> pb.DeleteRunResponse:
         """Deletes a run that has ended."""
-        await self._runs.delete(run_id(request.name))
-        return pb.DeleteRunResponse()
+        violations = Violations()
+        asked = decode_asked(request, violations)
+        run = run_id(request.name, violations=violations)
+        return await self._mutations.once(asked, lambda once: self._runs.delete(run, once), _DELETED)

@@ -17,7 +17,7 @@ from epochd_server.domain.errors import EpochdError, Violations
 from epochd_server.domain.predictions import Prediction
 from epochd_server.domain.resources import is_request_id
 from epochd_server.planning.planner import RequestPlanner
-from epochd_server.planning.requests import fingerprint
+from epochd_server.planning.requests import read_sent
 from epochd_server.rpc.activation import Activations
 from epochd_server.rpc.activation_stream import ActivationStreams
 from epochd_server.rpc.calls import Context, Encoded, client_of, request_done
@@ -106,7 +106,8 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServicer):
         except EpochdError:
             if request.validate_only or not is_request_id(request.request_id):
                 raise
-            run = await self._runs.attach(request.request_id, fingerprint(request))
+            asked = read_sent(request).asked
+            run = None if asked is None else await self._runs.attach(asked)
             if run is None:
                 raise
             return run

@@ -13,16 +13,20 @@ from pathlib import Path
 from typing import IO
 
 from epochd.v1 import models_pb2 as pb
+from epochd_server.codec.asked import decode_asked
 from epochd_server.codec.models import encode_version
 from epochd_server.codec.transfers import decode_export, decode_import
 from epochd_server.domain.commands import ImportCommand
 from epochd_server.domain.errors import EpochdError, FieldViolation, InvalidInput, Reason, Violations
 from epochd_server.domain.labels import LabelChange
 from epochd_server.domain.models import ModelVersion
+from epochd_server.domain.once import Once
+from epochd_server.domain.resources import version_name
 from epochd_server.engine.modules import ModuleRegistry
 from epochd_server.planning.limits import PlanLimits
 from epochd_server.rpc.interceptors import MAX_MESSAGE_BYTES
-from epochd_server.rpc.requests import required
+from epochd_server.rpc.mutations import Made, Mutations
+from epochd_server.rpc.requests import required, version_reference
 from epochd_server.serving.exporting.exporter import Exporter
 from epochd_server.storage.models import SqlModelStore
 
@@ -40,6 +44,7 @@ class TransferCalls:
         modules: The registered modules, which an imported version may need.
         limits: How large an imported version may be.
         folder: Where files are kept while they arrive.
+        mutations: Makes changes once.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class TransferCalls:
         modules: ModuleRegistry,
         limits: PlanLimits,
         folder: Path,
+        mutations: Mutations,
     ) -> None:
         self._store = store
         self._exporter = exporter
@@ -56,6 +62,12 @@ class TransferCalls:
         self._limits = limits
         self._folder = folder
         self._one_at_a_time = asyncio.Lock()
+        self._mutations = mutations
+        self._imported: Made[ModelVersion, pb.ImportVersionResponse] = Made(
+            name=lambda version: version_name(version.model, version.version),
+            find=lambda name: store.get_version(version_reference(name)),
+            response=lambda version: pb.ImportVersionResponse(version=encode_version(version)),
+        )
 
     async def export(self, request: pb.ExportVersionRequest) -> AsyncGenerator[pb.ExportVersionResponse]:
         """A version as a file."""
@@ -73,17 +85,21 @@ class TransferCalls:
         violations = Violations()
         most = self._limits.max_fleet_parameters * _ITEM_BYTES + _HEADER_BYTES
         with violations.within("header"):
+            asked = decode_asked(message.header, violations)
             command = decode_import(message.header, most, violations)
         violations.raise_if_any()
-        if found := await self._store.find_import(command):
-            return pb.ImportVersionResponse(version=encode_version(found))
-        with tempfile.TemporaryFile(dir=self._folder) as file:
-            await _receive(command, requests, file)
-            data = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
-        adding = asyncio.create_task(self._add(command, data))
-        return pb.ImportVersionResponse(version=encode_version(await asyncio.shield(adding)))
 
-    async def _add(self, command: ImportCommand, data: memoryview) -> ModelVersion:
+        async def receive_and_add(once: Once[ModelVersion] | None) -> ModelVersion:
+            with tempfile.TemporaryFile(dir=self._folder) as file:
+                await _receive(command, requests, file)
+                data = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+            return await asyncio.shield(asyncio.create_task(self._add(command, data, once)))
+
+        return await self._mutations.once(asked, receive_and_add, self._imported)
+
+    async def _add(
+        self, command: ImportCommand, data: memoryview, once: Once[ModelVersion] | None
+    ) -> ModelVersion:
         # imported here: it brings in pyarrow
         from epochd_server.serving.importing import read_import
 
@@ -93,7 +109,8 @@ class TransferCalls:
             )
             labels = LabelChange(labels=command.labels).applied_to(imported.labels)
             model = command.model or imported.model
-            return await self._store.add_import(model, command, imported.trained, labels, datetime.now(UTC))
+            now = datetime.now(UTC)
+            return await self._store.add_import(model, imported.trained, labels, now, once)
 
 
 async def _receive(

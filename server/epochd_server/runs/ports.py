@@ -9,6 +9,7 @@ from epochd_server.codec.pages import EventPage
 from epochd_server.domain.fleets import Members
 from epochd_server.domain.labels import LabelChange, Labels
 from epochd_server.domain.models import ModelVersion
+from epochd_server.domain.once import Asked, Once
 from epochd_server.domain.plans import Plan as Plan
 from epochd_server.domain.records import Accepted as Accepted
 from epochd_server.domain.records import Append as Append
@@ -41,7 +42,7 @@ class RunStore(Protocol):
         """Stores a run with its first event, claimed by this server, or finds the run with the same request_id.
 
         Raises:
-            EpochdError: REQUEST_ID_REUSED where the fingerprints differ.
+            EpochdError: REQUEST_ID_REUSED where the request was another.
         """
 
     async def record(self, writes: Sequence[RunWrite]) -> list[Event | Exception | None]:
@@ -61,8 +62,12 @@ class RunStore(Protocol):
     async def request(self, run_id: str) -> bytes | None:
         """The request that a run was accepted with, data included; None where there is no such run."""
 
-    async def find_request(self, request_id: str) -> tuple[str, bytes] | None:
-        """Id and fingerprint of the run that had this request_id, or None."""
+    async def find_made(self, asked: Asked) -> str | None:
+        """The id of the run that the same request made before, or None.
+
+        Raises:
+            EpochdError: REQUEST_ID_REUSED.
+        """
 
     async def events(
         self, run_id: str, after_sequence: int, limit: int, nbytes: int | None = None
@@ -87,11 +92,21 @@ class RunStore(Protocol):
     ) -> list[Run]:
         """Runs with ids below ``before`` (ULIDs: older) and these labels, newest first."""
 
-    async def change_labels(self, run_id: str, change: LabelChange) -> Labels | None:
-        """Changes the labels of a run, and returns all that it has then; None where there is no such run."""
+    async def change_labels(self, run_id: str, change: LabelChange, once: Once[Run] | None = None) -> Run:
+        """Changes the labels of a run, and returns it.
 
-    async def delete(self, run_id: str) -> bool:
-        """Deletes a run and its log; False where there is none."""
+        Raises:
+            EpochdError: RUN_NOT_FOUND, REQUEST_ID_REUSED.
+            AnsweredBefore: The request was made before.
+        """
+
+    async def delete(self, run_id: str, once: Once[object] | None = None) -> None:
+        """Deletes a run and its log.
+
+        Raises:
+            EpochdError: RUN_NOT_FOUND, RUN_NOT_TERMINAL, REQUEST_ID_REUSED.
+            AnsweredBefore: The request was made before.
+        """
 
     async def note_worker_deaths(self, run_id: str, claim: int, deaths: int) -> None:
         """Notes how many workers have died while they trained a run."""

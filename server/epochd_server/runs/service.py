@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from epochd_server.codec.pages import EventPage
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.labels import LabelChange, Labels
+from epochd_server.domain.once import Asked, Once
 from epochd_server.domain.resources import run_name
 from epochd_server.domain.runs import Event, Queued, Run, RunState
 from epochd_server.domain.stopping import Wish
@@ -133,19 +134,17 @@ class RunService:
             await self._find(accepted.run_id)
         return accepted
 
-    async def attach(self, request_id: str, fingerprint: bytes) -> Accepted | None:
-        """The run that had this request_id before, if there is one.
+    async def attach(self, asked: Asked) -> Accepted | None:
+        """The run that the same request made before, if there is one.
 
         Raises:
-            EpochdError: REQUEST_ID_REUSED where it was for another request.
+            EpochdError: REQUEST_ID_REUSED where its id was that of another request.
         """
-        known = await self._store.find_request(request_id)
-        if known is None:
+        run_id = await self._store.find_made(asked)
+        if run_id is None:
             return None
-        if known[1] != fingerprint:
-            raise EpochdError(Reason.REQUEST_ID_REUSED)
-        await self._find(known[0])
-        return Accepted(known[0], created=False)
+        await self._find(run_id)
+        return Accepted(run_id, created=False)
 
     async def watch(self, run_id: str, after_sequence: int = 0) -> AsyncGenerator[EventPage, None]:
         """Replays a run's events after a sequence number, then follows it to its end.
@@ -188,16 +187,15 @@ class RunService:
         """Runs that have these labels and whose ids are below ``before``, newest first; no states means all."""
         return await self._store.page(limit=limit, before=before, states=states, model=model, labels=labels)
 
-    async def change_labels(self, run_id: str, change: LabelChange) -> Run:
+    async def change_labels(self, run_id: str, change: LabelChange, once: Once[Run] | None = None) -> Run:
         """Changes the labels of a run, and returns it.
 
         Raises:
-            EpochdError: RUN_NOT_FOUND.
+            EpochdError: RUN_NOT_FOUND, REQUEST_ID_REUSED.
+            AnsweredBefore: The request was made before.
             InvalidInput: They are too many.
         """
-        if await self._store.change_labels(run_id, change) is None:
-            raise _not_found(run_id)
-        return await self.get(run_id)
+        return await self._store.change_labels(run_id, change, once)
 
     async def cancel(self, run_id: str, *, keep_weights: bool = False) -> Run:
         """Cancels a run: at once while it waits, else at its next epoch. One that has ended is left as it is.
@@ -256,21 +254,14 @@ class RunService:
             await self._ask_elsewhere(found, wish)
         return await self.get(run_id)
 
-    async def delete(self, run_id: str) -> None:
+    async def delete(self, run_id: str, once: Once[object] | None = None) -> None:
         """Deletes a run that has ended, and its log.
 
         Raises:
-            EpochdError: RUN_NOT_FOUND or RUN_NOT_TERMINAL.
+            EpochdError: RUN_NOT_FOUND, RUN_NOT_TERMINAL or REQUEST_ID_REUSED.
+            AnsweredBefore: The request was made before.
         """
-        stored = await self._stored(run_id)
-        if not stored.run.state.is_terminal:
-            raise EpochdError(
-                Reason.RUN_NOT_TERMINAL,
-                f"{run_name(run_id)} has not ended yet; cancel it first.",
-                {"run": run_name(run_id)},
-            )
-        if not await self._store.delete(run_id):
-            raise _not_found(run_id)
+        await self._store.delete(run_id, once)
 
     async def drain(self, grace_seconds: float) -> bool:
         """Refuses new work and lets running cohorts finish; what waits is left to others, or for the next start.
@@ -301,7 +292,7 @@ class RunService:
             raise EpochdError(Reason.SERVER_STOPPING)
 
     async def _attach_or_refuse(self, plan: Plan, refusal: EpochdError) -> Accepted:
-        found = await self.attach(plan.request_id, plan.fingerprint) if plan.request_id else None
+        found = await self.attach(plan.asked) if plan.asked else None
         if found is None:
             raise refusal
         return found
@@ -368,7 +359,7 @@ def _new_run(run: LiveRun, plan: Plan) -> NewRun:
         model=run.model,
         spec=run.spec,
         request=plan.request,
-        request_id=plan.request_id,
+        asked=plan.asked,
         fingerprint=plan.fingerprint,
         client=run.client,
         create_time=run.newest_time,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from epochd_server.storage.answers import Answers
 from epochd_server.storage.artifact_urls import open_artifacts
 from epochd_server.storage.artifacts import Artifacts
 from epochd_server.storage.changes import ModelChanges
@@ -20,6 +21,7 @@ from epochd_server.storage.presence import Presence
 from epochd_server.storage.runs import SqlRunStore
 
 __all__ = [
+    "Answers",
     "Artifacts",
     "Convert",
     "DataFolder",
@@ -49,6 +51,7 @@ class Storage:
     presence: Presence
     database: Database
     artifacts: Artifacts
+    answers: Answers
     runs: SqlRunStore
     claims: SqlClaims
     checkpoints: SqlCheckpoints
@@ -72,6 +75,7 @@ def open_storage(
     artifacts_url: str | None = None,
     cache_bytes: int = CACHE_BYTES,
     lease_s: float = 15.0,
+    request_retention_s: float = 86_400.0,
 ) -> Storage:
     """Opens the storage of a server, and makes or upgrades what is not there; blocks until done.
 
@@ -83,6 +87,7 @@ def open_storage(
         artifacts_url: A bucket or another folder for artifacts; None: in the data folder.
         cache_bytes: Of the local copies of what is read of a bucket.
         lease_s: After so long a silence of this server others on the same database take its runs.
+        request_retention_s: For how many seconds a request_id is remembered.
 
     Raises:
         StorageUnusableError: Folder or database cannot be used; says why in one line.
@@ -99,20 +104,23 @@ def open_storage(
         folder.close()
         raise
     changes = ModelChanges()
+    answers = Answers(database, request_retention_s)
     return Storage(
         folder=folder,
         presence=presence,
         database=database,
         artifacts=artifacts,
-        runs=SqlRunStore(database, artifacts, changes),
+        answers=answers,
+        runs=SqlRunStore(database, artifacts, changes, answers),
         claims=SqlClaims(database, changes, lease_s=lease_s, presence=presence),
         checkpoints=SqlCheckpoints(database, artifacts),
-        models=SqlModelStore(database, artifacts, changes),
+        models=SqlModelStore(database, artifacts, changes, answers),
         datasets=DatasetStore(
             database,
             artifacts,
             uploads=folder.uploads,
             convert=convert,
             most_bytes=most_dataset_bytes,
+            answers=answers,
         ),
     )

@@ -17,8 +17,10 @@ from sqlalchemy import Connection, delete, select, tuple_
 
 from epochd_server.domain.datasets import Dataset, DatasetColumn, DatasetFormat, DatasetSummary
 from epochd_server.domain.errors import EpochdError, Reason
+from epochd_server.domain.once import Once
 from epochd_server.domain.resources import dataset_name, run_name
 from epochd_server.domain.runs import RunState
+from epochd_server.storage.answers import Answers
 from epochd_server.storage.artifacts import ArtifactDamagedError, Artifacts, discard
 from epochd_server.storage.database import Database
 from epochd_server.storage.durable_files import digest_of_file, local_io
@@ -66,16 +68,25 @@ class DatasetStore:
         uploads: Gets the bytes of uploads until they are complete.
         convert: Makes Arrow files of uploads.
         most_bytes: The largest upload that is taken.
+        answers: Remembers what requests were answered.
     """
 
     def __init__(
-        self, database: Database, artifacts: Artifacts, *, uploads: Path, convert: Convert, most_bytes: int
+        self,
+        database: Database,
+        artifacts: Artifacts,
+        *,
+        uploads: Path,
+        convert: Convert,
+        most_bytes: int,
+        answers: Answers,
     ) -> None:
         self._database = database
         self._artifacts = artifacts
         self._uploads = uploads
         self._convert = convert
         self._most_bytes = most_bytes
+        self._answers = answers
         # Of their own: checking and converting gigabytes must not take the threads that others wait for.
         self._converters = ThreadPoolExecutor(_CONVERSIONS_AT_ONCE, thread_name_prefix="dataset")
         self._finishing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -144,11 +155,12 @@ class DatasetStore:
         rows = await self._database.read(lambda connection: connection.execute(page).all())
         return [_to_dataset(row) for row in rows]
 
-    async def delete(self, digest: str) -> None:
+    async def delete(self, digest: str, once: Once[object] | None = None) -> None:
         """Deletes a dataset.
 
         Raises:
-            EpochdError: DATASET_NOT_FOUND; DATASET_IN_USE, naming a run that has not ended.
+            EpochdError: DATASET_NOT_FOUND; DATASET_IN_USE, naming a run that has not ended; REQUEST_ID_REUSED.
+            AnsweredBefore: The request was made before.
         """
         using = select(runs.c.run_id).where(runs.c.dataset == digest, runs.c.state.in_(_UNFINISHED)).limit(1)
 
@@ -160,7 +172,7 @@ class DatasetStore:
                 raise EpochdError(Reason.DATASET_IN_USE, metadata=metadata)
             return file
 
-        file = await self._database.write(operation)
+        file: DatasetFile = await self._answers.write(operation, once)
         await discard(self._artifacts, (file.artifact, file.facts))
 
     async def facts(self, digest: str, compute: Callable[[Path], bytes]) -> bytes:

@@ -10,18 +10,20 @@ from typing import TypeVar
 from sqlalchemy import Connection, delete, select, update
 
 from epochd_server.domain.canaries import check_canary
-from epochd_server.domain.commands import AliasCommand, ImportCommand, PromoteCommand
+from epochd_server.domain.commands import AliasCommand, PromoteCommand
 from epochd_server.domain.fleets import Members
 from epochd_server.domain.labels import LabelChange, Labels
 from epochd_server.domain.models import AliasMove, Model, ModelVersion, TrainedModel
+from epochd_server.domain.once import AnsweredBefore, Once
 from epochd_server.domain.promoting import find_trained_member, promoted, require_fleet
 from epochd_server.domain.records import NoticeKind
 from epochd_server.domain.resources import VersionReference
 from epochd_server.domain.runs import Parameters
 from epochd_server.storage import aliases as alias_rows
-from epochd_server.storage import member_columns, promotions, weights
+from epochd_server.storage import member_columns, weights
 from epochd_server.storage import model_rows as rows
 from epochd_server.storage import versions as new_versions
+from epochd_server.storage.answers import Answers
 from epochd_server.storage.artifacts import Artifacts, discard
 from epochd_server.storage.blobs import BlobReader, StoredBlob
 from epochd_server.storage.changes import ModelChanges
@@ -40,10 +42,14 @@ class SqlModelStore:
         database: Holds models, versions and aliases.
         artifacts: Holds weights that are too large for the database.
         changes: Told of every change.
+        answers: Remembers what requests were answered.
     """
 
-    def __init__(self, database: Database, artifacts: Artifacts, changes: ModelChanges) -> None:
+    def __init__(
+        self, database: Database, artifacts: Artifacts, changes: ModelChanges, answers: Answers
+    ) -> None:
         self._database = database
+        self._answers = answers
         self._artifacts = artifacts
         self._blobs = BlobReader(artifacts)
         self._changes = changes
@@ -108,65 +114,64 @@ class SqlModelStore:
         async for chunk in self._blobs.stream(await self._weights(model, version)):
             yield chunk
 
-    async def promote(self, command: PromoteCommand, time: datetime) -> ModelVersion:
-        """Makes a member of a fleet the next version of a model; a repeated request_id finds the first's version.
+    async def promote(
+        self, command: PromoteCommand, time: datetime, once: Once[ModelVersion] | None = None
+    ) -> ModelVersion:
+        """Makes a member of a fleet the next version of a model.
 
         Raises:
             EpochdError: MODEL_NOT_FOUND, VERSION_NOT_FOUND, ALIAS_NOT_FOUND, MEMBER_NOT_FOUND, MEMBER_FAILED,
                 REQUEST_ID_REUSED, ARTIFACT_CORRUPT.
+            AnsweredBefore: The request was made before.
             InvalidInput: The version is no fleet.
         """
-        if found := await self._find_promoted(command):
-            return found
         fleet = await self.get_version(command.reference)
-        # the newest version may be what the same request, sent at once again, has made since
-        if not fleet.card.members and (found := await self._find_promoted(command)):
-            return found
+        # the newest version may be what the same request, sent at once to another server, has made since
+        if not fleet.card.members and once and (before := await self._answers.find(once.asked)):
+            raise AnsweredBefore(before)
         require_fleet(fleet)
         members = await self.load_members(fleet.model, fleet.version)
         member = find_trained_member(fleet, members, command.key)
         parameters = await self.load_parameters(fleet.model, fleet.version)
-        identity = promotions.new_identity(fleet.card.run_id)
+        identity = new_versions.new_identity(fleet.card.run_id)
         new = new_versions.prepare(identity, time, promoted(fleet, members, member, parameters))
-        return await self._add_once(command.model or fleet.model, command, new)
-
-    async def _find_promoted(self, command: PromoteCommand) -> ModelVersion | None:
-        return await self._database.read(lambda connection: promotions.find(connection, command))
-
-    async def find_import(self, command: ImportCommand) -> ModelVersion | None:
-        """The version that an import with the same request_id made before, or None.
-
-        Raises:
-            EpochdError: REQUEST_ID_REUSED.
-        """
-        return await self._database.read(lambda connection: promotions.find(connection, command))
+        return await self._add(command.model or fleet.model, new, None, once)
 
     async def add_import(
-        self, model: str, command: ImportCommand, trained: TrainedModel, labels: Labels, time: datetime
+        self,
+        model: str,
+        trained: TrainedModel,
+        labels: Labels,
+        time: datetime,
+        once: Once[ModelVersion] | None = None,
     ) -> ModelVersion:
-        """Makes a trained model of another server the next version of a model; with a repeated request_id, once.
+        """Makes a trained model of another server the next version of a model.
 
         Raises:
             EpochdError: REQUEST_ID_REUSED.
+            AnsweredBefore: The request was made before.
         """
-        identity = promotions.new_identity(trained.card.run_id)
+        identity = new_versions.new_identity(trained.card.run_id)
         new = await asyncio.to_thread(new_versions.prepare, identity, time, trained)
-        return await self._add_once(model, command, new, labels)
+        return await self._add(model, new, labels, once)
 
-    async def _add_once(
+    async def _add(
         self,
         model: str,
-        command: PromoteCommand | ImportCommand,
         new: new_versions.NewVersion,
-        labels: Labels | None = None,
+        labels: Labels | None,
+        once: Once[ModelVersion] | None,
     ) -> ModelVersion:
+        def operation(connection: Connection) -> ModelVersion:
+            number = new_versions.add(connection, model, new, labels)
+            return rows.to_version(connection.execute(rows.meant(VersionReference(model, number))).one())
+
         await new_versions.store(self._artifacts, new)
-        version, is_new = await self._change(
-            model, lambda connection: promotions.add(connection, model, command, new, labels)
-        )
-        if not is_new:
+        try:
+            return await self._change(model, operation, once)
+        except AnsweredBefore:
             await discard(self._artifacts, [name for name, _ in new.artifacts()])
-        return version
+            raise
 
     async def get_model(self, model: str) -> Model:
         """A model with its aliases.
@@ -209,11 +214,14 @@ class SqlModelStore:
 
         return [rows.to_version(row) for row in await self._database.read(operation)]
 
-    async def change_labels(self, model: str, version: int | None, change: LabelChange) -> Labels:
+    async def change_labels(
+        self, model: str, version: int | None, change: LabelChange, once: Once[Labels] | None = None
+    ) -> Labels:
         """Changes the labels of a version, or (None) of the model itself, and returns all that it has then.
 
         Raises:
-            EpochdError: MODEL_NOT_FOUND, VERSION_NOT_FOUND.
+            EpochdError: MODEL_NOT_FOUND, VERSION_NOT_FOUND, REQUEST_ID_REUSED.
+            AnsweredBefore: The request was made before.
             InvalidInput: They are too many.
         """
         table, one = (models, models.c.model == model)
@@ -228,13 +236,16 @@ class SqlModelStore:
             connection.execute(update(table).where(one).values(labels=changed or None))
             return changed
 
-        return await self._change(model, operation)
+        return await self._change(model, operation, once)
 
-    async def set_alias(self, command: AliasCommand, time: datetime) -> Model:
+    async def set_alias(
+        self, command: AliasCommand, time: datetime, once: Once[Model] | None = None
+    ) -> Model:
         """Points an alias at a version, and returns the model.
 
         Raises:
-            EpochdError: MODEL_NOT_FOUND, VERSION_NOT_FOUND, ETAG_MISMATCH.
+            EpochdError: MODEL_NOT_FOUND, VERSION_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED.
+            AnsweredBefore: The request was made before.
             InvalidInput: Another model's rows would not suit the canary.
         """
         if command.canary is not None:
@@ -246,20 +257,28 @@ class SqlModelStore:
             alias_rows.point(connection, command, time)
             return rows.find_models(connection, [command.model])[0]
 
-        return await self._change(command.model, operation)
+        return await self._change(command.model, operation, once)
 
-    async def delete_alias(self, model: str, alias: str, time: datetime, etag: str | None = None) -> Model:
+    async def delete_alias(
+        self,
+        model: str,
+        alias: str,
+        time: datetime,
+        etag: str | None = None,
+        once: Once[Model] | None = None,
+    ) -> Model:
         """Deletes an alias, and returns the model.
 
         Raises:
-            EpochdError: MODEL_NOT_FOUND, ALIAS_NOT_FOUND, ETAG_MISMATCH.
+            EpochdError: MODEL_NOT_FOUND, ALIAS_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED.
+            AnsweredBefore: The request was made before.
         """
 
         def operation(connection: Connection) -> Model:
             alias_rows.remove(connection, model, alias, etag, time)
             return rows.find_models(connection, [model])[0]
 
-        return await self._change(model, operation)
+        return await self._change(model, operation, once)
 
     async def list_alias_moves(
         self, model: str, alias: str, limit: int, before: int | None = None
@@ -279,11 +298,12 @@ class SqlModelStore:
 
         return [alias_rows.to_move(row) for row in await self._database.read(operation)]
 
-    async def delete_version(self, model: str, version: int) -> None:
+    async def delete_version(self, model: str, version: int, once: Once[object] | None = None) -> None:
         """Deletes a version and its weights; its number is not given again.
 
         Raises:
-            EpochdError: MODEL_NOT_FOUND, VERSION_NOT_FOUND; ALIAS_IN_USE, naming the alias.
+            EpochdError: MODEL_NOT_FOUND, VERSION_NOT_FOUND; ALIAS_IN_USE, naming the alias; REQUEST_ID_REUSED.
+            AnsweredBefore: The request was made before.
         """
 
         def operation(connection: Connection) -> list[str]:
@@ -295,13 +315,14 @@ class SqlModelStore:
             )
             return artifacts
 
-        await discard(self._artifacts, await self._change(model, operation))
+        await discard(self._artifacts, await self._change(model, operation, once))
 
-    async def delete_model(self, model: str) -> None:
+    async def delete_model(self, model: str, once: Once[object] | None = None) -> None:
         """Deletes a model with its versions and aliases.
 
         Raises:
-            EpochdError: MODEL_NOT_FOUND.
+            EpochdError: MODEL_NOT_FOUND, REQUEST_ID_REUSED.
+            AnsweredBefore: The request was made before.
         """
 
         def operation(connection: Connection) -> list[str]:
@@ -311,16 +332,16 @@ class SqlModelStore:
                 connection.execute(delete(table).where(table.c.model == model))
             return artifacts
 
-        await discard(self._artifacts, await self._change(model, operation))
+        await discard(self._artifacts, await self._change(model, operation, once))
 
-    async def _change(self, model: str, operation: Operation[T]) -> T:
+    async def _change(self, model: str, operation: Operation[T], once: Once[T] | None) -> T:
         def told(connection: Connection) -> T:
             result = operation(connection)
             if self._database.notices.has_listeners:
                 self._database.notices.tell(connection, NoticeKind.CHANGED, [model])
             return result
 
-        result = await self._database.write(told)
+        result = await self._answers.write(told, once)
         self._changes.notify(model)
         return result
 

@@ -76,7 +76,6 @@ def new_row(new: NewRun, first: Event, owner: str) -> dict[str, Any]:
         "state": RunState.QUEUED.value,
         "model": new.model,
         "client": new.client,
-        "request_id": new.request_id,
         "fingerprint": new.fingerprint,
         "dataset": new.dataset,
         "spec": spec_codec.encode_spec(new.spec),

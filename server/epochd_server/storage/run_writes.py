@@ -10,15 +10,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, bindparam, or_, select
+from sqlalchemy import Connection, bindparam, select
 
 from epochd_server.codec.events import decode
 from epochd_server.codec.pages import EventPage
 from epochd_server.domain.errors import EpochdError, Reason
+from epochd_server.domain.once import AnsweredBefore
 from epochd_server.domain.records import Accepted, Append, ClaimLostError, NewRun, Success
-from epochd_server.domain.resources import dataset_name, run_name
+from epochd_server.domain.resources import dataset_name, parse_run, run_name
 from epochd_server.domain.runs import Cancelled, Event, RunState, Succeeded
 from epochd_server.storage import run_rows, versions
+from epochd_server.storage.answers import Answer, Answers, claim, claim_all
 from epochd_server.storage.bulk import insert_new_rows, insert_rows
 from epochd_server.storage.failures import SequenceConflictError
 from epochd_server.storage.schema import datasets, run_requests, runs
@@ -38,16 +40,22 @@ class EachAloneError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """A run to be accepted, as rows."""
+    """A run to be accepted, as rows.
+
+    Attributes:
+        answer: What is remembered of it under its request_id: its name.
+    """
 
     new: NewRun
     row: dict[str, Any]
     events: EventPage
+    answer: Answer | None
 
     @classmethod
-    def of(cls, new: NewRun, first: Event, owner: str) -> Acceptance:
+    def of(cls, new: NewRun, first: Event, owner: str, answers: Answers) -> Acceptance:
         """The rows of a new run."""
-        return cls(new, run_rows.new_row(new, first, owner), EventPage.of([first]))
+        answer = None if new.asked is None else answers.make(new.asked, run_name(new.run_id).encode())
+        return cls(new, run_rows.new_row(new, first, owner), EventPage.of([first]), answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +84,11 @@ def accept_all(connection: Connection, acceptances: Sequence[Acceptance]) -> lis
     Raises:
         EpochdError: REQUEST_ID_REUSED, DATASET_NOT_FOUND.
     """
+    answers = [one.answer for one in acceptances if one.answer is not None]
+    if not claim_all(connection, answers) and (before := _accepted_before(connection, _only(acceptances))):
+        return [before]
     if insert_new_rows(connection, runs, [one.row for one in acceptances]) < len(acceptances):
-        return [_accepted_before(connection, _only(acceptances).new)]
+        return [Accepted(_only(acceptances).new.run_id, created=True)]  # this very acceptance, repeated
     for digest in {one.new.dataset for one in acceptances if one.new.dataset is not None}:
         _require_dataset(connection, digest)
     requests = [{"run_id": one.new.run_id, "request": one.new.request} for one in acceptances]
@@ -126,14 +137,28 @@ def _insert_events(connection: Connection, logged: Iterable[tuple[str, EventPage
     insert_rows(connection, event_rows, rows)
 
 
-def _accepted_before(connection: Connection, new: NewRun) -> Accepted:
-    """The run that has this request_id, or this very run when its acceptance is repeated."""
-    same = or_(runs.c.run_id == new.run_id, runs.c.request_id == new.request_id)
-    row = connection.execute(select(runs.c.run_id, runs.c.fingerprint).where(same)).one()
-    if bytes(row.fingerprint) != new.fingerprint:
-        metadata = {"request_id": new.request_id or "", "name": run_name(row.run_id)}
-        raise EpochdError(Reason.REQUEST_ID_REUSED, metadata=metadata)
-    return Accepted(row.run_id, created=row.run_id == new.run_id)
+def _accepted_before(connection: Connection, acceptance: Acceptance) -> Accepted | None:
+    """The run that its request made; this very one when its acceptance is repeated, None once that is forgotten."""
+    if acceptance.answer is None:
+        return None
+    try:
+        claim(connection, acceptance.answer)
+    except AnsweredBefore as before:
+        run_id = made_run(before.answer)
+        return Accepted(run_id, created=run_id == acceptance.new.run_id)
+    return None
+
+
+def made_run(answer: bytes) -> str:
+    """The id of the run that a request made, of what is remembered as its answer.
+
+    Raises:
+        EpochdError: RUN_NOT_FOUND where that is no run's name.
+    """
+    run_id = parse_run(answer.decode())
+    if run_id is None:
+        raise EpochdError(Reason.RUN_NOT_FOUND)
+    return run_id
 
 
 def _require_dataset(connection: Connection, digest: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -18,15 +19,17 @@ from epochd_server.codec.pages import EventPage
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.labels import LabelChange, Labels
 from epochd_server.domain.models import TrainedModel
+from epochd_server.domain.once import Asked, Once
 from epochd_server.domain.records import Accepted, Append, NewRun, NoticeKind, RunWrite, StoredRun
 from epochd_server.domain.resources import run_name
 from epochd_server.domain.runs import Cancelled, Event, Run, RunState, Succeeded
 from epochd_server.storage import run_rows, versions
+from epochd_server.storage.answers import Answers
 from epochd_server.storage.artifacts import Artifacts
 from epochd_server.storage.blobs import INLINE_BYTES
 from epochd_server.storage.changes import ModelChanges
 from epochd_server.storage.database import Database
-from epochd_server.storage.run_writes import Acceptance, Entry, accept_all, record_all
+from epochd_server.storage.run_writes import Acceptance, Entry, accept_all, made_run, no_run, record_all
 from epochd_server.storage.schema import events as event_rows
 from epochd_server.storage.schema import run_requests, runs
 from epochd_server.storage.statements import labelled
@@ -42,20 +45,24 @@ class SqlRunStore:
         database: Holds the runs.
         artifacts: Holds weights that are too large for the database.
         changes: Told of new model versions.
+        answers: Remembers what requests were answered.
     """
 
-    def __init__(self, database: Database, artifacts: Artifacts, changes: ModelChanges) -> None:
+    def __init__(
+        self, database: Database, artifacts: Artifacts, changes: ModelChanges, answers: Answers
+    ) -> None:
         self._database = database
         self._artifacts = artifacts
         self._changes = changes
+        self._answers = answers
 
     async def accept(self, new: NewRun, first: Event) -> Accepted:
         """Stores a run with its first event, or finds the run with the same request_id.
 
         Raises:
-            EpochdError: REQUEST_ID_REUSED where the fingerprints differ; DATASET_NOT_FOUND.
+            EpochdError: REQUEST_ID_REUSED where the request was another; DATASET_NOT_FOUND.
         """
-        acceptance = Acceptance.of(new, first, self._database.server)
+        acceptance = Acceptance.of(new, first, self._database.server, self._answers)
         (accepted,) = await self._database.write_each(accept_all, [acceptance])
         if isinstance(accepted, Failed):
             raise accepted.error
@@ -90,11 +97,14 @@ class SqlRunStore:
         data = await self._database.read(lambda connection: connection.scalar(statement))
         return None if data is None else bytes(data)
 
-    async def find_request(self, request_id: str) -> tuple[str, bytes] | None:
-        """Id and fingerprint of the run that had this request_id, or None."""
-        statement = select(runs.c.run_id, runs.c.fingerprint).where(runs.c.request_id == request_id)
-        row = await self._database.read(lambda connection: connection.execute(statement).one_or_none())
-        return None if row is None else (row.run_id, bytes(row.fingerprint))
+    async def find_made(self, asked: Asked) -> str | None:
+        """The id of the run that the same request made before, or None.
+
+        Raises:
+            EpochdError: REQUEST_ID_REUSED.
+        """
+        answer = await self._answers.find(asked)
+        return None if answer is None else made_run(answer)
 
     async def events(
         self, run_id: str, after_sequence: int, limit: int, nbytes: int | None = None
@@ -145,36 +155,45 @@ class SqlRunStore:
         noted = update(runs).where(*mine).values(worker_deaths=deaths)
         await self._database.write(lambda connection: connection.execute(noted))
 
-    async def change_labels(self, run_id: str, change: LabelChange) -> Labels | None:
-        """Changes the labels of a run, and returns all that it has then; None where there is no such run."""
-        one = select(runs.c.labels).where(runs.c.run_id == run_id).with_for_update()
-
-        def operation(connection: Connection) -> Labels | None:
-            row = connection.execute(one).one_or_none()
-            if row is None:
-                return None
-            changed = change.applied_to(row.labels or {})
-            connection.execute(update(runs).where(runs.c.run_id == run_id).values(labels=changed or None))
-            return changed
-
-        return await self._database.write(operation)
-
-    async def delete(self, run_id: str) -> bool:
-        """Deletes a run and its log; False where there is none.
+    async def change_labels(self, run_id: str, change: LabelChange, once: Once[Run] | None = None) -> Run:
+        """Changes the labels of a run, and returns it.
 
         Raises:
-            EpochdError: RUN_NOT_TERMINAL.
+            EpochdError: RUN_NOT_FOUND, REQUEST_ID_REUSED.
+            AnsweredBefore: The request was made before.
+            InvalidInput: They are too many.
+        """
+        one = select(*run_rows.RUN_COLUMNS).where(runs.c.run_id == run_id).with_for_update()
+
+        def operation(connection: Connection) -> Run:
+            row = connection.execute(one).one_or_none()
+            if row is None:
+                raise no_run(run_id)
+            run = run_rows.to_run(row)
+            changed = change.applied_to(run.labels)
+            connection.execute(update(runs).where(runs.c.run_id == run_id).values(labels=changed or None))
+            return replace(run, labels=changed)
+
+        return await self._answers.write(operation, once)
+
+    async def delete(self, run_id: str, once: Once[object] | None = None) -> None:
+        """Deletes a run and its log.
+
+        Raises:
+            EpochdError: RUN_NOT_FOUND, RUN_NOT_TERMINAL, REQUEST_ID_REUSED.
+            AnsweredBefore: The request was made before.
         """
 
-        def operation(connection: Connection) -> bool:
+        def operation(connection: Connection) -> None:
             ended = delete(runs).where(runs.c.run_id == run_id, runs.c.state.not_in(_UNFINISHED))
             if connection.execute(ended).rowcount:
-                return True
+                return
             if connection.scalar(select(runs.c.run_id).where(runs.c.run_id == run_id)) is None:
-                return False
-            raise EpochdError(Reason.RUN_NOT_TERMINAL, metadata={"name": run_name(run_id)})
+                raise no_run(run_id)
+            message = f"{run_name(run_id)} has not ended yet; cancel it first."
+            raise EpochdError(Reason.RUN_NOT_TERMINAL, message, {"name": run_name(run_id)})
 
-        return await self._database.write(operation)
+        await self._answers.write(operation, once)
 
     def _record_all(self, connection: Connection, entries: Sequence[Entry]) -> list[Event | None]:
         """Adds to the logs of runs, and tells other servers, which may have clients that watch."""

@@ -25,7 +25,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0006"
+HEAD = "0007"
 """The newest migration."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -62,6 +62,7 @@ runs = Table(
     Column("state", _KEY, nullable=False),
     Column("model", _KEY, nullable=False),
     Column("client", Text, nullable=False),
+    # Not written any more: answers has it. SQLite cannot drop a unique column without copying every log.
     Column("request_id", _KEY, unique=True),
     Column("fingerprint", LargeBinary, nullable=False),
     Column("dataset", _KEY),
@@ -190,17 +191,20 @@ version_members = Table(
     ForeignKeyConstraint(["model", "version"], ["versions.model", "versions.version"], ondelete="CASCADE"),
 )
 
-# Requests that made a member, or an imported file, a version, while that version is there.
-promotions = Table(
-    "promotions",
+# What requests with a request_id were answered, for a while.
+answers = Table(
+    "answers",
     metadata,
     Column("request_id", _KEY, primary_key=True),
+    # The full name of the request's message; empty where only the fingerprint tells what was asked.
+    Column("message", _KEY, nullable=False),
     Column("fingerprint", LargeBinary, nullable=False),
-    Column("model", _KEY, nullable=False),
-    # NULL only within the transaction that makes the version.
-    Column("version", Integer),
-    ForeignKeyConstraint(["model", "version"], ["versions.model", "versions.version"], ondelete="CASCADE"),
-    Index("ix_promotions_model_version", "model", "version"),
+    # What is kept of the request to name the field in which another differs: codec/asked.py.
+    Column("fields", LargeBinary, nullable=False),
+    # The response; or the name of what was made. NULL only within the transaction that finds it out.
+    Column("answer", LargeBinary),
+    Column("create_time", BigInteger, nullable=False),
+    Index("ix_answers_create_time", "create_time"),
 )
 
 aliases = Table(

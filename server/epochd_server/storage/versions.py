@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,11 @@ def prepare(identity: str, time: datetime, trained: TrainedModel) -> NewVersion:
         if members is None
         else make_blob(identity, member_columns.pack(members), suffix="members.arrow"),
     )
+
+
+def new_identity(run_id: str) -> str:
+    """An identity for a version made of what a run trained, here or elsewhere; no other version has it."""
+    return f"{run_id}.{secrets.token_hex(8)}"
 
 
 async def store(artifacts: Artifacts, new: NewVersion) -> None:
