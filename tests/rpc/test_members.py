@@ -12,7 +12,7 @@ from epochd.v1 import models_pb2 as pb
 from epochd.v1 import spec_pb2, tensor_pb2, trainer_pb2
 from epochd_server.domain.fleets import Keys, Members
 from epochd_server.domain.models import TrainedModel, VersionCard
-from epochd_server.domain.records import NewRun, Success
+from epochd_server.domain.records import FIRST_CLAIM, NewRun, Success
 from epochd_server.domain.runs import Event, Queued
 from epochd_server.domain.specs import (
     GradientFit,
@@ -84,7 +84,9 @@ async def shops(tmp_path, connect):
         client="", create_time=NOW,
     )  # fmt: skip
     await storage.runs.accept(run, Event(1, NOW, Queued(run_id=RUN, model="shops")))
-    success = Success(run_id=RUN, sequence=2, time=NOW, trained=trained, training_seconds=1.0)
+    success = Success(
+        run_id=RUN, claim=FIRST_CLAIM, sequence=2, time=NOW, trained=trained, training_seconds=1.0
+    )
     assert (await storage.runs.record([success]))[0].body.version == 1
     parts = build(settings, storage, ModuleRegistry.load(()), LocalExecutor(1))
     port = parts.server.add_insecure_port("127.0.0.1:0")
