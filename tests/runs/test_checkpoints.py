@@ -11,7 +11,7 @@ from sqlalchemy import func, select, update
 
 from epochd_server.domain.runs import EpochLog, FleetProgress, Succeeded, Warned
 from epochd_server.executor.local import LocalExecutor
-from epochd_server.storage import ModelChanges, SqlModelStore
+from epochd_server.storage import Answers, ModelChanges, SqlModelStore
 from epochd_server.storage.local_artifacts import LocalArtifacts
 from epochd_server.storage.schema import checkpoints as rows
 from epochd_server.storage.schema import runs
@@ -33,7 +33,9 @@ def make_server(make_service):
 @pytest.fixture
 def end_of(database, tmp_path):
     """The parameters of the version that a run's last event names, as bytes."""
-    models = SqlModelStore(database, LocalArtifacts(tmp_path / "artifacts"), ModelChanges())
+    models = SqlModelStore(
+        database, LocalArtifacts(tmp_path / "artifacts"), ModelChanges(), Answers(database, 86_400.0)
+    )
 
     async def load(events):
         last = events[-1].body
