@@ -61,6 +61,8 @@ class Scene:
         pb, runs_pb = models_pb2, runs_pb2
         self.calls: dict[str, Message] = {
             "UpdateRunLabels": runs_pb.UpdateRunLabelsRequest(name=runs[0], labels={"a": "b"}),
+            "PauseRun": runs_pb.PauseRunRequest(name=runs[0]),
+            "ResumeRun": runs_pb.ResumeRunRequest(name=runs[0]),
             "CancelRun": runs_pb.CancelRunRequest(name=runs[0]),
             "DeleteRun": runs_pb.DeleteRunRequest(name=runs[0]),
             "UpdateLabels": pb.UpdateLabelsRequest(name=version, labels={"a": "b"}),
@@ -71,6 +73,8 @@ class Scene:
         }
         self.others: dict[str, tuple[str, Callable[[Any], object]]] = {
             "UpdateRunLabels": ("labels['a']", lambda r: r.labels.update(a="c")),
+            "PauseRun": ("name", lambda r: setattr(r, "name", runs[1])),
+            "ResumeRun": ("name", lambda r: setattr(r, "name", runs[1])),
             "CancelRun": ("name", lambda r: setattr(r, "name", runs[1])),
             "DeleteRun": ("name", lambda r: setattr(r, "name", runs[1])),
             "UpdateLabels": ("removed", lambda r: r.removed.append("z")),
