@@ -10,10 +10,10 @@ from epochd.v1 import models_pb2, runs_pb2, spec_pb2, tensor_pb2, trainer_pb2
 from epochd_server.codec import asked as codec
 from epochd_server.codec.asked import decode_asked, first_difference, reused
 from epochd_server.domain.errors import Violations
-from epochd_server.domain.once import Asked
+from epochd_server.domain.once import AskedOnce
 
 
-def asked_of(request) -> Asked:
+def asked_of(request) -> AskedOnce:
     named = type(request)()
     named.CopyFrom(request)
     named.request_id = named.request_id or "r-1"
@@ -195,7 +195,7 @@ def test_fields_of_a_header_are_named_with_it() -> None:
 
 def test_of_a_request_of_which_nothing_was_kept_no_field_is_named() -> None:
     now = asked_of(training())
-    before = Asked(request_id="r-1", message=now.message, fingerprint=b"", fields=b"")
+    before = AskedOnce(request_id="r-1", message=now.message, fingerprint=b"", fields=b"")
     assert reused(before, now).metadata == {"request_id": "r-1"}
 
 

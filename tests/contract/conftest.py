@@ -18,7 +18,7 @@ from epochd_server.codec.asked import asked
 from epochd_server.domain.datasets import DatasetColumn, DatasetFormat, DatasetSummary
 from epochd_server.domain.fleets import HeldOut, Keys, Members, MemberState, Sweep
 from epochd_server.domain.models import TrainedModel, VersionCard
-from epochd_server.domain.once import Asked
+from epochd_server.domain.once import AskedOnce
 from epochd_server.domain.records import FIRST_CLAIM, Append, NewRun, RunWrite, Success
 from epochd_server.domain.runs import Event, EventBody, Parameters, Queued, RunState
 from epochd_server.domain.specs import (
@@ -78,7 +78,7 @@ class Maker:
         }
         return NewRun(**(values | changed))  # type: ignore[arg-type]
 
-    def asked(self, request_id: str, name: str = "house-price", **fields: object) -> Asked:
+    def asked(self, request_id: str, name: str = "house-price", **fields: object) -> AskedOnce:
         """A request to train, as it is remembered."""
         request = TrainRequest(model_name=name, **fields)  # type: ignore[arg-type]
         return asked(request, request_id, request.SerializeToString(deterministic=True))

@@ -17,7 +17,7 @@ from epochd_server.domain.data import TrainingArrays
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.fleets import Groups, Keys, Members
 from epochd_server.domain.models import ModelVersion
-from epochd_server.domain.once import Asked
+from epochd_server.domain.once import AskedOnce
 from epochd_server.domain.resources import VersionReference
 from epochd_server.domain.runs import EpochLog, Event, Failure, Parameters, Started
 from epochd_server.domain.specs import (
@@ -94,9 +94,9 @@ def fleet_rows(members: int = 60) -> TrainingArrays:
     )
 
 
-def asked_of(request_id: str, request: bytes) -> Asked:
+def asked_of(request_id: str, request: bytes) -> AskedOnce:
     """A request as it is remembered."""
-    return Asked(
+    return AskedOnce(
         request_id=request_id,
         message="epochd.v1.TrainRequest",
         fingerprint=hashlib.sha256(request).digest(),

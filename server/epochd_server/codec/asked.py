@@ -16,7 +16,7 @@ from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import Message
 
 from epochd_server.domain.errors import EpochdError, Reason, Violations
-from epochd_server.domain.once import Asked
+from epochd_server.domain.once import AskedOnce
 from epochd_server.domain.resources import REQUEST_ID_RULE, is_request_id
 
 _SHOWN = 80
@@ -40,7 +40,7 @@ _Fields: TypeAlias = dict[_Path, str]
 """Digests in hex; of a message that is there, empty."""
 
 
-def decode_asked(request: Any, violations: Violations) -> Asked | None:
+def decode_asked(request: Any, violations: Violations) -> AskedOnce | None:
     """What is remembered of a request, or None where it has no request_id, or a malformed one."""
     request_id = request.request_id
     if not request_id:
@@ -55,10 +55,10 @@ def decode_asked(request: Any, violations: Violations) -> Asked | None:
     return asked(sent, request_id, data)
 
 
-def asked(request: Message, request_id: str, data: bytes) -> Asked:
+def asked(request: Message, request_id: str, data: bytes) -> AskedOnce:
     """What is remembered of a request without its request_id, which is ``data`` when serialised."""
     name = request.DESCRIPTOR.full_name
-    return Asked(
+    return AskedOnce(
         request_id=request_id,
         message=name,
         fingerprint=fingerprint(name, data),
@@ -79,7 +79,7 @@ def kept_fields(request: Message, data: bytes) -> bytes:
     return _DIGESTS + json.dumps(listed, separators=(",", ":")).encode()
 
 
-def reused(before: Asked, now: Asked) -> EpochdError:
+def reused(before: AskedOnce, now: AskedOnce) -> EpochdError:
     """REQUEST_ID_REUSED, naming the first field in which a request differs from the one that had its id before."""
     message = "This request_id was used before with a different request"
     metadata = {"request_id": now.request_id}

@@ -10,7 +10,7 @@ T_contra = TypeVar("T_contra", contravariant=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class AskedOnce:
     """A request with a request_id, as far as it is remembered.
 
     Attributes:
@@ -35,7 +35,7 @@ class Once(Generic[T_contra]):
         answer: Makes of the write's result what is answered to a repeated request.
     """
 
-    asked: Asked
+    asked: AskedOnce
     answer: Callable[[T_contra], bytes]
 
 

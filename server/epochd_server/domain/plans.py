@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from epochd_server.domain.data import TrainingArrays
 from epochd_server.domain.labels import Labels
-from epochd_server.domain.once import Asked
+from epochd_server.domain.once import AskedOnce
 from epochd_server.domain.runs import Started
 from epochd_server.domain.specs import TrainingSpec
 from epochd_server.domain.stopping import RunLimits
@@ -30,7 +30,7 @@ class Plan:
     """
 
     request: bytes
-    asked: Asked | None
+    asked: AskedOnce | None
     model: str | None
     fingerprint: bytes
     spec: TrainingSpec

@@ -14,7 +14,7 @@ from datetime import datetime
 from epochd_server.domain.checkpoints import Checkpoint
 from epochd_server.domain.labels import Labels
 from epochd_server.domain.models import TrainedModel
-from epochd_server.domain.once import Asked
+from epochd_server.domain.once import AskedOnce
 from epochd_server.domain.runs import Cancelled, Event, Run, RunState
 from epochd_server.domain.specs import TrainingSpec
 from epochd_server.domain.stopping import Wish
@@ -47,7 +47,7 @@ class NewRun:
     model: str
     spec: TrainingSpec
     request: bytes
-    asked: Asked | None = None
+    asked: AskedOnce | None = None
     fingerprint: bytes
     client: str
     create_time: datetime

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from epochd.v1.trainer_pb2 import TrainRequest
 from epochd_server.codec.asked import asked, fingerprint
-from epochd_server.domain.once import Asked
+from epochd_server.domain.once import AskedOnce
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Sent:
         stored: The request with its seed filled in.
     """
 
-    asked: Asked | None
+    asked: AskedOnce | None
     fingerprint: bytes
     stored: bytes
 

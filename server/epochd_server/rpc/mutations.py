@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from epochd_server.domain.once import AnsweredBefore, Asked, Once
+from epochd_server.domain.once import AnsweredBefore, AskedOnce, Once
 from epochd_server.storage import Answers
 
 T = TypeVar("T")
@@ -100,7 +100,7 @@ class Mutations:
         self._answers = answers
         self._turns: dict[str, _Turn] = {}
 
-    async def once(self, asked: Asked | None, act: Act[T], form: Form[T, R]) -> R:
+    async def once(self, asked: AskedOnce | None, act: Act[T], form: Form[T, R]) -> R:
         """Makes a change; of a repeated request, only says what the first one changed.
 
         Args:
@@ -123,7 +123,7 @@ class Mutations:
             return await form.recall(known)
 
     async def at_least_once(
-        self, asked: Asked | None, act: Callable[[], Awaitable[T]], form: Form[T, R]
+        self, asked: AskedOnce | None, act: Callable[[], Awaitable[T]], form: Form[T, R]
     ) -> R:
         """As :meth:`once`, for a change that is no transaction but may be made twice: it is remembered afterwards."""
 

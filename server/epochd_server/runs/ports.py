@@ -9,7 +9,7 @@ from epochd_server.codec.pages import EventPage
 from epochd_server.domain.fleets import Members
 from epochd_server.domain.labels import LabelChange, Labels
 from epochd_server.domain.models import ModelVersion
-from epochd_server.domain.once import Asked, Once
+from epochd_server.domain.once import AskedOnce, Once
 from epochd_server.domain.plans import Plan as Plan
 from epochd_server.domain.records import Accepted as Accepted
 from epochd_server.domain.records import Append as Append
@@ -62,7 +62,7 @@ class RunStore(Protocol):
     async def request(self, run_id: str) -> bytes | None:
         """The request that a run was accepted with, data included; None where there is no such run."""
 
-    async def find_made(self, asked: Asked) -> str | None:
+    async def find_made(self, asked: AskedOnce) -> str | None:
         """The id of the run that the same request made before, or None.
 
         Raises:

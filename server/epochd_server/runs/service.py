@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from epochd_server.codec.pages import EventPage
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.labels import LabelChange, Labels
-from epochd_server.domain.once import Asked, Once
+from epochd_server.domain.once import AskedOnce, Once
 from epochd_server.domain.resources import run_name
 from epochd_server.domain.runs import Event, Queued, Run, RunState
 from epochd_server.domain.stopping import Wish
@@ -134,7 +134,7 @@ class RunService:
             await self._find(accepted.run_id)
         return accepted
 
-    async def attach(self, asked: Asked) -> Accepted | None:
+    async def attach(self, asked: AskedOnce) -> Accepted | None:
         """The run that the same request made before, if there is one.
 
         Raises:

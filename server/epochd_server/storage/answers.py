@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, delete, select, update
 
 from epochd_server.codec.asked import reused
-from epochd_server.domain.once import AnsweredBefore, Asked, Once
+from epochd_server.domain.once import AnsweredBefore, AskedOnce, Once
 from epochd_server.storage.bulk import insert_new_rows
 from epochd_server.storage.database import Database
 from epochd_server.storage.schema import answers
@@ -47,7 +47,7 @@ class Answer:
         kept_since: Answers from before that time are forgotten.
     """
 
-    asked: Asked
+    asked: AskedOnce
     answer: bytes | None
     time: int
     kept_since: int
@@ -82,12 +82,12 @@ class Answers:
         self._retention = int(retention_s * _MICROSECONDS)
         self._clock = clock or steady_clock()
 
-    def make(self, asked: Asked, answer: bytes | None = None) -> Answer:
+    def make(self, asked: AskedOnce, answer: bytes | None = None) -> Answer:
         """An answer of now."""
         now = int(self._clock() * _MICROSECONDS)
         return Answer(asked, answer, now, now - self._retention)
 
-    async def find(self, asked: Asked) -> bytes | None:
+    async def find(self, asked: AskedOnce) -> bytes | None:
         """What the same request was answered before, or None.
 
         Raises:
@@ -116,7 +116,7 @@ class Answers:
 
         return await self._database.write(remembered)
 
-    async def remember(self, asked: Asked, answer: bytes) -> bytes:
+    async def remember(self, asked: AskedOnce, answer: bytes) -> bytes:
         """Remembers the answer to a request that may be made twice; what is remembered, the first one where it was.
 
         Raises:
@@ -178,13 +178,13 @@ def _find(connection: Connection, sought: Answer) -> AnyRow | None:
     return connection.execute(select(answers).where(known)).one_or_none()
 
 
-def _known(row: AnyRow, asked: Asked) -> bytes:
+def _known(row: AnyRow, asked: AskedOnce) -> bytes:
     """The answer of a row to the same request.
 
     Raises:
         EpochdError: REQUEST_ID_REUSED where it is to another.
     """
-    before = Asked(
+    before = AskedOnce(
         request_id=row.request_id,
         message=row.message,
         fingerprint=bytes(row.fingerprint),

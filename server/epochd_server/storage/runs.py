@@ -19,7 +19,7 @@ from epochd_server.codec.pages import EventPage
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.labels import LabelChange, Labels
 from epochd_server.domain.models import TrainedModel
-from epochd_server.domain.once import Asked, Once
+from epochd_server.domain.once import AskedOnce, Once
 from epochd_server.domain.records import Accepted, Append, NewRun, NoticeKind, RunWrite, StoredRun
 from epochd_server.domain.resources import run_name
 from epochd_server.domain.runs import Cancelled, Event, Run, RunState, Succeeded
@@ -97,7 +97,7 @@ class SqlRunStore:
         data = await self._database.read(lambda connection: connection.scalar(statement))
         return None if data is None else bytes(data)
 
-    async def find_made(self, asked: Asked) -> str | None:
+    async def find_made(self, asked: AskedOnce) -> str | None:
         """The id of the run that the same request made before, or None.
 
         Raises:
