@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import time
+from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -343,10 +344,11 @@ class TestNotices:
 
     async def _collect(self, storage: Storage, notices: int):
         heard = []
-        async for notice in storage.claims.notices():
-            heard.append(notice)
-            if len(heard) == notices:
-                return heard
+        async with aclosing(storage.claims.notices()) as told:
+            async for notice in told:
+                heard.append(notice)
+                if len(heard) == notices:
+                    return heard
         raise AssertionError("unreachable: notices never end")
 
     async def test_what_one_server_does_the_others_hear(self, open_server, make):
@@ -398,6 +400,15 @@ class TestNotices:
         cut = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'LISTEN epochd'")
         await other.database.write(lambda connection: connection.scalar(cut))
         await asyncio.to_thread(wait_until_one_listens, one)
+        await other.claims.leave()
+        async with asyncio.timeout(5):
+            assert [notice.kind for notice in await hearing] == [NoticeKind.FREED]
+
+    async def test_what_only_a_newer_server_understands_is_passed_over(self, open_server):
+        one, other = await open_server(), await open_server()
+        hearing = await self.hear(one, 1)
+        future = text("SELECT pg_notify('epochd', 'someone future a b c')")
+        await other.database.write(lambda connection: connection.scalar(future))
         await other.claims.leave()
         async with asyncio.timeout(5):
             assert [notice.kind for notice in await hearing] == [NoticeKind.FREED]

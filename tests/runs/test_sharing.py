@@ -309,6 +309,26 @@ class TestGiving:
         monkeypatch.setattr(held, "_WORTH_SHARING_SECONDS", 2.0)
         assert one.service._held.spare(1) == []
 
+    async def test_a_notice_that_breaks_something_is_not_the_last_that_is_heeded(
+        self, make_replica, plan, watch_all, monkeypatch
+    ):
+        one = await make_replica()
+        one.executor.go.clear()
+        runs = [await one.service.submit(plan(seed=seed), "me") for seed in range(2)]
+        spare, broken = one.service._held.spare, []
+
+        def break_once(slots: int):
+            if not broken:
+                broken.append(slots)
+                raise RuntimeError("a bug")
+            return spare(slots)
+
+        monkeypatch.setattr(one.service._held, "spare", break_once)
+        other = await make_replica()
+        async with asyncio.timeout(20):
+            assert_whole(await watch_all(other.service, runs[1].run_id))
+        assert broken == [1]
+
     async def test_what_could_not_be_given_waits_again(self, make_replica, plan, watch_all, monkeypatch):
         one = await make_replica()
         one.executor.go.clear()

@@ -77,3 +77,15 @@ def test_a_file_that_is_no_database_is_one_clear_line(tmp_path):
     with pytest.raises(StorageUnusableError) as caught:
         open_storage(tmp_path, convert=None, most_dataset_bytes=1)
     assert str(caught.value) == "the database cannot be used: file is not a database"
+
+
+def test_servers_on_a_shared_database_share_a_folder_but_none_has_it_alone(tmp_path):
+    first, second = DataFolder(tmp_path, shared=True), DataFolder(tmp_path, shared=True)
+    with pytest.raises(StorageUnusableError, match="in use by another epochd server"):
+        DataFolder(tmp_path)
+    first.close()
+    second.close()
+    alone = DataFolder(tmp_path)
+    with pytest.raises(StorageUnusableError, match="in use by another epochd server"):
+        DataFolder(tmp_path, shared=True)
+    alone.close()

@@ -26,6 +26,7 @@ _MOST_TAKEN = 500
 
 _BEATS_BETWEEN_LOOKS = 5
 _CANCEL_SECONDS = 0.5
+_AGAIN_SECONDS = 0.5
 
 _logger = structlog.get_logger(__name__)
 
@@ -191,12 +192,14 @@ class ClaimKeeper:
             self._holder.adopt(taken)
 
     async def _listen(self) -> None:
-        async with aclosing(self._claims.notices()) as notices:
-            async for notice in notices:
-                if notice.kind is NoticeKind.IDLE:
-                    await self._share(*notice.names)
-                else:
-                    self._heed(notice)
+        while True:
+            try:
+                async with aclosing(self._claims.notices()) as notices:
+                    async for notice in notices:
+                        await self._heed(notice)
+            except Exception:
+                _logger.exception("a notice of another server could not be heeded")
+            await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _share(self, server: str, slots: str) -> None:
         """Gives an idle server some of the runs that wait here."""
@@ -214,9 +217,11 @@ class ClaimKeeper:
         for run in spared:
             self._holder.give_up(run)
 
-    def _heed(self, notice: Notice) -> None:
+    async def _heed(self, notice: Notice) -> None:
         if notice.kind is NoticeKind.LOGGED:
             self._mirrors.wake(notice.names)
+        elif notice.kind is NoticeKind.IDLE:
+            await self._share(*notice.names)
         elif notice.kind is NoticeKind.FREED or self._holder.knows(notice.names):
             self._beats_to_look = 0
             self._due.set()

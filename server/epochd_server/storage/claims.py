@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from sqlalchemy import (
@@ -194,12 +195,13 @@ class SqlClaims:
 
     async def notices(self) -> AsyncGenerator[Notice, None]:
         """What other servers tell of runs, as it happens; some of it may get lost."""
-        async for notice in self._database.notices.listen():
-            if notice.kind is NoticeKind.CHANGED:
+        async with aclosing(self._database.notices.listen()) as heard:
+            async for notice in heard:
+                if notice.kind is not NoticeKind.CHANGED:
+                    yield notice
+                    continue
                 for model in notice.names:
                     self._changes.notify(model)
-            else:
-                yield notice
 
     async def _gone(self) -> list[str]:
         return await asyncio.to_thread(self._presence.gone) if self._presence else []

@@ -24,6 +24,8 @@ _NOTIFY = text("SELECT pg_notify(:channel, :payload)")
 _MOST_BYTES = 7_900
 """Of a payload: PostgreSQL takes less than 8,000."""
 _RECONNECT_SECONDS = 0.5
+_KINDS = frozenset(kind.value for kind in NoticeKind)
+"""Servers of a newer version may tell more."""
 
 _logger = structlog.get_logger(__name__)
 
@@ -66,7 +68,7 @@ class Notices:
             await connection.execute(f"LISTEN {_CHANNEL}")
             async for message in connection.notifies():
                 server, kind, *names = message.payload.split(" ")
-                if server != self._server:
+                if server != self._server and kind in _KINDS:
                     yield Notice(NoticeKind(kind), tuple(names))
 
 
