@@ -22,6 +22,7 @@ BY_FLAG_AND_VARIABLE = {
     "stall_timeout": ("1.5", "2.5"),
     "keepalive": ("1.5", "2.5"),
     "cohorts": ("off", "on"),
+    "cancel_grace": ("1.5", "2.5"),
     "cohort_window": ("0.5", "0.25"),
     "checkpoint_interval": ("0.5", "20.0"),
     "request_retention": ("90.5", "60.0"),

@@ -240,7 +240,7 @@ class _EarlyExecutor:
     """Begins to start a local executor when it is made, so that its workers warm up while this process imports."""
 
     def __init__(self, settings: Settings) -> None:
-        self._executor = LocalExecutor(settings.workers, settings.modules)
+        self._executor = LocalExecutor(settings.workers, settings.modules, stop_seconds=settings.cancel_grace)
         self._begun = asyncio.create_task(self._executor.start())
 
     @property

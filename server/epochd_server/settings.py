@@ -94,6 +94,14 @@ class Settings(BaseSettings):
         ge=1,
         le=3_600,
     )
+    cancel_grace: float = _setting(
+        10.0,
+        "How long a cancelled run may take to come to the end of its epoch. Then its worker process is ended; runs "
+        "that it trained besides go on in another.",
+        unit="seconds",
+        gt=0,
+        le=86_400,
+    )
     log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "Least severe log line shown.")
     log_format: Literal["auto", "pretty", "json"] = _setting(
         "auto", "How logs look on standard error. auto: pretty on a terminal, JSON otherwise."

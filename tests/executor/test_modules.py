@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import resource
+from dataclasses import replace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
-from epochd_server.domain.specs import ModuleModel
-from epochd_server.domain.work import RunBegan, RunFailed, RunLogged, RunStopped, RunTrained, WorkerDied
+from epochd_server.domain.data import TrainingArrays
+from epochd_server.domain.specs import LinearLayer, ModuleModel, SequentialModel
+from epochd_server.domain.work import (
+    RunBegan,
+    RunFailed,
+    RunLogged,
+    RunStopped,
+    RunTrained,
+    WorkerDied,
+)
 from epochd_server.executor.process import WorkerStartError
 
 SOURCE = '''
-import os, sys, time
+import ctypes, os, sys, time
 import torch
 from torch import nn
 
@@ -31,6 +42,7 @@ class Moody(Line):
     def __init__(self, mood):
         super().__init__()
         self.mood = mood
+        self.calls = 0
 
     def forward(self, x):
         if bool((x > 100).any()):
@@ -40,6 +52,13 @@ class Moody(Line):
                 sys.exit("the password is hunter2")
             if self.mood == "die":
                 os._exit(3)
+            if self.mood == "crash":
+                ctypes.string_at(0)
+            if self.mood == "hoard":
+                torch.empty(2**46)
+            self.calls += 1
+            if self.mood == "hang" and self.calls > 3:
+                time.sleep(3600)
             if self.mood == "slow":
                 time.sleep(0.05)
         return super().forward(x)
@@ -71,8 +90,6 @@ def moody(run_work, rows):
 
 @pytest.fixture
 def rows():
-    from epochd_server.domain.data import TrainingArrays
-
     def make(last):
         return TrainingArrays(
             features=np.array([[1], [2], [last]], np.float32),
@@ -130,6 +147,92 @@ async def test_a_module_that_ends_the_process_is_told_with_its_exit_code(
         await train(executor, cohort(moody("bad", "die")))
     assert caught.value.evidence.startswith("ended with exit code 3")
     assert isinstance((await train(executor, cohort(run_work())))[-1], RunTrained)
+
+
+async def test_a_module_that_crashes_is_told_with_its_signal(executor, train, cohort, moody, run_work):
+    with pytest.raises(WorkerDied) as caught:
+        await train(executor, cohort(moody("bad", "crash")))
+    assert caught.value.evidence.startswith("was killed by SIGSEGV")
+    assert isinstance((await train(executor, cohort(run_work())))[-1], RunTrained)
+
+
+async def test_a_module_that_needs_more_memory_than_there_is_fails_its_own_run(
+    executor, train, cohort, moody
+):
+    pids = executor.worker_pids
+    messages = ends(await train(executor, cohort(moody("bad", "hoard"), moody("ok", "hoard", trigger=False))))
+    assert messages["bad"].failure.reason == "OUT_OF_MEMORY"
+    assert isinstance(messages["ok"], RunTrained)
+    assert executor.worker_pids == pids
+
+
+def limit_memory(pid, nbytes):
+    """Lets a process have so much more memory than it has."""
+    used = psutil.Process(pid).memory_info().vms
+    resource.prlimit(pid, resource.RLIMIT_AS, (used + nbytes, used + nbytes))
+
+
+async def test_a_training_that_needs_more_memory_than_its_worker_may_have_fails_alone(
+    executor, train, cohort, run_work
+):
+    (pid,) = executor.worker_pids
+    limit_memory(pid, 40 * 2**20)
+    layers = (
+        LinearLayer(in_features=1, out_features=9_000_000),
+        LinearLayer(in_features=9_000_000, out_features=1),
+    )
+    wide = run_work("wide", model=SequentialModel(layers=layers))
+    assert ends(await train(executor, cohort(wide)))["wide"].failure.reason == "OUT_OF_MEMORY"
+    assert isinstance((await train(executor, cohort(run_work())))[-1], RunTrained)
+    assert executor.worker_pids == [pid]
+
+
+async def test_a_worker_that_has_no_memory_for_what_it_is_sent_ends(executor, train, cohort, run_work, rows):
+    """It could not be told to stop any more; another one takes its place."""
+    (pid,) = executor.worker_pids
+    limit_memory(pid, 20 * 2**20)
+    large = replace(rows(3.0), features=np.ones((3, 20_000_000), np.float32))
+    async with asyncio.timeout(60):
+        with pytest.raises(WorkerDied) as caught:
+            await train(executor, cohort(run_work(data=large)))
+        assert caught.value.evidence.startswith("ended with exit code 1")
+        assert isinstance((await train(executor, cohort(run_work())))[-1], RunTrained)
+
+
+async def test_a_module_that_hangs_is_ended_with_its_worker_once_it_is_to_stop(
+    make_executor, source, train, cohort, moody, run_work
+):
+    executor = await make_executor(1, modules=[source], stop_seconds=0.3)
+    (pid,) = executor.worker_pids
+
+    def stop(message):
+        if isinstance(message, RunBegan):
+            asyncio.get_running_loop().call_later(1.0, executor.stop_runs, ["bad"])
+
+    async with asyncio.timeout(100):
+        with pytest.raises(WorkerDied) as caught:
+            await train(executor, cohort(moody("bad", "hang")), stop)
+        assert caught.value.deaths == 0
+        assert "did not stop" in caught.value.evidence
+        assert isinstance((await train(executor, cohort(run_work())))[-1], RunTrained)
+    assert not psutil.pid_exists(pid)
+
+
+async def test_a_run_that_stops_in_time_leaves_its_worker_and_its_neighbours_alone(
+    make_executor, source, train, cohort, moody
+):
+    executor = await make_executor(1, modules=[source], stop_seconds=0.5)
+    pids = executor.worker_pids
+
+    def stop(message):
+        if isinstance(message, RunBegan) and message.run_id == "brief":
+            executor.stop_runs(["brief"])
+
+    work = cohort(moody("brief", "slow", epochs=40), moody("other", "slow", epochs=40))
+    messages = ends(await train(executor, work, stop))
+    assert isinstance(messages["brief"], RunStopped)
+    assert isinstance(messages["other"], RunTrained)
+    assert executor.worker_pids == pids
 
 
 async def test_a_slow_module_is_stopped_at_its_next_epoch(executor, train, cohort, moody):

@@ -50,6 +50,7 @@ class Reason(enum.StrEnum):
     PATH_NOT_ALLOWED = "PATH_NOT_ALLOWED"
     REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
     MEMBER_FAILED = "MEMBER_FAILED"
+    MODULE_FAILED = "MODULE_FAILED"
     RUN_NOT_TERMINAL = "RUN_NOT_TERMINAL"
     ALIAS_IN_USE = "ALIAS_IN_USE"
     DATASET_IN_USE = "DATASET_IN_USE"
@@ -102,6 +103,10 @@ CATALOG: Mapping[Reason, CatalogEntry] = MappingProxyType(
         ),
         Reason.MEMBER_FAILED: CatalogEntry(
             Code.FAILED_PRECONDITION, "The member could not be trained and predicts nothing."
+        ),
+        Reason.MODULE_FAILED: CatalogEntry(
+            Code.FAILED_PRECONDITION,
+            "The registered module raised an error; the server's log has the details.",
         ),
         Reason.RUN_NOT_TERMINAL: CatalogEntry(Code.FAILED_PRECONDITION, "The run has not ended yet."),
         Reason.ALIAS_IN_USE: CatalogEntry(Code.FAILED_PRECONDITION, "An alias points at this version."),

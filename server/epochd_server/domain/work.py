@@ -168,7 +168,8 @@ class WorkerDied(Exception):
 
     Args:
         evidence: What is known, such as ``was killed by SIGKILL``.
-        deaths: How many did so one after the other, of the same work.
+        deaths: How many did so one after the other, of the same work; 0 where it was ended on purpose, which says
+            nothing against what it trained.
     """
 
     def __init__(self, evidence: str, deaths: int = 1) -> None:

@@ -7,14 +7,16 @@ come alone or in a fleet's slab. Registered modules are called with each row alo
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call
 
+from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.specs import Model, ModuleModel
 from epochd_server.engine.activation_kernels import IDENTITY, RELU, value
 from epochd_server.engine.activation_kernels import SIGMOID as SIGMOID_CODE
@@ -38,6 +40,8 @@ from epochd_server.engine.programs.lane_layers import (
 )
 from epochd_server.engine.task import Floats, Integers
 from epochd_server.engine.tracing import chain_of_module
+
+_logger = logging.getLogger(__name__)
 
 
 class Predictor:
@@ -88,6 +92,7 @@ class Predictor:
         Raises:
             IndexError: A member does not exist.
             ValueError: Rows have another width than the model takes.
+            EpochdError: MODULE_FAILED.
         """
         if members is None:
             members = np.zeros(len(rows), np.int64)
@@ -129,11 +134,20 @@ class _Module:
             for row, member in zip(inputs, members, strict=True):
                 vector = flat[int(member)]
                 state = {s.name: vector[s.offset : s.end].view(s.shape) for s in self._slots}
-                outputs.append(functional_call(self._module, state, (row[None],)).reshape(-1))
+                outputs.append(self._outputs(state, row[None]))
         if not outputs:
             return np.empty((0, 1), rows.dtype)
         result: Floats = torch.stack(outputs).numpy()
         return result
+
+    def _outputs(self, state: dict[str, Tensor], row: Tensor) -> Tensor:
+        """What the module makes of a row; whatever it raises, sys.exit too, neither ends the process nor is shown."""
+        try:
+            outputs: Tensor = functional_call(self._module, state, (row,)).reshape(-1)
+        except (Exception, SystemExit) as error:
+            _logger.exception("a registered module failed to predict")
+            raise EpochdError(Reason.MODULE_FAILED) from error
+        return outputs
 
 
 def stacked(parameters: Mapping[str, Floats], slots: tuple[Slot, ...]) -> Floats:

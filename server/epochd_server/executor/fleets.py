@@ -82,9 +82,11 @@ class FleetTraining:
         self._logs: list[MemberLog] = []
         self._news = asyncio.Event()
         self._began: float | None = None
+        self._stopped = False
 
     def stop(self) -> None:
         """Begins no further part; those in training are stopped by the workers that have them."""
+        self._stopped = True
         self._waiting.clear()
 
     async def messages(self) -> AsyncGenerator[Sequence[WorkMessage], None]:
@@ -111,7 +113,7 @@ class FleetTraining:
                     now = time.monotonic()
                     saving = now + max(self._checkpoint_seconds, (now - began) / MOST_COST)
             for error in together.result():
-                if error is not None:
+                if error is not None and self._failure is None:
                     raise error
             yield [*self._take(), *self._end()]
         finally:
@@ -144,6 +146,8 @@ class FleetTraining:
                 await self._train_once(part)
                 return
             except WorkerDied as death:
+                if self._stopped:
+                    raise
                 if attempt == _ATTEMPTS:
                     raise WorkerDied(death.evidence, deaths=attempt) from None
                 _logger.warning(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import structlog
 
-from epochd_server.domain.work import CohortWork, WorkMessage
+from epochd_server.domain.work import CohortWork, RunFailed, RunStopped, RunTrained, WorkMessage
+from epochd_server.executor.assignments import Assignment
 from epochd_server.executor.fleets import FleetTraining
 from epochd_server.executor.packing import Unpacker, pack
 from epochd_server.executor.process import WorkerProcess, WorkerStartError
@@ -27,26 +27,6 @@ _LONGEST_DELAY_SECONDS = 5.0
 _logger = structlog.get_logger(__name__)
 
 
-@dataclass(slots=True)
-class _Assignment:
-    """A cohort, or a fleet, on its way to workers or with them."""
-
-    fleet: FleetTraining | None = None
-    workers: list[WorkerProcess] = field(default_factory=list)
-    stopped: list[str] = field(default_factory=list)
-
-    def stop(self, run_id: str) -> None:
-        self.stopped.append(run_id)
-        if self.fleet is not None:
-            self.fleet.stop()
-        for worker in self.workers:
-            worker.stop_runs([run_id])
-
-    def give_to(self, worker: WorkerProcess) -> None:
-        self.workers.append(worker)
-        worker.stop_runs(self.stopped)
-
-
 class LocalExecutor:
     """Trains cohorts in worker processes of this machine; implements :class:`epochd_server.runs.ports.Executor`.
 
@@ -57,16 +37,20 @@ class LocalExecutor:
         workers: How many processes; twice as many while long runs hold them.
         modules: Where registered modules come from, as for ``--modules``.
         nice: Added to the workers' niceness, so that Predict keeps its latency while they train.
+        stop_seconds: How long a run that is asked to stop may take; then its worker is ended.
     """
 
-    def __init__(self, workers: int, modules: Sequence[str] = (), *, nice: int = 10) -> None:
+    def __init__(
+        self, workers: int, modules: Sequence[str] = (), *, nice: int = 10, stop_seconds: float = 10.0
+    ) -> None:
         self._count = workers
         self._modules = tuple(modules)
         self._nice = nice
+        self._stop_seconds = stop_seconds
         self._workers: set[WorkerProcess] = set()
         self._idle: asyncio.Queue[WorkerProcess] = asyncio.Queue()
         self._keepers: set[asyncio.Task[None]] = set()
-        self._assignments: dict[str, _Assignment] = {}
+        self._assignments: dict[str, Assignment] = {}
         self._spares = 0
         self._retired: set[WorkerProcess] = set()
         self._closed = False
@@ -105,9 +89,9 @@ class LocalExecutor:
         Closing the iterator before its end ends the worker: there is no gentler way to be sure that it stops.
 
         Raises:
-            WorkerDied: The worker's process ended before.
+            WorkerDied: The worker's process ended before, by itself or because a run of it did not stop.
         """
-        assignment = _Assignment()
+        assignment = Assignment((run.run_id for run in work.runs), self._stop_seconds)
         lead = work.runs[0]
         if lead.spec.key_columns:
             serve, halt = partial(self._serve, assignment=assignment), partial(assignment.stop, lead.run_id)
@@ -119,6 +103,7 @@ class LocalExecutor:
         try:
             async with aclosing(messages) as deliveries:
                 async for delivery in deliveries:
+                    _note_ends(delivery, assignment)
                     yield delivery
         finally:
             for run in work.runs:
@@ -126,7 +111,7 @@ class LocalExecutor:
                     del self._assignments[run.run_id]
 
     async def _train_cohort(
-        self, work: CohortWork, assignment: _Assignment
+        self, work: CohortWork, assignment: Assignment
     ) -> AsyncGenerator[Sequence[WorkMessage], None]:
         unpacker = Unpacker(work.runs)
         async with aclosing(self._serve(pack(work), assignment)) as bundles:
@@ -134,7 +119,7 @@ class LocalExecutor:
                 if messages := unpacker.messages(reports):
                     yield messages
 
-    async def _serve(self, work: Work, assignment: _Assignment) -> AsyncGenerator[Sequence[Report], None]:
+    async def _serve(self, work: Work, assignment: Assignment) -> AsyncGenerator[Sequence[Report], None]:
         """Has the next free worker train something.
 
         Raises:
@@ -149,7 +134,7 @@ class LocalExecutor:
                     yield reports
             finished = True
         finally:
-            assignment.workers.remove(worker)
+            assignment.take_from(worker)
             self._take_back(worker, finished=finished)
 
     def stop_runs(self, run_ids: Sequence[str]) -> None:
@@ -249,3 +234,9 @@ class LocalExecutor:
                 _logger.exception("a worker process could not be replaced", problem=str(error))
             await asyncio.sleep(delay)
             delay = min(2 * delay, _LONGEST_DELAY_SECONDS)
+
+
+def _note_ends(delivery: Sequence[WorkMessage], assignment: Assignment) -> None:
+    for message in delivery:
+        if isinstance(message, RunTrained | RunFailed | RunStopped):
+            assignment.note_end(message.run_id)

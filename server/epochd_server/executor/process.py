@@ -24,6 +24,7 @@ _ONE_THREAD = dict.fromkeys(
 )
 _READ_AHEAD_BYTES = 2**20
 _STANDARD_ERROR = 2
+_GIVEN_UP = "was ended because a run that it trained did not stop when it was asked to"
 
 _logger = structlog.get_logger(__name__)
 
@@ -42,6 +43,7 @@ class WorkerProcess:
         self._memory = MemoryWatch(process.pid)
         self._stops: list[str] = []
         self._ready_for_stops = False
+        self._given_up = False
 
     @classmethod
     async def start(cls, modules: Sequence[str], nice: int) -> WorkerProcess:
@@ -101,7 +103,10 @@ class WorkerProcess:
                 _log_problems(reports, self.pid)
                 yield reports
         except (ConnectionError, asyncio.IncompleteReadError):
-            raise WorkerDied(await self._evidence() + self._memory.describe()) from None
+            evidence = await self._evidence() + self._memory.describe()
+            if self._given_up:
+                raise WorkerDied(_GIVEN_UP, deaths=0) from None
+            raise WorkerDied(evidence) from None
         finally:
             watching.cancel()
 
@@ -119,6 +124,11 @@ class WorkerProcess:
         """Has the process end, without waiting for it."""
         if self._process.returncode is None:
             self._process.kill()
+
+    def give_up(self) -> None:
+        """Has the process end because what it trains does not stop."""
+        self._given_up = True
+        self.abandon()
 
     async def kill(self) -> None:
         """Ends the process at once; a caller that is cancelled meanwhile still leaves nothing behind."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from epochd_server.domain.errors import EpochdError
 from epochd_server.domain.specs import Model, ModuleModel
+from epochd_server.engine.allocation import is_out_of_memory
 from epochd_server.engine.fitting import fit_members
 from epochd_server.engine.modules import ModuleRegistry
 from epochd_server.executor.forwarding import END_SECONDS, LOG_SECONDS, Forwarder
@@ -86,7 +87,7 @@ def error_report(error: BaseException, model: Model) -> tuple[str, str, str]:
     """Reason, message and hint that the owner of a run reads; nothing of the error's own text is in them."""
     if isinstance(error, EpochdError):
         return error.reason.value, error.message, ""
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return (
             "OUT_OF_MEMORY",
             "The worker had not enough memory for this training.",
@@ -101,11 +102,3 @@ def module_failed(model: Model, what: str = "") -> tuple[str, str, str]:
     """Reason, message and hint for a run whose registered module raised an error."""
     name = model.name if isinstance(model, ModuleModel) else "?"
     return "MODULE_FAILED", f"The registered module {name!r} {what or 'raised an error'}.", _LOG_HINT
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    # PyTorch's CPU allocator raises a plain RuntimeError
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError)
-        and ("can't allocate memory" in str(error) or "not enough memory" in str(error))
-    )

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,11 +78,14 @@ def _listen(connection: socket.socket, inbox: Inbox, stops: StopRequests) -> Non
                 inbox.put(message)
     except (EOFError, OSError):
         _leave()
+    except BaseException:  # no memory for what was sent, above all: nothing would be heard here any more
+        traceback.print_exc()
+        _leave(1)
 
 
-def _leave() -> None:
+def _leave(code: int = 0) -> None:
     """Ends the process whatever its other threads do: there is nobody left to train for."""
-    os._exit(0)
+    os._exit(code)
 
 
 def _settle_in(config: WorkerConfig) -> None:

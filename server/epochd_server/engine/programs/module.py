@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from epochd_server.engine.allocation import is_out_of_memory
 from epochd_server.engine.chain import Slot, total_size
 from epochd_server.engine.checkpointing import Columns
 from epochd_server.engine.losses import row_losses
@@ -303,6 +304,9 @@ class _Block:
             )
 
     def _fail(self, reporter: Reporter, epoch: int, error: Exception) -> None:
+        """Ends all members, unless memory ran out, which is not the module's fault: each may have enough alone."""
+        if is_out_of_memory(error):
+            raise error
         _logger.error("module %s failed in training", self._program.task.model, exc_info=error)
         self._end(reporter, self._alive, MemberState.FAILED, epoch, FAILED_MESSAGE.format(epoch))
 
