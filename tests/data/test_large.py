@@ -17,6 +17,7 @@ from epochd_server.data.drawing import draw, drawn_rows
 from epochd_server.data.features import prepare_features
 from epochd_server.data.large_checks import LargeCheck
 from epochd_server.data.loading import ArrowColumns, load_training_arrays
+from epochd_server.data.preprocessing.fitting import TrainingRows, fit_preprocessing
 from epochd_server.data.row_files import RowFile
 from epochd_server.data.selection import Selection, select
 from epochd_server.data.splitting import Traits, held_out_rows
@@ -26,6 +27,7 @@ from epochd_server.domain import large_tables
 from epochd_server.domain.data import ColumnRoles
 from epochd_server.domain.errors import EpochdError, Reason, Violations
 from epochd_server.domain.large_tables import RowSize
+from epochd_server.domain.preprocessing import Preprocessing
 from epochd_server.domain.specs import (
     GradientFit,
     Init,
@@ -111,6 +113,19 @@ def test_large_rows_are_those_of_memory_and_mapped(store: Store, kind: LossKind,
         owner = owner.base
     assert isinstance(getattr(owner, "obj", owner), mmap.mmap)
     assert [path.name for path in Path(file.path).parent.iterdir()] == ["table.arrow"]
+
+
+def test_columns_go_through_their_steps_piece_by_piece(store: Store) -> None:
+    path = store(spoiled("a", (0, None), (500, None)))
+    asked, found = Preprocessing(), Violations()
+    columns = ArrowColumns(path)
+    fitted = fit_preprocessing(asked, columns, [0, 1, 3], TrainingRows(), found)
+    assert fitted is not None
+    roles = ColumnRoles(features=("a", "b", "c"), targets=("y",))
+    file = DatasetFile(path=str(path), roles=roles, preprocess=fitted)
+    small, large = (load_training_arrays(replace(file, large=is_large), spec()) for is_large in (False, True))
+    assert large.feature_columns == fitted.outputs
+    assert (large.features == small.features).all()
 
 
 @pytest.mark.parametrize("split", [Split.RANDOM, Split.STRATIFIED])

@@ -160,3 +160,24 @@ def test_held_out_rows_of_their_own_must_fit_memory(
     request = request_on()
     request.validation.dataset = request.data.dataset
     assert faults(request)["validation.dataset"] == f"takes more than {250 * ROW_BYTES:,} bytes"
+
+
+def test_columns_are_preprocessed_as_the_rows_that_are_trained_on_say(
+    plan: Plans, faults: Faults, request_on: Callable[..., TrainRequest]
+) -> None:
+    random = np.random.default_rng(1)
+    a, city = random.normal(size=ROWS), random.choice(["Oslo", "Bergen"], ROWS)
+    a[::7] = np.nan
+    request = request_on(a=a, city=city)
+    request.preprocess.SetInParent()
+    request.validation.fraction = 0.1
+    request.seed = 3
+    found = plan(request)
+    assert isinstance(found.data, DatasetFile)
+    assert found.data.large
+    assert found.data.preprocess is not None
+    assert found.data.preprocess.outputs == ("a", "a_missing", "b", "city=Bergen", "city=Oslo")
+    assert found.started.feature_columns == found.data.preprocess.outputs
+    request = request_on(a=a)
+    request.preprocess.columns.add(columns=["a"]).steps.add().passthrough.SetInParent()
+    assert "feature 'a' is missing (NaN) in row 0" in faults(request)["data.dataset"]

@@ -16,6 +16,8 @@ from epochd_server.data.arrow_types import from_numpy, to_numpy
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.work import RowChoice
 
+_LOOKED_AT = 8
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
@@ -62,8 +64,7 @@ class ArrowFile:
             with open(path, "rb") as file:
                 self._mapping = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
             self._reader = ipc.open_file(pa.BufferReader(pa.py_buffer(self._mapping)))
-            count = self._reader.num_record_batches
-            sizes = [self._reader.get_batch(index).num_rows for index in range(count)]
+            sizes = list(self._sizes())
         except FileNotFoundError:
             raise EpochdError(Reason.DATASET_NOT_FOUND) from None
         except (pa.ArrowException, ValueError):  # an empty file cannot be mapped
@@ -71,6 +72,13 @@ class ArrowFile:
         self.schema: pa.Schema = self._reader.schema
         self._ends = np.cumsum([0, *sizes])[1:]
         self.rows = sum(sizes)
+
+    def _sizes(self) -> Iterator[int]:
+        """Rows of each batch; a look at one may map megabytes around it."""
+        for index in range(self._reader.num_record_batches):
+            yield self._reader.get_batch(index).num_rows
+            if index % _LOOKED_AT == _LOOKED_AT - 1:
+                self.release()
 
     def pieces(self, rows: RowChoice) -> Iterator[Piece]:
         """Rows of the file, those of each batch together; ranges in the order of the file."""

@@ -7,6 +7,7 @@ reader allocates at once. The metadata are flatbuffers: https://flatbuffers.dev/
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 import pyarrow as pa
 from pyarrow import ipc
@@ -19,8 +20,13 @@ _BUFFER = struct.Struct("<qq")
 _LENGTH = struct.Struct("<q")
 
 
-def check_expansion(stream: pa.Buffer, max_bytes: int) -> None:
+def check_expansion(stream: pa.Buffer, max_bytes: int, release: Callable[[], None]) -> None:
     """Refuses a stream one of whose messages would take too much memory once decompressed.
+
+    Args:
+        stream: Its bytes.
+        max_bytes: What a message may take.
+        release: Lets go of the pages that were read so far: a look at a message may map megabytes around it.
 
     Raises:
         EpochdError: DATA_TOO_LARGE.
@@ -35,6 +41,7 @@ def check_expansion(stream: pa.Buffer, max_bytes: int) -> None:
             raise malformed("is no valid arrow table: damaged metadata") from None
         if expanded > max_bytes:
             raise too_large(max_bytes)
+        release()
 
 
 def _expanded(message: ipc.Message) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -37,17 +38,17 @@ def read_parquet(source: Path, max_bytes: int) -> Batches:
 
 def read_arrow(source: Path, max_bytes: int) -> Batches:
     """The rows of an Arrow IPC file or stream, in the batches that it has."""
-    mapping, buffer = _mapped(source)
+    buffer, release = _mapped(source)
     # A file is a stream between a magic number and a footer; read in order, nothing in it can hide.
     if buffer.slice(0, len(_FILE_MAGIC)).equals(pa.py_buffer(_FILE_MAGIC)):
         buffer = buffer.slice(len(_FILE_MAGIC))
-    check_expansion(buffer, max_bytes)
+    check_expansion(buffer, max_bytes, release)
     with ipc.open_stream(buffer) as reader:
         schema = stored_schema(reader.schema)
         for batch in reader:
             batch.validate(full=True)
             yield to_stored(batch, schema, max_bytes)
-            mapping.madvise(mmap.MADV_DONTNEED)  # read, and not needed again
+            release()
 
 
 def as_stored(source: Path, max_bytes: int, most_batch_bytes: int) -> tuple[pa.Schema, int] | None:
@@ -58,10 +59,10 @@ def as_stored(source: Path, max_bytes: int, most_batch_bytes: int) -> tuple[pa.S
         max_bytes: What the table may take in memory.
         most_batch_bytes: What one of its batches may take.
     """
-    mapping, buffer = _mapped(source)
+    buffer, release = _mapped(source)
     if not buffer.slice(0, len(_FILE_MAGIC)).equals(pa.py_buffer(_FILE_MAGIC)):
         return None
-    check_expansion(buffer.slice(len(_FILE_MAGIC)), max_bytes)
+    check_expansion(buffer.slice(len(_FILE_MAGIC)), max_bytes, release)
     with ipc.open_stream(buffer.slice(len(_FILE_MAGIC))) as stream, ipc.open_file(buffer) as file:
         if (
             stored_schema(stream.schema) != stream.schema
@@ -77,19 +78,19 @@ def as_stored(source: Path, max_bytes: int, most_batch_bytes: int) -> tuple[pa.S
                 return None
             batch.validate(full=True)
             rows, size = rows + len(batch), size + batch.nbytes
-            mapping.madvise(mmap.MADV_DONTNEED)
+            release()
         if size > max_bytes:
             raise too_large(max_bytes)
         return (stream.schema, rows) if number == file.num_record_batches else None
 
 
-def _mapped(source: Path) -> tuple[mmap.mmap, pa.Buffer]:
-    """A file's bytes, of which those that were read need not stay in memory."""
+def _mapped(source: Path) -> tuple[pa.Buffer, Callable[[], None]]:
+    """A file's bytes, and what lets go of those that were read."""
     if not source.stat().st_size:
         raise malformed("the file is empty")
     with source.open("rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-    return mapping, pa.py_buffer(mapping)
+    return pa.py_buffer(mapping), partial(mapping.madvise, mmap.MADV_DONTNEED)
 
 
 def _is_same(batch: pa.RecordBatch, other: pa.RecordBatch, within: pa.Buffer) -> bool:

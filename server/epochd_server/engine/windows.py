@@ -25,9 +25,10 @@ from epochd_server.engine.task import CohortTask, Floats
 
 CHUNK_BYTES = 128 * 2**10
 WINDOW_BYTES = 32 * 2**20
-Number = TypeVar("Number", bound=np.generic)
 WHOLE_ROWS = 8_192
 """Rows of a full batch whose gradient is computed at once."""
+_RELEASED_CHUNKS = 8
+Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,7 +149,14 @@ class LargeRows:
 
 def _gathered(array: NDArray[Number], window: Sequence[slice]) -> NDArray[Number]:
     """The rows of some ranges, one after the other, in memory of their own."""
-    found = np.concatenate([array[rows] for rows in window])
+    size = sum(rows.stop - rows.start for rows in window)
+    found = np.empty((size, *array.shape[1:]), array.dtype)
+    place = 0
+    for number, rows in enumerate(window):
+        found[place : place + rows.stop - rows.start] = array[rows]
+        place += rows.stop - rows.start
+        if number % _RELEASED_CHUNKS == 0:  # a chunk may bring some megabytes of the file along
+            release(array)
     release(array)
     return found
 

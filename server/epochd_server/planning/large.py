@@ -13,14 +13,18 @@ from numpy.typing import NDArray
 from epochd_server.data.columns import Columns, PartedColumns
 from epochd_server.data.drawing import draw, drawn_rows
 from epochd_server.data.large_checks import LargeCheck
+from epochd_server.data.preprocessing.features import check_transformed
+from epochd_server.data.preprocessing.streaming import fit_streamed
 from epochd_server.data.selection import Selection
 from epochd_server.data.weights import load_weights
 from epochd_server.domain.commands import TrainCommand
 from epochd_server.domain.errors import Violations
 from epochd_server.domain.large_tables import HELD_OUT_BYTES, LARGE_BYTES, DrawnRows, RowSize
+from epochd_server.domain.preprocessing import FittedPreprocessing
 from epochd_server.domain.specs import CLASSIFICATION_LOSSES, GradientFit, ModuleModel
 from epochd_server.domain.validation import Folds, HoldOut, Split
 from epochd_server.planning.holding_out import HeldRows
+from epochd_server.planning.preparing import needs_independent
 from epochd_server.planning.read_values import Values
 
 _WHY = f"the rows take more than {LARGE_BYTES // 2**20} MiB, and are trained from the disk"
@@ -50,14 +54,13 @@ class LargeReader:
         """Looks at all rows; what is wrong goes to ``violations``."""
         self._refuse(violations)
         drawn = self._draw(violations)
-        is_raw = self.command.preprocess is not None
         check = LargeCheck(
             self.columns,
             self.selection,
             self.command.loss,
             self.command.data_precision,
             violations,
-            features=not is_raw,
+            features=self.command.preprocess is None,
         )
         sides = _Sides(self.command, self.selection)
         for first, part in self.columns.parts(self.size.piece_rows):
@@ -68,14 +71,51 @@ class LargeReader:
         if drawn is not None and not violations:
             sides.report(violations)
         return Values(
-            features=None, targets=targets, weights=None, fleet=None, held=HeldRows(drawn=drawn), large=True
+            features=None,
+            targets=targets,
+            weights=None,
+            fleet=None,
+            held=HeldRows(drawn=drawn),
+            preprocess=self._preprocess(drawn, violations),
+            large=True,
         )
+
+    def _preprocess(self, drawn: DrawnRows | None, violations: Violations) -> FittedPreprocessing | None:
+        """What columns go through, fitted to the rows that are trained on and tried on all."""
+        asked, fit = self.command.preprocess, self.command.fit
+        if asked is None or (violations and not self.selection.targets):
+            return None
+
+        def training(part: Columns, first: int) -> NDArray[np.bool_] | None:
+            return None if drawn is None else ~drawn_rows(drawn, part, self.selection.targets[0], first)
+
+        fitted = fit_streamed(
+            asked,
+            self.columns,
+            self.size.piece_rows,
+            self.selection.features,
+            training,
+            violations,
+            independent=needs_independent(fit),
+        )
+        if fitted is not None:
+            self._try(fitted, violations)
+        return fitted
+
+    def _try(self, fitted: FittedPreprocessing, violations: Violations) -> None:
+        """Reports features that no training can use, in the first piece that has some."""
+        for first, part in self.columns.parts(self.size.piece_rows):
+            found = Violations()
+            check_transformed(fitted, part, self.command.data_precision, found)
+            if found:
+                where = f" (rows are counted from row {first:,} on)" if first else ""
+                for violation in found.found:
+                    violations.add(violation.field, f"{violation.description}{where}")
+                return
 
     def _refuse(self, violations: Violations) -> None:
         """Reports what cannot be done piece by piece."""
         command = self.command
-        if command.preprocess is not None:
-            violations.add("preprocess", f"is not for tables this large: {_WHY}; upload features as numbers")
         is_full = isinstance(command.fit, GradientFit) and command.fit.batch_size is None
         if isinstance(command.model, ModuleModel) and is_full:
             violations.add("gradient.batch_size", f"must be set for a module: {_WHY}")

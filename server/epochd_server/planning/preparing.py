@@ -111,7 +111,7 @@ class Fitting:
             self.indices,
             training,
             violations,
-            independent=_needs_independent(self.fit_of_model),
+            independent=needs_independent(self.fit_of_model),
         )
         if fitted is None:
             return None
@@ -128,7 +128,7 @@ def named_features(roles: ColumnRoles, fitted: FittedPreprocessing | None) -> Co
     return roles if fitted is None else replace(roles, features=fitted.outputs)
 
 
-def _needs_independent(fit: Fit) -> bool:
+def needs_independent(fit: Fit) -> bool:
     """Whether features that depend on each other leave a fit without a single best solution, which it refuses."""
     if isinstance(fit, LeastSquaresFit):
         return fit.l2 == 0 and fit.rank is RankRule.REFUSE

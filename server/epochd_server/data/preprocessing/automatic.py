@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
 import numpy as np
 
 from epochd_server.data.preprocessing.blocks import Block, Numbers, Texts, Times, missing_rows
@@ -23,6 +26,8 @@ from epochd_server.domain.preprocessing import (
 
 MAX_ONE_HOT = 50
 HASHED_FEATURES = 64
+_COUNTED = 1_000_000
+"""Further distinct texts are not counted."""
 
 
 def choose_steps(
@@ -35,19 +40,62 @@ def choose_steps(
         kind: What it holds.
         independent: Whether features must not add up to a constant.
     """
-    missing = missing_rows(block)
-    if missing.all():
-        return (Drop(),), "dropped: it has no value in any training row"
-    lacks = bool(missing.any())
-    if not lacks and _is_constant(block):
-        return (Drop(),), "dropped: it has the same value in every training row"
-    match block:
-        case Numbers():
-            return _for_numbers(kind, lacks=lacks), ""
-        case Texts():
-            return _for_texts(block, drop_first=independent)
-        case Times():
-            return _for_times(block, lacks=lacks), ""
+    traits = Traits()
+    traits.add(block)
+    return traits.steps(kind, independent=independent)
+
+
+@dataclass(slots=True, eq=False)
+class Traits:
+    """What decides the steps of a column, of some rows after the others; at least one."""
+
+    lacks: bool = False
+    known: bool = False
+    constant: bool = True
+    hours: set[float] = field(default_factory=set)
+    labels: set[str] = field(default_factory=set)
+    _first: object = None
+    _type: type[Block] = Numbers
+
+    def add(self, block: Block) -> None:
+        """Takes rows of the column."""
+        if not len(block):
+            return
+        missing = missing_rows(block)
+        self.lacks, self.known = self.lacks or bool(missing.any()), self.known or not missing.all()
+        self._type = type(block)
+        match block:
+            case Numbers(values=values):
+                first, same = values[0, 0], bool((values == values[0]).all())
+            case Texts(codes=codes):
+                used = np.unique(codes[codes >= 0])
+                self._add_labels(block.distinct[used].tolist())
+                first, same = (
+                    block.distinct[codes[0]] if codes[0] >= 0 else None,
+                    bool((codes == codes[0]).all()),
+                )
+            case Times(micros=micros):
+                self.hours.update(np.unique(part_of(TimePart.HOUR, micros[~missing])).tolist())
+                first, same = int(micros[0]), bool((micros == micros[0]).all())
+        if self._first is None:
+            self._first = first
+        self.constant = self.constant and same and bool(first == self._first)
+
+    def _add_labels(self, labels: Sequence[str]) -> None:
+        if len(self.labels) <= _COUNTED:
+            self.labels.update(labels)
+
+    def steps(self, kind: ColumnKind, *, independent: bool = False) -> tuple[tuple[Step, ...], str]:
+        """The steps for the column, and a note; arguments as for :func:`choose_steps`."""
+        if not self.known:
+            return (Drop(),), "dropped: it has no value in any training row"
+        if not self.lacks and self.constant:
+            return (Drop(),), "dropped: it has the same value in every training row"
+        if self._type is Numbers:
+            return _for_numbers(kind, lacks=self.lacks), ""
+        if self._type is Texts:
+            return _for_texts(len(self.labels), drop_first=independent)
+        return _for_times(lacks=self.lacks, hours=len(self.hours) > 1)
 
 
 def _for_numbers(kind: ColumnKind, *, lacks: bool) -> tuple[Step, ...]:
@@ -56,27 +104,15 @@ def _for_numbers(kind: ColumnKind, *, lacks: bool) -> tuple[Step, ...]:
     return (Impute(fill=Fill.MOST_FREQUENT, indicator=True),) if lacks else (Passthrough(),)
 
 
-def _for_texts(block: Texts, *, drop_first: bool) -> tuple[tuple[Step, ...], str]:
-    count = len(np.unique(block.codes[block.codes >= 0]))
+def _for_texts(count: int, *, drop_first: bool) -> tuple[tuple[Step, ...], str]:
     if count <= MAX_ONE_HOT:
         return (OneHot(unseen=Unseen.IGNORE, drop_first=drop_first),), ""
-    return (Hashing(features=HASHED_FEATURES),), f"hashed: it has {count:,} categories"
+    shown = f"more than {_COUNTED:,}" if count > _COUNTED else f"{count:,}"
+    return (Hashing(features=HASHED_FEATURES),), f"hashed: it has {shown} categories"
 
 
-def _for_times(block: Times, *, lacks: bool) -> tuple[Step, ...]:
-    known = block.micros[~missing_rows(block)]
+def _for_times(*, lacks: bool, hours: bool) -> tuple[tuple[Step, ...], str]:
     parts = [TimePart.WEEKDAY, TimePart.DAY_OF_YEAR]
-    hours = part_of(TimePart.HOUR, known)
-    if hours.min() != hours.max():
+    if hours:
         parts.insert(0, TimePart.HOUR)
-    return TimeParts(parts=tuple(parts)), Impute(fill=Fill.CONSTANT, number=0.0, indicator=lacks)
-
-
-def _is_constant(block: Block) -> bool:
-    match block:
-        case Numbers(values=values):
-            return bool((values == values[0]).all())
-        case Texts(codes=codes):
-            return bool((codes == codes[0]).all())
-        case Times(micros=micros):
-            return bool((micros == micros[0]).all())
+    return (TimeParts(parts=tuple(parts)), Impute(fill=Fill.CONSTANT, number=0.0, indicator=lacks)), ""

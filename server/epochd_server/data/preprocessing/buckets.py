@@ -25,8 +25,12 @@ def fit_buckets(step: Bucketize, block: Block) -> Edges:
     found = values[np.isfinite(values)]
     if not len(found):
         raise StepProblem("has no value in any training row: there are no quantiles")
-    edges = np.quantile(found, np.linspace(0, 1, step.buckets + 1))
-    edges = edges[np.ediff1d(edges, to_begin=np.inf) > _NARROW]
+    return inner_edges(np.quantile(found, np.linspace(0, 1, step.buckets + 1)))
+
+
+def inner_edges(quantiles: NDArray[np.float64]) -> Edges:
+    """The edges between the smallest and the largest value, of intervals that are wide enough."""
+    edges = quantiles[np.ediff1d(quantiles, to_begin=np.inf) > _NARROW]
     return Edges(tuple(edges[1:-1].tolist()))
 
 

@@ -29,6 +29,24 @@ def fit_categories(step: OneHot | Ordinal, block: Block) -> Categories:
     if isinstance(step, Ordinal) and step.categories:
         return Categories(labels=step.categories)
     counts = np.bincount(labels.codes[labels.codes >= 0], minlength=len(labels.distinct))
+    return chosen_categories(
+        step, labels.distinct, counts, missing=missing, are_texts=isinstance(block, Texts)
+    )
+
+
+def chosen_categories(
+    step: OneHot | Ordinal,
+    distinct: NDArray[np.generic],
+    counts: NDArray[np.int64],
+    *,
+    missing: bool,
+    are_texts: bool,
+) -> Categories:
+    """The categories among distinct labels [C], in order, of which there are so many [C] in the training rows.
+
+    Raises:
+        StepProblem: There are too many.
+    """
     found = np.flatnonzero(counts)
     if isinstance(step, OneHot) and step.max_categories is not None:
         frequent = np.argsort(-counts[found], kind="stable")[: step.max_categories]
@@ -36,9 +54,9 @@ def fit_categories(step: OneHot | Ordinal, block: Block) -> Categories:
     if len(found) > MAX_CATEGORIES:
         remedy = "use hashing, or one_hot with max_categories"
         raise StepProblem(f"has {len(found):,} categories, at most {MAX_CATEGORIES:,} are allowed; {remedy}")
-    names = [str(text) for text in labels.distinct[found].tolist()]
+    names = [str(text) for text in distinct[found].tolist()]
     # An imputed text stands after the others; labels of numbers are ascending as numbers.
-    return Categories(labels=tuple(sorted(names) if isinstance(block, Texts) else names), missing=missing)
+    return Categories(labels=tuple(sorted(names) if are_texts else names), missing=missing)
 
 
 def apply_one_hot(step: OneHot, state: Categories, block: Block) -> Numbers:

@@ -89,7 +89,7 @@ def fit_preprocessing(
         None where anything is wrong.
     """
     before = len(violations.found)
-    plan = _planned(asked, columns, indices, violations)
+    plan = planned(asked, columns, indices, violations)
     if asked.is_per_member and training.members is None:
         violations.add("preprocess", "per_member is for fleets by data.group_columns")
     if len(violations.found) > before:
@@ -103,8 +103,8 @@ def fit_preprocessing(
     ]
     if len(violations.found) > before:
         return None
-    result = FittedPreprocessing(columns=_distinct(fitted), statistics=learner.statistics())
-    _check_size(result, violations)
+    result = FittedPreprocessing(columns=distinct_names(fitted), statistics=learner.statistics())
+    check_size(result, violations)
     return result if len(violations.found) == before else None
 
 
@@ -143,7 +143,7 @@ class _Fit:
         return FittedColumn(name=name, kind=kind, steps=tuple(learned), outputs=outputs, note=note)
 
 
-def _planned(
+def planned(
     asked: Preprocessing, columns: Columns, indices: Sequence[int], violations: Violations
 ) -> dict[int, tuple[tuple[Step, ...], str]]:
     """The steps of each feature column, and where they were asked for ("": nowhere)."""
@@ -162,7 +162,7 @@ def _planned(
     return plan
 
 
-def _distinct(columns: Sequence[FittedColumn]) -> tuple[FittedColumn, ...]:
+def distinct_names(columns: Sequence[FittedColumn]) -> tuple[FittedColumn, ...]:
     """The columns with distinct names of features: the second ``a`` becomes ``a#2``."""
     seen: dict[str, int] = {}
     renamed = []
@@ -179,7 +179,8 @@ def _distinct(columns: Sequence[FittedColumn]) -> tuple[FittedColumn, ...]:
     return tuple(renamed)
 
 
-def _check_size(fitted: FittedPreprocessing, violations: Violations) -> None:
+def check_size(fitted: FittedPreprocessing, violations: Violations) -> None:
+    """Reports that no feature is left, or too many are, or that their labels take too much."""
     outputs = fitted.outputs
     if not outputs:
         notes = "; ".join(

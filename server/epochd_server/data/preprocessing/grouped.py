@@ -9,11 +9,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+
+
+class Statistics(Protocol):
+    """What steps learn of the values of K members; those that are missing or infinite are left out."""
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Values of each member [K]; may be 0."""
+
+    def means(self) -> Floats:
+        """[K]; 0 for a member without values."""
+
+    def variances(self, means: Floats) -> Floats:
+        """Mean squared deviations [K] from ``means``; 0 for a member without values."""
+
+    def extremes(self) -> tuple[Floats, Floats]:
+        """The smallest and largest values, [K] each; 0 and 0 for a member without values."""
+
+    def medians(self) -> Floats:
+        """[K]; NaN for a member without values."""
+
+    def most_frequent(self) -> Floats:
+        """The smallest of the most frequent values of all members [1]; there is a value."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +79,11 @@ class Segments:
         above = ordered[(starts + self.counts // 2)[some]]
         medians[some] = (below + above) / 2
         return medians
+
+    def most_frequent(self) -> Floats:
+        """The smallest of the most frequent values of all members [1]; there is a value."""
+        values, counts = np.unique(self.values, return_counts=True)
+        return values[[int(np.argmax(counts))]]
 
     def _sums(self, values: Floats) -> Floats:
         return self._reduced(np.add, values)

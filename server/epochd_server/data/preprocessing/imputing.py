@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.data.preprocessing.blocks import Block, Numbers, StepProblem, Texts, object_array
-from epochd_server.data.preprocessing.grouped import Learner, Segments
+from epochd_server.data.preprocessing.grouped import Learner, Statistics
 from epochd_server.data.preprocessing.scaling import check_own, own_numbers
 from epochd_server.domain.preprocessing import Fill, Filled, Impute
 
-_NOTHING = "has no value in any training row: there is nothing to impute with but a constant"
+NOTHING = "has no value in any training row: there is nothing to impute with but a constant"
 
 
 def fit_impute(step: Impute, block: Block, learner: Learner) -> Filled:
@@ -59,20 +59,20 @@ def _fit_numbers(step: Impute, block: Numbers, learner: Learner) -> Filled:
     for column in block.values.T:
         segments = learner.segments(column, per_member=step.per_member)
         if not segments.counts.any():
-            raise StepProblem(_NOTHING)
-        found.append(_middle(step.fill, segments))
+            raise StepProblem(NOTHING)
+        found.append(middle(step.fill, segments))
     if step.per_member:
         return Filled(slot=learner.keep(found))
     return Filled(numbers=tuple(float(column[0]) for column in found))
 
 
-def _middle(fill: Fill, segments: Segments) -> NDArray[np.float64]:
+def middle(fill: Fill, segments: Statistics) -> NDArray[np.float64]:
+    """What is imputed for each member [K]: the mean, the median or the most frequent value."""
     match fill:
         case Fill.MEDIAN:
             return segments.medians()
         case Fill.MOST_FREQUENT:
-            values, counts = np.unique(segments.values, return_counts=True)
-            return values[[int(np.argmax(counts))]]
+            return segments.most_frequent()
         case _:
             return np.where(segments.counts > 0, segments.means(), np.nan)
 
@@ -84,10 +84,18 @@ def _fit_texts(step: Impute, block: Texts) -> Filled:
         return Filled(text=step.text)
     if step.fill is not Fill.MOST_FREQUENT:
         raise StepProblem(f"is text, which has no {step.fill.value}; impute a constant or the most frequent")
-    counts = np.bincount(block.codes[block.codes >= 0], minlength=1)
+    return most_frequent_text(block.distinct, np.bincount(block.codes[block.codes >= 0], minlength=1))
+
+
+def most_frequent_text(distinct: NDArray[np.generic], counts: NDArray[np.int64]) -> Filled:
+    """The first of the most frequent texts [C], of which there are so many [C].
+
+    Raises:
+        StepProblem: There is none.
+    """
     if not counts.any():
-        raise StepProblem(_NOTHING)
-    return Filled(text=str(block.distinct[int(np.argmax(counts))]))
+        raise StepProblem(NOTHING)
+    return Filled(text=str(distinct[int(np.argmax(counts))]))
 
 
 def _fill_texts(state: Filled, block: Texts) -> Texts:

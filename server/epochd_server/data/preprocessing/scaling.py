@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.data.preprocessing.blocks import Block, Numbers, StepProblem, as_numbers
-from epochd_server.data.preprocessing.grouped import Learner, Segments
+from epochd_server.data.preprocessing.grouped import Learner, Statistics
 from epochd_server.domain.preprocessing import Affine, Log1p, MinMax, Standardize
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -25,7 +25,7 @@ def fit_scaling(step: Standardize | MinMax, block: Block, learner: Learner) -> A
     centers, scales = [], []
     for column in numbers.values.T:
         segments = learner.segments(column, per_member=step.per_member)
-        learn = _learn_deviation if isinstance(step, Standardize) else _learn_range
+        learn = learn_deviation if isinstance(step, Standardize) else learn_range
         center, scale = learn(step, segments)  # type: ignore[arg-type]
         centers.append(center)
         scales.append(scale)
@@ -85,9 +85,10 @@ def apply_log1p(step: Log1p, block: Block) -> Numbers:
     return Numbers(values, tuple(f"log1p({name})" for name in numbers.names))
 
 
-def _learn_deviation(
-    step: Standardize, segments: Segments
+def learn_deviation(
+    step: Standardize, segments: Statistics
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Centers and scales [K] by means and deviations."""
     mean = segments.means()
     variance = segments.variances(mean)
     # As scikit-learn's _is_constant_feature: what rounding alone may have left is no variance.
@@ -97,7 +98,8 @@ def _learn_deviation(
     return center, scale if step.with_std else np.ones_like(mean)
 
 
-def _learn_range(step: MinMax, segments: Segments) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def learn_range(step: MinMax, segments: Statistics) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Centers and scales [K] by the smallest and largest values."""
     low, high = segments.extremes()
     span = high - low
     span[span < 10 * _EPS] = 1.0
