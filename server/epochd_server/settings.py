@@ -180,6 +180,21 @@ class Settings(BaseSettings):
         ge=60,
         le=31_536_000,
     )
+    keep_runs: float = _setting(
+        0.0,
+        "How long runs and their logs are kept after their end, before `epochd admin gc` deletes them. 0: for ever.",
+        unit="days",
+        ge=0,
+        le=36_500,
+    )
+    keep_datasets: float = _setting(
+        0.0,
+        "How long datasets are kept after they were uploaded and last trained on, before `epochd admin gc` deletes "
+        "them. 0: for ever.",
+        unit="days",
+        ge=0,
+        le=36_500,
+    )
 
     @field_validator("workers", mode="before")
     @classmethod

@@ -17,6 +17,7 @@ from epochd.cli.session import DEFAULT_SERVER, Session, of, reported_errors
 
 _GLOBAL_FLAG = "--json"
 _GLOBAL_OPTION = "--server"
+_HANDED_OVER = ("serve", "admin")
 
 
 class _Root(TyperGroup):
@@ -51,14 +52,14 @@ def run(arguments: Sequence[str]) -> int:
 def hoisted(arguments: Sequence[str]) -> list[str]:
     """Moves the global options to the front, so that they may stand after the command as well.
 
-    What follows ``--`` or belongs to ``serve``, which has options of its own, stays where it is.
+    What follows ``--`` or belongs to ``serve`` or ``admin``, which have options of their own, stays where it is.
     """
     front: list[str] = []
     rest: list[str] = []
     left = list(arguments)
     while left:
         word = left.pop(0)
-        if word == "--" or (word == "serve" and not rest):
+        if word == "--" or (word in _HANDED_OVER and not rest):
             return [*front, *rest, word, *left]
         if word == _GLOBAL_FLAG or word.startswith(_GLOBAL_OPTION + "="):
             front.append(word)
@@ -108,12 +109,13 @@ def version(context: typer.Context) -> None:
     of(context).output.record(versions, versions)
 
 
-app.command(
-    "serve",
-    rich_help_panel="Server",
-    add_help_option=False,
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-)(serve.serve)
+for name, command in (("serve", serve.serve), ("admin", serve.admin)):
+    app.command(
+        name,
+        rich_help_panel="Server",
+        add_help_option=False,
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )(command)
 app.command("health", rich_help_panel="Server")(health.health)
 app.command("version", rich_help_panel="Server")(version)
 app.command("train", rich_help_panel="Models")(train.train)

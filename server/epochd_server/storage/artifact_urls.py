@@ -9,20 +9,23 @@ from urllib.parse import unquote, urlsplit
 from epochd_server.domain.errors import EpochdError
 from epochd_server.storage.artifacts import Artifacts
 from epochd_server.storage.failures import StorageUnusableError
-from epochd_server.storage.file_cache import FileCache
+from epochd_server.storage.file_cache import HOLD_SECONDS, FileCache
 from epochd_server.storage.local_artifacts import LocalArtifacts
 
 BUCKETS: Final = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl")
 """Schemes of the URLs of buckets."""
 
 
-def open_artifacts(url: str, *, cache: Path, cache_bytes: int) -> Artifacts:
+def open_artifacts(
+    url: str, *, cache: Path, cache_bytes: int, hold_seconds: float = HOLD_SECONDS
+) -> Artifacts:
     """Opens a store and writes to it once, so that one that cannot be used is found at the start; blocks.
 
     Args:
         url: ``s3://BUCKET/PREFIX``, ``gs://…``, ``az://…``, ``file:///PATH``, or the path of a folder.
         cache: Keeps local copies of what is read of a bucket.
         cache_bytes: Of the copies together.
+        hold_seconds: How long a use keeps a copy from being let go of.
 
     Raises:
         StorageUnusableError: It cannot be used; says why in one line.
@@ -34,7 +37,7 @@ def open_artifacts(url: str, *, cache: Path, cache_bytes: int) -> Artifacts:
     if scheme not in BUCKETS:
         known = ", ".join(f"{name}://" for name in ("s3", "gs", "az", "file"))
         raise StorageUnusableError(f"the artifact store's URL begins with {scheme}://; known are {known}")
-    return _open_bucket(url, cache, cache_bytes)
+    return _open_bucket(url, cache, cache_bytes, hold_seconds)
 
 
 def local_folder(url: str) -> Path | None:
@@ -56,12 +59,12 @@ def _open_folder(folder: Path) -> Artifacts:
     return artifacts
 
 
-def _open_bucket(url: str, cache: Path, cache_bytes: int) -> Artifacts:
+def _open_bucket(url: str, cache: Path, cache_bytes: int, hold_seconds: float) -> Artifacts:
     # Imported here: a server on a local folder starts without the library.
     from epochd_server.storage.bucket_artifacts import BucketArtifacts, BucketError
 
     try:
-        artifacts = BucketArtifacts(url, FileCache(cache, cache_bytes))
+        artifacts = BucketArtifacts(url, FileCache(cache, cache_bytes, hold_seconds=hold_seconds))
         artifacts.probe()
     except OSError as error:
         raise StorageUnusableError(

@@ -28,11 +28,13 @@ class FileCache:
     Args:
         folder: Made if it is not there.
         limit_bytes: Of the copies together; those in use just now may exceed it.
+        hold_seconds: How long a use keeps a copy from being let go of.
     """
 
-    def __init__(self, folder: Path, limit_bytes: int) -> None:
+    def __init__(self, folder: Path, limit_bytes: int, *, hold_seconds: float = HOLD_SECONDS) -> None:
         self._folder = folder
         self._limit_bytes = limit_bytes
+        self._hold_seconds = hold_seconds
         self._checked = CheckedFiles()
         self._lock = threading.Lock()
         self._busy: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
@@ -94,7 +96,7 @@ class FileCache:
 
     def _evict(self) -> None:
         """Lets go of the copies used longest ago, until the rest fits."""
-        held_since = time.time() - HOLD_SECONDS
+        held_since = time.time() - self._hold_seconds
         with self._lock:
             copies = sorted(copy for copy in _used_size_path(self._folder) if copy[2].suffix != ".tmp")
             excess = sum(size for _, size, _ in copies) - self._limit_bytes
