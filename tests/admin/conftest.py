@@ -20,6 +20,7 @@ import pytest
 from tests.conftest import Server
 
 import epochd
+from epochd_server.admin import admin as run_admin
 
 WIDE = 70_000
 """Features whose weights are too large for the database."""

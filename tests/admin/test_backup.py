@@ -128,6 +128,17 @@ def test_damage_in_a_backup_is_named_and_the_rest_restored(admin, start_server, 
         parameters(again.address, "wide")
 
 
+def test_what_the_server_lacks_is_named_and_the_rest_backed_up(admin, data_dir, tmp_path):
+    [path] = (data_dir / "artifacts" / "weights").glob("*.safetensors")
+    path.unlink()
+    done = admin("backup", tmp_path / "backup", "--data-dir", data_dir, "--json")
+    assert (done.code, done.json["artifacts"]) == (1, 3)
+    assert [(one["name"], one["problem"]) for one in done.json["damage"]] == [
+        ("models/wide/versions/1", "missing")
+    ]
+    assert "models/wide/versions/1" in admin("backup", tmp_path / "again", "--data-dir", data_dir).out
+
+
 def test_a_backup_with_another_database_is_refused_and_nothing_is_left(admin, data_dir, tmp_path):
     admin("backup", tmp_path / "backup", "--data-dir", data_dir)
     (tmp_path / "backup" / "epochd.db").write_bytes(b"garbage")

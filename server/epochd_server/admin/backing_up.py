@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from epochd_server.admin.checking import MISSING, Damage
 from epochd_server.admin.manifest import ARTIFACTS, DATABASE, BackedUp, Manifest
 from epochd_server.admin.place import database_url
 from epochd_server.admin.references import Reference, artifact_references
@@ -30,7 +31,7 @@ from epochd_server.storage.schema import HEAD
 _ATTEMPTS: Final = 5
 
 
-def back_up(settings: Settings, destination: Path, *, copy: bool) -> Manifest:
+def back_up(settings: Settings, destination: Path, *, copy: bool) -> tuple[Manifest, list[Damage]]:
     """Copies a server's state to a new folder, which is there whole or not at all.
 
     Args:
@@ -39,15 +40,14 @@ def back_up(settings: Settings, destination: Path, *, copy: bool) -> Manifest:
         copy: Whether artifacts are copied where they could be linked.
 
     Returns:
-        What is in the backup. A damaged artifact is in it as it is; a missing one is not.
+        What is in the backup, and which artifacts the server itself lacks. Digests are verified by a restore.
 
     Raises:
         StorageUnusableError: The server is not embedded, or the destination cannot be used.
     """
     database, artifacts = embedded(settings)
     with new_folder(destination) as fresh:
-        backup = _Backup(database, artifacts, fresh, copy=copy)
-        return backup.make()
+        return _Backup(database, artifacts, fresh, copy=copy).make()
 
 
 class _Backup:
@@ -59,21 +59,22 @@ class _Backup:
         self._folder = folder
         self._copy = copy
 
-    def make(self) -> Manifest:
-        """Makes it."""
+    def make(self) -> tuple[Manifest, list[Damage]]:
+        """Makes it; what is missing is told."""
         for path in _files(self._artifacts):
             self._take(path.relative_to(self._artifacts).as_posix())
+        missing: list[Reference] = []
         for _ in range(_ATTEMPTS):
-            created = datetime.now(UTC)
+            before, created = missing, datetime.now(UTC)
             _copy_database(self._database, self._folder / DATABASE)
             references = _references(self._folder / DATABASE)
             missing = [found for found in references if found.required and not self._take(found.artifact)]
-            if not missing:
+            if missing == before:  # nothing is missing, or what is was not deleted in between
                 break
         self._drop_unnamed({reference.artifact for reference in references})
         manifest = Manifest(created.isoformat(), HEAD, list(self._list(references)))
         manifest.write(self._folder)
-        return manifest
+        return manifest, [Damage(found.owner, found.part, MISSING, found.artifact) for found in missing]
 
     def _take(self, name: str) -> bool:
         """Makes sure that an artifact is in the backup; False where it is gone."""

@@ -114,8 +114,11 @@ def backup(
     The copy is of one instant. Artifacts, which never change, are hard links where DEST is on the same file system:
     that takes no room, and saves them from being deleted, but not from a failing disk.
     """
-    manifest = back_up(_settings(data_dir, database_url, artifacts), destination.absolute(), copy=copy)
-    showing.backed_up(Output(as_json=as_json), manifest, destination)
+    manifest, damage = back_up(
+        _settings(data_dir, database_url, artifacts), destination.absolute(), copy=copy
+    )
+    showing.backed_up(Output(as_json=as_json), manifest, damage, destination)
+    raise typer.Exit(1 if damage else 0)
 
 
 @app.command("restore")

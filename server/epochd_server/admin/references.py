@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,8 +11,15 @@ from sqlalchemy import Connection, and_, select
 from epochd_server.domain.resources import dataset_name, run_name, version_name
 from epochd_server.domain.runs import RunState
 from epochd_server.storage.datasets import to_file
-from epochd_server.storage.schema import datasets, runs, version_members, version_weights, versions
-from epochd_server.storage.statements import AnySelect
+from epochd_server.storage.schema import (
+    checkpoints,
+    datasets,
+    runs,
+    version_members,
+    version_weights,
+    versions,
+)
+from epochd_server.storage.statements import AnyRow, AnySelect
 
 UNFINISHED: Final = [state.value for state in RunState if not state.is_terminal]
 """Values of the column ``state`` of runs that have not ended."""
@@ -26,7 +33,7 @@ class Reference:
 
     Attributes:
         owner: The resource that needs it, such as ``models/wine/versions/3``.
-        part: What it is of it: ``weights``, ``members`` or ``rows``.
+        part: What it is of it: ``weights``, ``members``, ``rows``, ``facts`` or ``checkpoint``.
         artifact: Its name.
         digest: SHA-256 of its bytes in hex; None: it is not known.
         required: Whether its owner is damaged without it.
@@ -51,7 +58,12 @@ class Inline:
 
 def artifact_references(connection: Connection) -> list[Reference]:
     """Every artifact that a row names."""
-    return [*_of_weights(connection), *_of_members(connection), *_of_datasets(connection)]
+    return [
+        *_of_weights(connection),
+        *_of_members(connection),
+        *_of_datasets(connection),
+        *_of_checkpoints(connection),
+    ]
 
 
 def inline_parts(connection: Connection) -> Iterator[Inline]:
@@ -62,12 +74,19 @@ def inline_parts(connection: Connection) -> Iterator[Inline]:
         .join_from(versions, version_weights, and_(*found), isouter=True)
         .where(versions.c.weights_artifact.is_(None))
     )
-    yield from _inline(connection, weights, "weights")
+    for model, version, digest, data in _streamed(connection, weights):
+        yield Inline(version_name(model, version), "weights", digest, data)
     columns = version_members.c
     members: AnySelect = select(columns.model, columns.version, columns.digest, columns.data).where(
         columns.artifact.is_(None)
     )
-    yield from _inline(connection, members, "members")
+    for model, version, digest, data in _streamed(connection, members):
+        yield Inline(version_name(model, version), "members", digest, data)
+    saved: AnySelect = select(checkpoints.c.run_id, checkpoints.c.digest, checkpoints.c.data).where(
+        checkpoints.c.artifact.is_(None)
+    )
+    for run_id, digest, data in _streamed(connection, saved):
+        yield Inline(run_name(run_id), "checkpoint", digest, data)
 
 
 def unfinished_runs(connection: Connection) -> set[str]:
@@ -103,6 +122,13 @@ def _of_members(connection: Connection) -> Iterator[Reference]:
         yield Reference(version_name(model, version), "members", artifact, digest)
 
 
+def _of_checkpoints(connection: Connection) -> Iterator[Reference]:
+    columns = checkpoints.c
+    statement = select(columns.run_id, columns.artifact, columns.digest).where(columns.artifact.is_not(None))
+    for run_id, artifact, digest in connection.execute(statement):
+        yield Reference(run_name(run_id), "checkpoint", artifact, digest)
+
+
 def _of_datasets(connection: Connection) -> Iterator[Reference]:
     for row in connection.execute(select(datasets)):
         file, owner = to_file(row), dataset_name(row.digest)
@@ -110,7 +136,5 @@ def _of_datasets(connection: Connection) -> Iterator[Reference]:
         yield Reference(owner, "facts", file.facts, None, required=False)
 
 
-def _inline(connection: Connection, statement: AnySelect, part: str) -> Iterator[Inline]:
-    rows = connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(statement)
-    for model, version, digest, data in rows:
-        yield Inline(version_name(model, version), part, digest, data)
+def _streamed(connection: Connection, statement: AnySelect) -> Iterable[AnyRow]:
+    return connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(statement)

@@ -93,17 +93,18 @@ def collected(output: Output, found: Collected, *, dry_run: bool) -> None:
         )
 
 
-def backed_up(output: Output, manifest: Manifest, destination: Path) -> None:
+def backed_up(output: Output, manifest: Manifest, damage: Sequence[Damage], destination: Path) -> None:
     """Shows what is in a backup."""
     total = sum(file.size for file in manifest.files)
     if output.as_json:
-        output.json({"destination": str(destination), **_facts(manifest)})
+        output.json({"destination": str(destination), **_facts(manifest), "damage": list(damage)})
         return
     output.text(
         Text(
             f"Backed up {_count(manifest.files[1:], 'artifact')} and the database, {size(total)}, to {destination}."
         )
     )
+    _damage(output, damage)
 
 
 def restored(output: Output, manifest: Manifest, damage: Sequence[Damage], target: Path) -> None:

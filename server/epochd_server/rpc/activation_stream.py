@@ -26,6 +26,7 @@ from epochd_server.rpc.activation_layout import Layout, layout
 from epochd_server.rpc.activation_pieces import Pieces
 from epochd_server.rpc.computing import SMALL, Computer
 from epochd_server.rpc.requests import required
+from epochd_server.storage.durable_files import local_io
 
 Requests = AsyncIterator[pb.ActivationTransformStreamRequest]
 Responses = AsyncGenerator[pb.ActivationTransformStreamResponse, None]
@@ -115,6 +116,7 @@ class ActivationStreams:
         """The result of a tensor whose pieces are far apart in memory."""
         stop = threading.Event()
         with (
+            local_io(),
             tempfile.TemporaryFile(dir=self._folder) as source,
             tempfile.TemporaryFile(dir=self._folder) as target,
         ):

@@ -28,6 +28,7 @@ from epochd_server.rpc.interceptors import MAX_MESSAGE_BYTES
 from epochd_server.rpc.mutations import Made, Mutations
 from epochd_server.rpc.requests import required, version_reference
 from epochd_server.serving.exporting.exporter import Exporter
+from epochd_server.storage.durable_files import local_io
 from epochd_server.storage.models import SqlModelStore
 
 _ITEM_BYTES = 8
@@ -90,7 +91,7 @@ class TransferCalls:
         violations.raise_if_any()
 
         async def receive_and_add(once: Once[ModelVersion] | None) -> ModelVersion:
-            with tempfile.TemporaryFile(dir=self._folder) as file:
+            with local_io(), tempfile.TemporaryFile(dir=self._folder) as file:
                 await _receive(command, requests, file)
                 data = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
             return await asyncio.shield(asyncio.create_task(self._add(command, data, once)))

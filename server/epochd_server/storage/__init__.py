@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,16 +94,15 @@ def open_storage(
         StorageUnusableError: Folder or database cannot be used; says why in one line.
     """
     folder = DataFolder(data_dir, shared=database_url is not None and is_shared(database_url))
-    presence = Presence(folder.servers)
-    try:
+    with ExitStack() as opened:
+        opened.callback(folder.close)
+        presence = _be_present(folder)
+        opened.callback(presence.close)
         artifacts = open_artifacts(
             artifacts_url or str(folder.artifacts), cache=folder.cache, cache_bytes=cache_bytes
         )
         database = Database(database_url or folder.database_url, server=presence.server)
-    except StorageUnusableError:
-        presence.close()
-        folder.close()
-        raise
+        opened.pop_all()
     changes = ModelChanges()
     answers = Answers(database, request_retention_s)
     return Storage(
@@ -124,3 +124,17 @@ def open_storage(
             answers=answers,
         ),
     )
+
+
+def _be_present(folder: DataFolder) -> Presence:
+    """Shows other servers of a folder that this one lives.
+
+    Raises:
+        StorageUnusableError: The folder cannot be written to.
+    """
+    try:
+        return Presence(folder.servers)
+    except OSError as error:
+        raise StorageUnusableError(
+            f"the data folder {folder.path} cannot be written to: {error.strerror}"
+        ) from error

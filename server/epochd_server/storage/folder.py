@@ -38,7 +38,13 @@ class DataFolder:
                 f"the data folder {self.path} cannot be written to: {error.strerror}"
             ) from error
         self._lock()
-        self._adopt_datasets()
+        try:
+            self._adopt_datasets()
+        except OSError as error:
+            self.close()
+            raise StorageUnusableError(
+                f"the datasets in {self.path} cannot be moved: {error.strerror}"
+            ) from error
 
     @property
     def database_url(self) -> str:
@@ -79,8 +85,9 @@ class DataFolder:
             raise StorageUnusableError(
                 f"the data folder {self.path} is in use by another epochd server (process {holder})"
             ) from None
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # of a full disk: then nobody learns who has the folder
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def _adopt_datasets(self) -> None:
         """Moves the datasets of a server that kept them beside the artifacts."""
