@@ -21,6 +21,8 @@ BY_FLAG_AND_VARIABLE = {
     "request_memory_bytes": ("67108864", "67108865"),
     "stall_timeout": ("1.5", "2.5"),
     "keepalive": ("1.5", "2.5"),
+    "keep_runs": ("1.5", "2.5"),
+    "keep_datasets": ("1.5", "2.5"),
     "cohorts": ("off", "on"),
     "cancel_grace": ("1.5", "2.5"),
     "cohort_window": ("0.5", "0.25"),
