@@ -34,7 +34,7 @@ class Timeout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """When a call is tried again. Only calls that are safe to repeat are: reads, and those with a ``request_id``.
+    """When a call is tried again. All are safe to repeat: what changes something has a ``request_id``, and is done once.
 
     Example:
         >>> Retry(attempts=1)                             # never try again

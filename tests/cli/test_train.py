@@ -14,6 +14,16 @@ from epochd.cli.app import hoisted
 LONG = ("--target", "cultivar", "--model", "64,tanh,out", "--epochs", "10000000", "--log-every", "10")
 
 
+def test_with_a_request_id_it_trains_once(cli, points: str):
+    arguments = ("train", points, "--target", "y", "--epochs", "3", "--request-id", "cli-once")
+    first, again = (cli(*arguments, "--seed", "1") for _ in range(2))
+    assert (first.code, again.code) == (0, 0)
+    assert first.out.splitlines()[0] == again.out.splitlines()[0]
+    refused = cli(*arguments, "--seed", "2")
+    assert refused.code == 1
+    assert "used before with a different request: seed differs" in refused.err
+
+
 def test_in_a_pipe_every_event_is_a_line(cli, points: str):
     done = cli(
         "train",

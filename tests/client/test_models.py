@@ -214,11 +214,27 @@ def test_versions_and_models_are_deleted(call, fake, steps, request_of):
     assert request_of("DeleteModel").name == "models/house-price"
 
 
-def test_deletions_are_not_repeated(call, fake):
-    fake.does.fail("DeleteModel", grpc.StatusCode.UNAVAILABLE, details=[])
-    with pytest.raises(epochd.Unavailable):
-        call(lambda c: c.delete_model("house-price"))
-    assert fake.does.count("DeleteModel") == 1
+def test_what_changes_something_is_repeated_under_one_request_id(call, fake, steps):
+    methods = ("DeleteVersion", "SetAlias", "DeleteAlias", "DeleteModel")
+    for method in methods:
+        fake.does.fail(method, grpc.StatusCode.UNAVAILABLE)
+
+    @steps
+    def use(client):
+        model = yield client.model("house-price")
+        yield model.set_alias("champion", etag="absent")
+        yield model.delete_alias("champion")
+        yield model.delete()
+        yield client.delete_model("house-price")
+
+    call(use)
+    assert {method: fake.does.count(method) for method in methods} == dict.fromkeys(methods, 2)
+    changes = [request for request in fake.does.requests if hasattr(request, "request_id")]
+    ids = [request.request_id for request in changes]
+    assert len(ids) == 8
+    assert ids[::2] == ids[1::2]
+    assert len(set(ids)) == 4
+    assert all(ids)
 
 
 def test_a_missing_column_is_named_as_the_server_names_it(call, fake, steps, detail):

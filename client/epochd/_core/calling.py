@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
@@ -10,6 +11,12 @@ from epochd._core.effects import Emit, Method, Program, Sleep, invoke
 from epochd.errors import EpochdError, Unavailable
 from epochd.policy import Policy
 
+
+class _Change(Protocol):
+    request_id: str
+
+
+C = TypeVar("C", bound=_Change)
 Q = TypeVar("Q")
 R = TypeVar("R")
 T = TypeVar("T")
@@ -25,9 +32,15 @@ def call(method: Method[Q, R], request: Q, policy: Policy) -> Program[R]:
     return (yield from retrying(lambda left: invoke(method, request, left), policy, policy.timeout.call))
 
 
-def call_once(method: Method[Q, R], request: Q, policy: Policy) -> Program[R]:
-    """Calls a method that must not be repeated blindly, such as a deletion."""
-    return (yield from invoke(method, request, policy.timeout.call))
+def change(method: Method[C, R], request: C, policy: Policy) -> Program[R]:
+    """Calls a method that changes something; its ``request_id`` makes that happen once, however often it is sent."""
+    request.request_id = new_request_id()
+    return (yield from call(method, request, policy))
+
+
+def new_request_id() -> str:
+    """A request_id that no other request has."""
+    return uuid.uuid4().hex
 
 
 def retrying(attempt: Callable[[float], Program[T]], policy: Policy, timeout: float) -> Program[T]:

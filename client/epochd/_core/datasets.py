@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from epochd._core.calling import call, retrying
+from epochd._core.calling import call, new_request_id, retrying
 from epochd._core.effects import Program, invoke
 from epochd._core.methods import DESCRIBE_DATASET, GET_DATASET, IMPORT_DATASET, PREVIEW_DATASET
 from epochd._core.resources import dataset_name
@@ -46,7 +46,9 @@ def preview(name: str, rows: int, policy: Policy) -> Program[dict[str, NDArray[A
 
 def import_file(path: str, policy: Policy) -> Program[Dataset]:
     """Has the server make a dataset of a file of its own."""
-    request = datasets_pb2.ImportDatasetRequest(path=path, format=format_of(PurePosixPath(path)))
+    request = datasets_pb2.ImportDatasetRequest(
+        path=path, format=format_of(PurePosixPath(path)), request_id=new_request_id()
+    )
     response = yield from retrying(
         lambda left: invoke(IMPORT_DATASET, request, left), policy, policy.timeout.transfer
     )

@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from epochd._core import registry
-from epochd._core.calling import call, call_once
+from epochd._core.calling import call, change
 from epochd._core.effects import Program
 from epochd._core.facts import VersionFacts
 from epochd._core.methods import (
@@ -106,7 +106,7 @@ class VersionCalls:
         request = models_pb2.DeleteAliasRequest(
             model=model_name(self._facts.resource_name), alias=alias, etag=etag or ""
         )
-        return decode_registered((yield from call_once(DELETE_ALIAS, request, self._policy)).model)
+        return decode_registered((yield from change(DELETE_ALIAS, request, self._policy)).model)
 
     def diff(self, other: str | VersionFacts) -> Program[Comparison]:
         """Compares this version, as the first, with another."""
@@ -119,6 +119,6 @@ class VersionCalls:
 
     def delete(self) -> Program[None]:
         """Deletes this version."""
-        yield from call_once(
+        yield from change(
             DELETE_VERSION, models_pb2.DeleteVersionRequest(name=self._facts.resource_name), self._policy
         )

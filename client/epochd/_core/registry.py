@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from epochd._core.calling import call, call_once, retrying
+from epochd._core.calling import call, change, new_request_id, retrying
 from epochd._core.effects import Program, compute, invoke, open_stream, receive
 from epochd._core.methods import (
     DIFF_VERSIONS,
@@ -89,26 +88,25 @@ def diff(base: str, other: str, policy: Policy) -> Program[Comparison]:
 def label(
     name: str, labels: Mapping[str, str], remove: Sequence[str], policy: Policy
 ) -> Program[dict[str, str]]:
-    """Changes the labels of a model, a version or a run; repeating that is harmless."""
+    """Changes the labels of a model, a version or a run."""
     if name.startswith("runs/"):
         run = runs_pb2.UpdateRunLabelsRequest(name=name, labels=labels, removed=remove)
-        return dict((yield from call(UPDATE_RUN_LABELS, run, policy)).run.labels)
+        return dict((yield from change(UPDATE_RUN_LABELS, run, policy)).run.labels)
     request = models_pb2.UpdateLabelsRequest(name=version_name(name), labels=labels, removed=remove)
-    return dict((yield from call(UPDATE_LABELS, request, policy)).labels)
+    return dict((yield from change(UPDATE_LABELS, request, policy)).labels)
 
 
 def set_alias(
     version: str, alias: str, etag: str | None, canary: Canary | None, policy: Policy
 ) -> Program[RegisteredModel]:
-    """Points an alias at a version. With an etag it is not repeated blindly: the first try may have moved it."""
+    """Points an alias at a version."""
     share = None
     if canary is not None:
         share = models_pb2.Canary(version=version_name(canary.version), percent=canary.percent)
     request = models_pb2.SetAliasRequest(
         model=model_name(version), alias=alias, version=version, etag=etag or "", canary=share
     )
-    how = call if etag is None else call_once
-    return decode_registered((yield from how(SET_ALIAS, request, policy)).model)
+    return decode_registered((yield from change(SET_ALIAS, request, policy)).model)
 
 
 def alias_moves(name: str, policy: Policy) -> Program[list[AliasMove]]:
@@ -155,7 +153,7 @@ def _header(path: Path, name: str | None, labels: Mapping[str, str]) -> models_p
         model_name=name or "",
         sha256=digest.hexdigest(),
         size_bytes=size,
-        request_id=uuid.uuid4().hex,
+        request_id=new_request_id(),
         labels=labels,
     )
 

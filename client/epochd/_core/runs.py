@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from epochd import events
-from epochd._core.calling import call, call_once
+from epochd._core.calling import call, change
 from epochd._core.effects import Emit, Program, Stream
 from epochd._core.methods import CANCEL_RUN, DELETE_RUN, GET_RUN, GET_VERSION, PAUSE_RUN, RESUME_RUN
 from epochd._core.training import Acknowledged, watch
@@ -114,24 +114,24 @@ class RunRecord:
         return state_of(response.run)
 
     def cancel(self, keep_weights: bool = False) -> Program[State]:
-        """Asks for the run to end at its next epoch; repeating that is harmless."""
+        """Asks for the run to end at its next epoch."""
         request = runs_pb2.CancelRunRequest(name=self.name, keep_weights=keep_weights)
-        response = yield from call(CANCEL_RUN, request, self._policy)
+        response = yield from change(CANCEL_RUN, request, self._policy)
         return state_of(response.run)
 
     def pause(self) -> Program[State]:
         """Asks for the run to stop at its next epoch, and to keep its place."""
-        response = yield from call(PAUSE_RUN, runs_pb2.PauseRunRequest(name=self.name), self._policy)
+        response = yield from change(PAUSE_RUN, runs_pb2.PauseRunRequest(name=self.name), self._policy)
         return state_of(response.run)
 
     def resume(self) -> Program[State]:
         """Lets the run go on."""
-        response = yield from call(RESUME_RUN, runs_pb2.ResumeRunRequest(name=self.name), self._policy)
+        response = yield from change(RESUME_RUN, runs_pb2.ResumeRunRequest(name=self.name), self._policy)
         return state_of(response.run)
 
     def delete(self) -> Program[None]:
         """Deletes the run and its log."""
-        yield from call_once(DELETE_RUN, runs_pb2.DeleteRunRequest(name=self.name), self._policy)
+        yield from change(DELETE_RUN, runs_pb2.DeleteRunRequest(name=self.name), self._policy)
 
     def _remembered(self, after: int) -> Sequence[run_pb2.Event]:
         with self._lock:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from epochd._core import registry
-from epochd._core.calling import call, call_once, paginate
+from epochd._core.calling import call, change, paginate
 from epochd._core.data import source_of
 from epochd._core.effects import Program
 from epochd._core.methods import (
@@ -98,14 +98,12 @@ class Service:
 
     def delete_model(self, name: str) -> Program[None]:
         """Deletes a model with all versions."""
-        yield from call_once(
-            DELETE_MODEL, models_pb2.DeleteModelRequest(name=version_name(name)), self.policy
-        )
+        yield from change(DELETE_MODEL, models_pb2.DeleteModelRequest(name=version_name(name)), self.policy)
 
     def delete_dataset(self, dataset: str | Dataset) -> Program[None]:
         """Deletes a dataset."""
         name = dataset.name if isinstance(dataset, Dataset) else dataset_name(dataset)
-        yield from call_once(DELETE_DATASET, datasets_pb2.DeleteDatasetRequest(name=name), self.policy)
+        yield from change(DELETE_DATASET, datasets_pb2.DeleteDatasetRequest(name=name), self.policy)
 
     def predict(
         self,

@@ -241,6 +241,10 @@ def train(
             "--keep-weights", help="At a limit, make a version of what was reached.", rich_help_panel=_LIMITS
         ),
     ] = False,
+    request_id: Annotated[
+        str,
+        typer.Option(metavar="ID", help="Train once: again with this ID, follow the run that it made."),
+    ] = "",
     detach: Annotated[bool, typer.Option("--detach", help="Print the run's name and leave.")] = False,
 ) -> None:
     r"""Train a model on a CSV file, and watch it.
@@ -287,6 +291,7 @@ def train(
         "limits": _limits(deadline, training_time, keep_weights),
         "dtype": dtype or None,
         "seed": seed,
+        "request_id": request_id or None,
         "log_every": log_every,
     }
     with session.client() as client:
