@@ -34,7 +34,7 @@ class Timeout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """When a call is tried again. All are safe to repeat: what changes something has a ``request_id``, and is done once.
+    """When a call is tried again. All are safe to repeat: what changes something is done once, by its ``request_id``.
 
     Example:
         >>> Retry(attempts=1)                             # never try again
