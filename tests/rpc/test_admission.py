@@ -84,6 +84,16 @@ class TestRoom:
         assert order[:3] == ["a", "b", "c"]
         assert room.used == 50
 
+    async def test_what_becomes_free_at_once_is_given_to_all_that_it_is_enough_for(self):
+        room = Room(100)
+        large = await room.take(90, "large")
+        waiting = [asyncio.ensure_future(room.take(10, "small")) for _ in range(5)]
+        await asyncio.sleep(0)
+        large.release()
+        async with asyncio.timeout(1):
+            await asyncio.gather(*waiting)
+        assert (room.used, room.waiting) == (50, 0)
+
     async def test_a_large_request_is_not_passed_for_ever_by_small_ones(self):
         room = Room(100)
         small = [await room.take(20, client) for client in "abcd"]

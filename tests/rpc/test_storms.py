@@ -105,3 +105,35 @@ async def test_a_call_without_its_request_is_invalid(channel, api, shape):
     method = {"unary_unary": "/epochd.v1.Trainer/Predict", "unary_stream": "/epochd.v1.Trainer/Train"}[shape]
     refusal = await api.refused(channel.stream_unary(method)(iter(())))
     assert refusal.code == "INVALID_ARGUMENT"
+
+
+def test_a_client_that_takes_no_results_of_its_stream_is_ended(start_server):
+    """The server stops to read, and waits for a while; the pieces that were taken are right.
+
+    Over a blocking channel: grpc.aio loses the status where a write is under way (grpc/grpc#36066).
+    """
+    server = start_server("--stall-timeout", "1")
+    values = np.arange(16 * MEBIBYTE, dtype=np.float32) - 1_000
+    data, sent = values.tobytes(), []
+
+    def requests():
+        yield activation_pb2.ActivationTransformStreamRequest(
+            header=activation_pb2.ActivationStreamHeader(
+                dtype=tensor_pb2.DATA_TYPE_FLOAT32, shape=values.shape, chain=[RELU]
+            )
+        )
+        for start in range(0, len(data), MEBIBYTE):
+            sent.append(start)
+            yield activation_pb2.ActivationTransformStreamRequest(data=data[start : start + MEBIBYTE])
+
+    taken = bytearray()
+    with grpc.insecure_channel(server.address) as channel:
+        responses = trainer_pb2_grpc.TrainerStub(channel).ActivationTransformStream(requests())
+        server.wait_for_log('"CALL_STALLED"')
+        assert len(sent) < len(data) // MEBIBYTE
+        with pytest.raises(grpc.RpcError) as caught:
+            taken.extend(byte for response in responses for byte in response.data)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert 0 < len(taken) < len(data)
+    expected = np.maximum(values[: len(taken) // 4], 0)
+    np.testing.assert_array_equal(np.frombuffer(bytes(taken), np.float32), expected)

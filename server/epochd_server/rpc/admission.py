@@ -140,14 +140,22 @@ class Room:
 
     def _serve(self) -> None:
         """Lets those in who fit: clients by turns, of each the first. Who lacks room in all is not passed by others."""
+        while self._serve_round():
+            pass
+
+    def _serve_round(self) -> bool:
+        """Gives every client that waits its turn; whether there is reason for another round."""
+        granted = False
         for client in list(self._lines):
             waiter = self._lines[client][0]
             if not self._is_within_share(client, waiter.nbytes):
                 continue
             if not self._fits(waiter.nbytes):
-                return
+                return False
             self._leave(client, waiter)
             waiter.granted.set_result(self._grant(client, waiter.nbytes))
+            granted = True
+        return granted
 
     def _abandon(self, client: str, waiter: _Waiter) -> None:
         """Ends a wait in vain; what was granted at the same moment is given back."""
