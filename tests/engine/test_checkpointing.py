@@ -14,14 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.engine.test_determinism import build, cohorts, story
 
+from epochd_server.domain import large_tables
 from epochd_server.domain.checkpoints import MemberCheckpoint
 from epochd_server.domain.schedules import LinearLR, ReduceLROnPlateau
 from epochd_server.domain.specs import DropoutLayer, LossKind, ModuleModel, OptimizerKind
 from epochd_server.domain.validation import EarlyStopping, Metric
-from epochd_server.engine import cohort
+from epochd_server.engine import cohort, windows
 from epochd_server.engine.cohort import CohortTask, MemberState, train_cohort
 from epochd_server.engine.modules import ModuleRegistry
-from epochd_server.engine.programs import blocks
+from epochd_server.engine.programs import blocks, epoch_progress
 
 SETTINGS = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -66,6 +67,7 @@ def test_members_go_on_from_any_of_their_checkpoints(lab: Any, spec: Any, progra
     with pytest.MonkeyPatch.context() as patch:
         if program == "solo":
             patch.setattr(cohort, "SMALL_WORK", 0)
+            patch.setattr(epoch_progress, "LOOK_SECONDS", data.draw(st.sampled_from([0.0, 1.0])))
         patch.setattr(blocks, "CHUNK_SECONDS", 0.0)  # a chunk, and so a checkpoint, for every epoch
         undisturbed = saved_often(lab, task)
         found = places(undisturbed[1])
@@ -123,6 +125,66 @@ def test_dropout_goes_on_with_the_epochs_own_draws(lab: Any) -> None:
     for k, checkpoint in places(told):
         again, _ = lab.run(resumed(task, {k: checkpoint}))
         assert again.parameters["0.weight"].tobytes() == undisturbed.parameters["0.weight"].tobytes()
+
+
+LARGE_OPTIONS: list[dict[str, Any]] = [
+    {"batch_size": 32},
+    {"batch_size": 32, "shuffle": False},
+    {"batch_size": 50, "accumulation_steps": 3},
+    {},
+]
+
+
+@pytest.mark.parametrize("options", LARGE_OPTIONS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_large_rows_go_on_within_an_epoch(
+    lab: Any, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], weighted: bool
+) -> None:
+    """Epochs of some windows, with dropout, saved after every batch."""
+    row_bytes = (3 + 1 + weighted) * 4
+    monkeypatch.setattr(large_tables, "LARGE_BYTES", 100 * row_bytes)
+    monkeypatch.setattr(windows, "CHUNK_BYTES", 4 * row_bytes)
+    monkeypatch.setattr(windows, "WINDOW_BYTES", 64 * row_bytes)
+    monkeypatch.setattr(windows, "WHOLE_ROWS", 16)
+    monkeypatch.setattr(epoch_progress, "LOOK_SECONDS", 0.0)
+    rng = np.random.default_rng(0)
+    network = lab.mlp(3, 8, 1)
+    task = lab.make_task(
+        rng.normal(size=(300, 3)),
+        rng.normal(size=300),
+        weights=rng.integers(0, 3, 300) if weighted else None,
+        model=dataclasses.replace(
+            network, layers=(*network.layers[:2], DropoutLayer(p=0.5), network.layers[2])
+        ),
+        optimizer=OptimizerKind.ADAM,
+        epochs=2,
+        log_parameters=True,
+        **options,
+    )
+    undisturbed = saved_often(lab, task)
+    found = places(undisturbed[1])
+    batches = -(-300 // options.get("batch_size", 16))
+    assert [int(place.state["batches"]) for _, place in found[: batches + 1]] == [*range(1, batches + 1), 0]
+    for k, checkpoint in found[::3]:
+        again = lab.run(resumed(task, {k: checkpoint}))
+        assert story(*again, k) == after(story(*undisturbed, k), checkpoint.epoch)
+
+
+def test_a_long_epoch_can_be_stopped_and_gone_on_with(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is told of who stops counts whole epochs; what is saved has every batch."""
+    monkeypatch.setattr(cohort, "SMALL_WORK", 0)
+    rng = np.random.default_rng(0)
+    task = lab.make_task(rng.normal(size=(640, 3)), rng.normal(size=640), epochs=3, batch_size=8)
+    asked = itertools.count()
+    told = lab.Recorder(stop_when=lambda recorder: (0,) if recorder.batches and next(asked) > 1 else ())
+    result = train_cohort(task, told, clock=itertools.count(0.0, 0.03).__next__)
+    ((member, checkpoint),) = places(told)
+    assert result.states.tolist() == [MemberState.STOPPED]
+    assert result.epochs_done.tolist() == [checkpoint.epoch] == [1]
+    assert 0 < checkpoint.state["batches"] < 80
+    again, _ = lab.run(resumed(task, {member: checkpoint}))
+    expected, _ = lab.run(task)
+    assert again.parameters["linear.weight"].tobytes() == expected.parameters["linear.weight"].tobytes()
 
 
 MODULES = """

@@ -1,4 +1,4 @@
-"""Where a training is between two epochs: enough to go on as if it had never been interrupted."""
+"""Where a training is between two epochs or batches: enough to go on as if it had never been interrupted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-FORMAT = 1
+FORMAT = 2
 """Goes up whenever the engine would go on differently from a state that an earlier one saved."""
 
 MOST_COST = 0.01
@@ -22,7 +22,7 @@ class MemberCheckpoint:
     """Where one member of a cohort is.
 
     Attributes:
-        epoch: The epoch that comes next, so how many it has made.
+        epoch: The epoch that comes next or that it is in, so how many it has made.
         state: What the engine saved of it, by name: parameters, the optimizer's moments, the best so far …
     """
 

@@ -1,6 +1,6 @@
-"""Saving where members are between two epochs, and going on from there.
+"""Saving where members are between two epochs, or two batches, and going on from there.
 
-A program shows what it changes from epoch to epoch as *columns*: arrays by name whose first axis is its members,
+A program shows what it changes from one to the next as *columns*: arrays by name whose first axis is its members,
 views where the arrays lie otherwise. Saving copies rows of them, restoring writes rows back; there is no second
 description of a program's state that could be forgotten when the first one grows.
 """

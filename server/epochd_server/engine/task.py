@@ -186,11 +186,11 @@ class EndBatch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProgressBatch:
-    """Where M members are between two epochs, in copies that nobody writes to.
+    """Where M members are between two epochs, or two batches, in copies that nobody writes to.
 
     Attributes:
         members: [M]
-        epochs: [M] the epoch that comes next.
+        epochs: [M] the epoch that comes next, or that they are in.
         state: What has to be restored to go on from here, [M, …] each.
     """
 
@@ -215,7 +215,7 @@ class Observer(Protocol):
         """
 
     def stopped_members(self) -> Collection[int]:
-        """Members that shall stop at their next epoch; asked about every 20 ms. May name ended members."""
+        """Members that shall stop at their next epoch or sooner; asked about every 20 ms. May name ended members."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -50,13 +50,13 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Window:
-    """Rows that are in memory, and the order in which they are taken; None is as they are."""
+    """Rows that are in memory, and the order in which those that are wanted are taken; None is all as they are."""
 
     rows: Batch
     order: NDArray[np.int64] | None
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.rows if self.order is None else self.order)
 
     def part(self, rows: slice) -> Batch:
         return self.rows.part(rows if self.order is None else self.order[rows])
@@ -107,26 +107,32 @@ class LargeRows:
     def __len__(self) -> int:
         return len(self._all)
 
-    def batches(self, epoch: int, size: int) -> Iterator[Batch]:
-        """The mini-batches of an epoch, of ``size`` rows but for the last one."""
-        windows = self._shuffled(epoch) if self._task.shuffle else self._in_order()
+    def batches(self, epoch: int, size: int, first: int = 0) -> Iterator[Batch]:
+        """The mini-batches of an epoch from the ``first`` on, of ``size`` rows but for the last one."""
+        skipped = first * size
+        windows = self._shuffled(epoch, skipped) if self._task.shuffle else self._in_order(skipped)
         yield from map(self._weighted, _cut(windows, size))
 
-    def pieces(self) -> Iterator[Batch]:
-        """All rows in their order, some thousands at a time."""
-        yield from map(self._weighted, _cut(self._in_order(), WHOLE_ROWS))
+    def pieces(self, first: int = 0) -> Iterator[Batch]:
+        """All rows in their order, :data:`WHOLE_ROWS` at a time, from the ``first`` such piece on."""
+        yield from map(self._weighted, _cut(self._in_order(first * WHOLE_ROWS), WHOLE_ROWS))
 
-    def _shuffled(self, epoch: int) -> Iterator[_Window]:
+    def _shuffled(self, epoch: int, skipped: int) -> Iterator[_Window]:
+        """The windows of an epoch without the rows that come first; what is not taken is not read."""
         rows = self._all
         for window, order in window_order(self._seed, epoch, len(rows), self._row_bytes):
+            if skipped >= len(order):
+                skipped -= len(order)
+                continue
             weights = None if rows.weights is None else _gathered(rows.weights, window)
             gathered = Batch(_gathered(rows.features, window), _gathered(rows.targets, window), weights)
-            yield _Window(gathered, order)
+            yield _Window(gathered, order[skipped:])
+            skipped = 0
 
-    def _in_order(self) -> Iterator[_Window]:
+    def _in_order(self, skipped: int) -> Iterator[_Window]:
         step = max(WINDOW_BYTES // self._row_bytes, 1)
-        for begin in range(0, len(self), step):
-            yield _Window(self._all.part(slice(begin, begin + step)), None)
+        for begin in range(skipped // step * step, len(self), step):
+            yield _Window(self._all.part(slice(max(begin, skipped), begin + step)), None)
             for array in self._arrays():
                 release(array)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from epochd_server.domain.specs import Loss
 from epochd_server.engine.chain import Affine, Chain, Dropout, Elementwise, LayerNorm, Slot, Step
+from epochd_server.engine.checkpointing import Columns
 from epochd_server.engine.elementwise import ACTIVATIONS
 from epochd_server.engine.losses import mean_loss, output_gradient
 from epochd_server.engine.task import Floats, Integers
@@ -41,11 +42,24 @@ class SoloNetwork:
         self._gradients = _tensors(chain, torch.from_numpy(self.gradient))
         self._generator = torch.Generator()
         self._drops = any(isinstance(step, Dropout) for step in chain.steps)
+        self._draws = self._generator.get_state()
 
     def draw_from(self, seed: int) -> None:
         """Sets the seed, taken modulo 2⁶³, of the masks to come."""
         if self._drops:
             self._generator.manual_seed(seed >> 1)
+
+    @property
+    def columns(self) -> Columns:
+        """Where its draws are, [1, …]; without dropout there are none."""
+        if not self._drops:
+            return {}
+        self._draws.copy_(self._generator.get_state())
+        return {"draws": self._draws.numpy()[None]}
+
+    def restored(self) -> None:
+        """Goes on with the draws that were written to ``columns``."""
+        self._generator.set_state(self._draws)
 
     def loss_and_gradient(
         self, loss: Loss, features: Tensor, targets: Tensor, weights: Tensor | None
