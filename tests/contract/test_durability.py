@@ -29,13 +29,18 @@ def write_until_killed(folder: str, url: str, lines: int) -> dict[str, list[str]
 
 
 @pytest.mark.parametrize("lines", [1, 700, 2500])
-async def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path, database_url, open_at, lines):
+async def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path, database_url, open_at, make, lines):
+    """Also no request_id; and of what was under way nothing is half there: a version has a run and its weights."""
     acknowledged = write_until_killed(str(tmp_path / "data"), database_url, lines)
     storage = open_at("data")
     versions = await storage.models.list_versions("house-price", 10_000) if lines > 1 else []
     made = {version.card.run_id: version.version for version in versions}
     assert sorted(made.values()) == list(range(1, len(made) + 1))
+    for number in made.values():
+        parameters = await storage.models.load_parameters("house-price", number)
+        assert parameters["linear.weight"].shape == (1, 4)
     for run_id, said in acknowledged.items():
+        assert await storage.runs.find_made(make.asked(run_id)) == run_id
         run = (await storage.runs.get(run_id)).run
         events = await storage.runs.events(run_id, 0, 100)
         assert [event.sequence for event in events] == list(range(1, run.latest_sequence + 1))

@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import itertools
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -32,6 +33,7 @@ async def write_runs(storage: Storage, make) -> None:
     """Accepts, logs and finishes one run after the other."""
     while True:
         run = make.run()
+        run = replace(run, asked=make.asked(run.run_id))
         await storage.runs.accept(run, make.queued(run))
         say(run.run_id, "1")
         for sequence in itertools.count(2):
