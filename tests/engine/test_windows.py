@@ -18,6 +18,7 @@ from torch import nn
 
 from epochd_server.data.row_files import RowFile
 from epochd_server.domain import large_tables
+from epochd_server.domain.checkpoints import MemberCheckpoint
 from epochd_server.domain.specs import (
     ActivationLayer,
     DropoutLayer,
@@ -153,6 +154,23 @@ def test_rows_in_a_file_in_memory_and_in_company_give_the_same_bits(
         assert (array[0] == mapped.parameters[name][0]).all()
         assert (array[0] == together.parameters[name][1]).all()
     assert alone.final_loss[0] == mapped.final_loss[0] == together.final_loss[1]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_a_large_member_goes_on_from_its_checkpoints_in_the_same_bits(
+    small_limits: None, lab: Any, options: dict[str, Any]
+) -> None:
+    x, y = data(300)
+    task = lab.make_task(x, y, epochs=4, seeds=7, model=network(0.2), **options)
+    recorder = lab.Recorder()
+    often = dataclasses.replace(task, checkpoint_seconds=0.0)
+    whole = train_cohort(often, recorder, clock=lambda: 0.0)
+    saved = next(batch for batch in recorder.places if batch.epochs[0] == 2)
+    state = {name: array[0] for name, array in saved.state.items()}
+    resume = {0: MemberCheckpoint(int(saved.epochs[0]), state)}
+    again, _ = lab.run(dataclasses.replace(in_files(task), resume=resume))
+    for name, array in whole.parameters.items():
+        assert (array == again.parameters[name]).all()
 
 
 def in_files(task: Any) -> Any:
