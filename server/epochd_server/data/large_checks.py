@@ -46,7 +46,6 @@ class LargeCheck:
         features: bool = True,
     ) -> None:
         self._columns, self._selection, self._loss, self._precision = columns, selection, loss, precision
-        before = len(violations.found)
         numeric = numeric_columns(columns, selection.features, violations) if features else []
         self._features = {index: ValueCheck(precision) for index in numeric}
         self._targets = _targets(columns, selection.targets, loss, precision, violations)
@@ -54,7 +53,6 @@ class LargeCheck:
         self._weights = None
         if weight is not None and are_numbers(columns, weight, violations):
             self._weights = WeightCheck()
-        self.worthwhile = len(violations.found) == before
 
     def add(self, part: Columns, first: int) -> None:
         """Looks at the rows from ``first`` on."""
