@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -343,7 +344,8 @@ async def test_a_fleet_that_kills_every_worker_ends_with_the_evidence(make_execu
             await asyncio.sleep(0.02)
             for assignment in executor._assignments.values():
                 for worker in assignment.workers:
-                    os.kill(worker.pid, signal.SIGKILL)
+                    with suppress(ProcessLookupError):  # dead already
+                        os.kill(worker.pid, signal.SIGKILL)
 
     murderer = asyncio.create_task(murder())
     with pytest.raises(WorkerDied) as caught:
