@@ -19,7 +19,7 @@ from epochd_server.domain.runs import Cancelled, EpochLog, Queued, RunState, Sta
 from epochd_server.runs import held
 from epochd_server.runs.service import RunService
 from epochd_server.runs.settings import RunSettings
-from epochd_server.storage import Database, ModelChanges, SqlCheckpoints, SqlClaims
+from epochd_server.storage import Answers, Database, ModelChanges, SqlCheckpoints, SqlClaims
 from epochd_server.storage.schema import servers
 
 _numbers = itertools.count()
@@ -65,7 +65,7 @@ async def make_replica(shared_url, store, planner, executor, tmp_path):
     async def make(kind: type[SqlClaims] = SqlClaims, lease_s: float = 5.0, **settings) -> Replica:
         database = Database(shared_url)
         claims = kind(database, ModelChanges(), lease_s=lease_s)
-        own_store = type(store)(database, store._artifacts, ModelChanges())
+        own_store = type(store)(database, store._artifacts, ModelChanges(), Answers(database, 86_400.0))
         own_executor = type(executor)()
         own_executor.begin.set()
         own_executor.go.set()
