@@ -16,7 +16,7 @@ from epochd_server.domain.commands import PredictCommand
 from epochd_server.domain.data import Classes, Column, Table
 from epochd_server.domain.fleets import Keys, Members
 from epochd_server.domain.models import TrainedModel, VersionCard
-from epochd_server.domain.records import NewRun, Success
+from epochd_server.domain.records import FIRST_CLAIM, NewRun, Success
 from epochd_server.domain.resources import VersionReference
 from epochd_server.domain.runs import Event, Parameters, Queued
 from epochd_server.domain.specs import (
@@ -153,7 +153,9 @@ class Registry:
             client="", create_time=NOW,
         )  # fmt: skip
         await self._storage.runs.accept(run, Event(1, NOW, Queued(run_id=run_id, model=model)))
-        success = Success(run_id=run_id, sequence=2, time=NOW, trained=trained, training_seconds=1.0)
+        success = Success(
+            run_id=run_id, claim=FIRST_CLAIM, sequence=2, time=NOW, trained=trained, training_seconds=1.0
+        )
         return (await self._storage.runs.record([success]))[0].body.version
 
     def _card(self, shape, features, classes, precision) -> VersionCard:
