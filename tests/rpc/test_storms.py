@@ -134,6 +134,6 @@ def test_a_client_that_takes_no_results_of_its_stream_is_ended(start_server):
         with pytest.raises(grpc.RpcError) as caught:
             taken.extend(byte for response in responses for byte in response.data)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-    assert 0 < len(taken) < len(data)
+    assert len(taken) < len(data)  # nothing at all, where the end overtook what the client had not looked at
     expected = np.maximum(values[: len(taken) // 4], 0)
     np.testing.assert_array_equal(np.frombuffer(bytes(taken), np.float32), expected)

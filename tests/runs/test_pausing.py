@@ -20,7 +20,7 @@ from epochd_server.domain.runs import (
 )
 from epochd_server.domain.stopping import RunLimits
 from epochd_server.executor.local import LocalExecutor
-from epochd_server.storage import ModelChanges, SqlModelStore
+from epochd_server.storage import Answers, ModelChanges, SqlModelStore
 from epochd_server.storage.local_artifacts import LocalArtifacts
 
 LONG = {"epochs": 1_000_000, "every": 50_000}
@@ -38,7 +38,8 @@ def make_server(make_service):
 
 @pytest.fixture
 def models(database, tmp_path):
-    return SqlModelStore(database, LocalArtifacts(tmp_path / "artifacts"), ModelChanges())
+    artifacts, answers = LocalArtifacts(tmp_path / "artifacts"), Answers(database, 86_400.0)
+    return SqlModelStore(database, artifacts, ModelChanges(), answers)
 
 
 @pytest.fixture
