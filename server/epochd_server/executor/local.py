@@ -179,7 +179,7 @@ class LocalExecutor:
             await self._add_worker()
         except (WorkerStartError, OSError) as error:
             self._spares -= 1
-            _logger.exception("a spare worker process could not be started", problem=str(error))
+            _logger.error("a spare worker process could not be started", problem=str(error))
         self._retire_later()
 
     def _take_back(self, worker: WorkerProcess, *, finished: bool) -> None:
@@ -231,7 +231,7 @@ class LocalExecutor:
                 await self._add_worker()
                 return
             except (WorkerStartError, OSError) as error:
-                _logger.exception("a worker process could not be replaced", problem=str(error))
+                _logger.error("a worker process could not be replaced", problem=str(error))
             await asyncio.sleep(delay)
             delay = min(2 * delay, _LONGEST_DELAY_SECONDS)
 
