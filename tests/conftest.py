@@ -10,13 +10,11 @@ import sys
 import tempfile
 import time
 import urllib.request
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import grpc
 import grpc.aio
-import psutil
 import pytest
 import pytest_asyncio
 from hypothesis import settings
@@ -200,46 +198,47 @@ async def channel(server: Server) -> grpc.aio.Channel:
 
 
 class Postgres:
-    """A real PostgreSQL server."""
+    """A running PostgreSQL server.
+
+    Attributes:
+        url: Of its first database.
+    """
 
     def __init__(self, folder: Path) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pgserver's dependency complains about XDG_RUNTIME_DIR
-            import pgserver
-        self._commands = pgserver._commands
-        self._server = pgserver.get_server(folder / "data", cleanup_mode="delete")
-        self._server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf();")
-        self.url = self._server.get_uri()
+        script = Path(__file__).with_name("postgres_server.py")
+        command = [sys.executable, str(script), str(folder)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.url = self._answer()
 
     def new_database(self, name: str) -> str:
         """The address of another, empty database."""
-        self._server.psql(f"CREATE DATABASE {name};")
-        return self._server.get_uri(database=name)
+        return self._do(f"database {name}")
 
     def stop(self) -> None:
         """Ends the server as a crash would."""
-        self._control("-m", "immediate", "stop")
+        self._do("stop")
 
     def kill(self) -> None:
         """Ends it by SIGKILL; returns when its own processes have noticed."""
-        first_line = (Path(self._server.pgdata) / "postmaster.pid").read_text().splitlines()[0]
-        process = psutil.Process(int(first_line))
-        everyone = [process, *process.children()]
-        process.kill()
-        psutil.wait_procs(everyone, timeout=10)
+        self._do("kill")
 
     def start(self) -> None:
         """Starts it again at the same address."""
-        socket = self.url.split("host=")[1]
-        self._control("-w", "-o", "-h ''", "-o", f"-k {socket}", "-l", str(self._server.log), "start")
+        self._do("start")
 
     def close(self) -> None:
         """Ends the server and deletes its data."""
-        self.stop()  # pgserver itself would not find one that was started again
-        self._server.cleanup()
+        self._process.communicate()
 
-    def _control(self, *arguments: str) -> None:
-        self._commands.pg_ctl(list(arguments), pgdata=self._server.pgdata, user=self._server.system_user)
+    def _do(self, command: str) -> str:
+        print(command, file=self._process.stdin, flush=True)
+        return self._answer()
+
+    def _answer(self) -> str:
+        answer = self._process.stdout.readline().strip()
+        if not answer:
+            pytest.fail("the PostgreSQL server's process ended")
+        return answer
 
 
 @pytest.fixture(scope="session")

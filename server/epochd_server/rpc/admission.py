@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -229,6 +229,29 @@ class Admission:
         return Lease(pool, self._streams, client, self.stall_seconds)
 
 
+class Untaken(EpochdError):
+    """CALL_STALLED, while a message is still on its way to the client.
+
+    gRPC takes no status for a call before the message that it writes is taken, and can take none back: whoever
+    sends the status waits for that, and meanwhile keeps nothing else of the call.
+
+    Args:
+        writing: Ends when the client has taken the message, or is gone.
+    """
+
+    def __init__(self, writing: asyncio.Future[None]) -> None:
+        super().__init__(Reason.CALL_STALLED)
+        self._writing = writing
+
+    async def taken(self) -> None:
+        """Waits for the message to be taken, or never to be."""
+        try:
+            await asyncio.wait((self._writing,))
+        finally:
+            self._writing.cancel()
+        self._writing.exception()  # a client that is gone is nobody's error
+
+
 class Lease:
     """The memory of one call; ``with`` gives it back at the end."""
 
@@ -279,11 +302,11 @@ class Lease:
         """
         self._hold = await self._streams.take(STREAM_BYTES, self._client)
 
-    async def next(self, step: Callable[[], Awaitable[Any]]) -> Any:
-        """Waits for the client to send a message, or to take one.
+    async def next(self, read: Callable[[], Awaitable[Any]]) -> Any:
+        """Waits for the client to send a message.
 
         Args:
-            step: Reads or writes.
+            read: Gives the message's bytes, or gRPC's mark for the end.
 
         Raises:
             EpochdError: CALL_STALLED where the client keeps it waiting for too long.
@@ -292,5 +315,24 @@ class Lease:
             TimeoutError
         ):  # raised below, so that the error keeps no frame, and no message, alive
             async with asyncio.timeout(self._stall_seconds):
-                return await step()
+                return await read()
         raise EpochdError(Reason.CALL_STALLED)
+
+    async def taken(self, write: Coroutine[Any, Any, None]) -> None:
+        """Waits for the client to take a message.
+
+        Args:
+            write: Ends when it has taken it.
+
+        Raises:
+            Untaken: Where the client keeps it waiting for too long.
+        """
+        writing = asyncio.ensure_future(write)
+        try:
+            await asyncio.wait((writing,), timeout=self._stall_seconds)
+        except asyncio.CancelledError:
+            writing.cancel()
+            raise
+        if not writing.done():
+            raise Untaken(writing)
+        await writing

@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
-from functools import partial
 from typing import Any, Final, NoReturn, TypeAlias
 
 import grpc
@@ -20,7 +19,7 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 
 from epochd_server.domain.errors import Code, EpochdError, FieldViolation, InvalidInput, Reason
-from epochd_server.rpc.admission import Admission, Lease
+from epochd_server.rpc.admission import Admission, Lease, Untaken
 from epochd_server.rpc.calls import MAX_MESSAGE_BYTES as MAX_MESSAGE_BYTES
 from epochd_server.rpc.calls import Context, client_of, current_request_id, enter
 from epochd_server.rpc.errors import DETAILS_TRAILER, STATUS_CODES, internal, to_status
@@ -151,7 +150,7 @@ class _Method:
             with self._admit(context) as lease:
                 async with aclosing(self._behaviour(await self._open(lease, context), context)) as responses:
                     async for response in responses:
-                        await lease.next(partial(context.write, _encode(response)))
+                        await lease.taken(context.write(_encode(response)))
         except BaseException as error:
             await self._fail(error, context, started)
         self._guard.finished(self._name, "OK", started)
@@ -200,6 +199,8 @@ class _Method:
             _log.error("bug", method=self._name, exc_info=error)
         self._guard.finished(self._name, known.code.value, started)
         error.__traceback__ = None  # its frames may hold a message, and a client may take long to be told
+        if isinstance(error, Untaken):
+            await error.taken()
         status = to_status(known, current_request_id())
         trailer = ((DETAILS_TRAILER, status.SerializeToString()),)
         await context.abort(STATUS_CODES[known.code], status.message, trailer)
