@@ -96,10 +96,10 @@ class GroupWriter:
             if live:
                 steps = [(waiting.operation, item) for waiting in live for item in waiting.items]
                 results = self._commit(steps)
+                if all(map(_is_away, results)):
+                    self._refuse_waiting()  # before anybody hears of it, and may rightly try again
                 parts = iter(results)
                 _settle(live, [list(itertools.islice(parts, len(waiting.items))) for waiting in live])
-                if all(map(_is_away, results)):
-                    self._refuse_waiting()
 
     def _refuse_waiting(self) -> None:
         """Fails what came while the database did not answer: it would wait as long again, one batch after the other."""
