@@ -165,7 +165,7 @@ class Reporter:
             columns: What their program changes from epoch to epoch, [M, …] each.
         """
         places = np.arange(len(members))
-        return self._checkpoints.restore(members, (columns, places), (self._columns, members))
+        return int(self._checkpoints.restore(members, (columns, places), (self._columns, members))[0])
 
     def checkpoint_if_due(self, members: Integers, columns: Columns, places: Integers, epoch: int) -> None:
         """Tells where members are, unless that was told only just now; arguments as in :meth:`checkpoint`."""

@@ -126,7 +126,7 @@ def cohort_task(work: TrainCohort, members: NDArray[np.int64]) -> Task:
 def with_checkpoints(
     task: Task, members: NDArray[np.int64], resume: Mapping[int, MemberCheckpoint], seconds: float
 ) -> Task:
-    """The task of some members, which go on where they were and are saved; exact fits are too short for that.
+    """The task of some members, which go on where they were and are saved.
 
     Args:
         task: What they are trained for.
@@ -134,8 +134,6 @@ def with_checkpoints(
         resume: Where members are that were interrupted.
         seconds: How often they are saved.
     """
-    if not isinstance(task, CohortTask):
-        return task
     places = {place: resume[member] for place, member in enumerate(members.tolist()) if member in resume}
     return replace(task, resume=places, checkpoint_seconds=seconds)
 

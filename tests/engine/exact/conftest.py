@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from epochd_server.domain.exact_fits import ExactFit
 from epochd_server.domain.specs import Init, LinearModel, Loss, LossKind, Precision, SequentialModel
 from epochd_server.engine.exact.task import ExactTask
 from epochd_server.engine.fitting import fit_members
-from epochd_server.engine.task import CohortData, EndBatch, LogBatch
+from epochd_server.engine.task import CohortData, EndBatch, LogBatch, ProgressBatch
 
 Doubles = NDArray[np.float64]
 
@@ -27,6 +28,7 @@ class Watcher:
     after: int = 0
     logged: list[LogBatch] = field(default_factory=list)
     ends: list[EndBatch] = field(default_factory=list)
+    places: list[ProgressBatch] = field(default_factory=list)
 
     def logs(self, batch: LogBatch) -> None:
         self.logged.append(batch)
@@ -34,8 +36,8 @@ class Watcher:
     def ended(self, batch: EndBatch) -> None:
         self.ends.append(batch)
 
-    def progress(self, batch: object) -> None:
-        raise AssertionError("exact fits begin anew")
+    def progress(self, batch: ProgressBatch) -> None:
+        self.places.append(batch)
 
     def stopped_members(self) -> Collection[int]:
         return self.stop if len(self.logged) >= self.after else ()
@@ -97,6 +99,8 @@ def fit() -> Callable[..., Fitted]:
         log_parameters: bool = False,
         watcher: Watcher | None = None,
         seeds: NDArray[np.int64] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        **checkpoints: Any,
     ) -> Fitted:
         features = np.asarray(features, np.float64)
         offsets = np.array([0, len(features)]) if offsets is None else offsets
@@ -111,9 +115,10 @@ def fit() -> Callable[..., Fitted]:
             seeds=np.zeros(members, np.int64) if seeds is None else seeds,
             log_every=np.ones(members, np.int64),
             log_parameters=np.full(members, log_parameters),
+            **checkpoints,
         )
         watcher = watcher or Watcher()
-        fit_members(task, watcher)
+        fit_members(task, watcher, clock=clock)
         return _fitted(watcher)
 
     return run

@@ -12,6 +12,7 @@ import numpy as np
 from epochd_server.domain.exact_fits import LbfgsFit
 from epochd_server.domain.specs import CLASSIFICATION_LOSSES, Init, LinearModel, LossKind
 from epochd_server.engine.chain import Chain
+from epochd_server.engine.checkpointing import Columns
 from epochd_server.engine.exact import lbfgs_kernel as kernel
 from epochd_server.engine.exact.network import Data, Network, blocks_of, network_of
 from epochd_server.engine.exact.reporting import ExactReporter
@@ -50,6 +51,7 @@ def fit_lbfgs(task: ExactTask, fit: LbfgsFit, chain: Chain, reporter: ExactRepor
         members = without_stopped(slice_members, chain.size, reporter)
         if len(members):
             part = _Slice(task, fit, chain, network, rows, members, snapshots=reporter.logs_parameters)
+            part.resume(reporter)
             part.run(max(int(SLICE_OPERATIONS / costs[members].sum()), 1), reporter)
 
 
@@ -88,15 +90,29 @@ class _Slice:
         )
         self._blocks = blocks_of(network)
 
+    @property
+    def _columns(self) -> Columns:
+        """What changes from iteration to iteration, [M, …] each; gradients are found again."""
+        _, steps, changes, kept = self._memory
+        return {"parameters": self._parameters, "steps": steps, "changes": changes, "kept": kept}
+
+    def resume(self, reporter: ExactReporter) -> None:
+        """Puts members where they were when they were saved."""
+        self._iterations[:] = reporter.resume(self._members, self._columns)
+
     def run(self, budget: int, reporter: ExactReporter) -> None:
-        """Goes on until every member has ended, with a look at who shall stop every ``budget`` iterations."""
+        """Goes on until every member has ended; every ``budget`` iterations they are saved, or stopped, as is due."""
         while (running := np.flatnonzero(self._states == kernel.RUNNING)).size:
             stopped = np.isin(self._members[running], list(reporter.stopped()))
             gone = running[stopped]
             self._states[gone] = kernel.EXHAUSTED
+            reporter.checkpoint(self._members[gone], self._columns, gone, self._iterations[gone])
             reporter.stop(self._members[gone], self._iterations[gone], self._parameters[gone])
             if (running := running[~stopped]).size:
                 self._advance(running, min(budget, _CALL_ITERATIONS), reporter)
+                running = np.flatnonzero(self._states == kernel.RUNNING)
+                members, iterations = self._members[running], self._iterations[running]
+                reporter.checkpoint_if_due(members, self._columns, running, iterations)
 
     def _advance(self, chosen: Integers, budget: int, reporter: ExactReporter) -> None:
         count, before = len(self._members), self._iterations.copy()

@@ -6,12 +6,14 @@ T iterations at most.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from epochd_server.domain.exact_fits import NewtonFit
 from epochd_server.domain.specs import LossKind
+from epochd_server.engine.checkpointing import Columns
 from epochd_server.engine.exact import columns
 from epochd_server.engine.exact import newton_kernel as kernel
 from epochd_server.engine.exact.newton_problem import Work
@@ -26,6 +28,9 @@ from epochd_server.engine.exact.slicing import (
 from epochd_server.engine.exact.task import Doubles, ExactRows, ExactTask, exact_rows
 from epochd_server.engine.exact.triangles import BLOCK
 from epochd_server.engine.task import Integers, MemberState
+
+Save = Callable[[Integers, Columns, Integers, Integers], None]
+"""As :meth:`ExactReporter.checkpoint`."""
 
 _TRACED = 1_000_000
 """Iterations of all members of a slice that may be noted."""
@@ -100,11 +105,16 @@ class _Slice:
         self.snapshots = np.zeros((count, most if snapshots else 0, shape.parameters))
         self._reported = np.zeros(count, np.int64)
         self._ended = np.zeros(count, np.bool_)
+        self._columns: Columns = {"coefficients": self.coefficients, "facts": self.facts, "nulls": self.nulls}
         self._found = kernel.Found(
             self.coefficients, self.iterations, self.states, self.losses, self.nulls, self.spreads, self.facts,
             self.trace, self.snapshots,
         )  # fmt: skip
         self._work = _work(shape)
+
+    def resume(self, reporter: ExactReporter) -> None:
+        """Puts members where they were when they were saved."""
+        self.iterations[:] = self._reported[:] = reporter.resume(self.members, self._columns)
 
     @property
     def running(self) -> bool:
@@ -125,9 +135,17 @@ class _Slice:
         stopped = np.isin(self.members, list(reporter.stopped())) & ~self._ended
         stopped &= self.states == kernel.RUNNING
         if stopped.any():
+            self._save(np.flatnonzero(stopped), reporter.checkpoint)
             self._ended |= stopped
             self.states[stopped] = kernel.EXHAUSTED
             reporter.stop(self.members[stopped], self.iterations[stopped], self._flat(stopped))
+
+    def save_if_due(self, reporter: ExactReporter) -> None:
+        """Tells where the members are that go on."""
+        self._save(np.flatnonzero(self.states == kernel.RUNNING), reporter.checkpoint_if_due)
+
+    def _save(self, places: Integers, save: Save) -> None:
+        save(self.members[places], self._columns, places, self.iterations[places])
 
     def report(self, reporter: ExactReporter) -> None:
         """Reports iterations that were made since the last time, and members that have ended."""
@@ -203,8 +221,10 @@ def fit_newton(task: ExactTask, fit: NewtonFit, bias: bool, reporter: ExactRepor
         if not len(members):
             continue
         part = _Slice(fit, shape, members, snapshots=reporter.logs_parameters)
+        part.resume(reporter)
         budget = max(int(SLICE_OPERATIONS / costs[members].sum()), 1)
         while part.running:
             part.advance(rows, labels, budget)
-            part.stop(reporter)
             part.report(reporter)
+            part.stop(reporter)
+            part.save_if_due(reporter)

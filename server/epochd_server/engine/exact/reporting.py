@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.engine.chain import Chain, unpack
+from epochd_server.engine.checkpointing import Checkpointer, Columns
 from epochd_server.engine.exact.task import Doubles, ExactTask, Statistics
 from epochd_server.engine.reporting import LOG_INTERVAL, StopPoll
 from epochd_server.engine.task import EndBatch, Integers, LogBatch, MemberState, Observer
@@ -31,6 +32,7 @@ class ExactReporter:
         self._points: list[tuple[Integers, Integers, Doubles, Doubles]] = []
         self._snapshots: list[Doubles | None] = []
         self.stopped = StopPoll(observer, clock).stopped
+        self._checkpoints = Checkpointer(task, observer, clock)
         self._flushed_at = clock()
 
     def log(
@@ -94,6 +96,40 @@ class ExactReporter:
         """Ends members as stopped, [M] each, with their parameters [M, P]."""
         states = np.full(len(members), MemberState.STOPPED, np.int64)
         self.end(members, states, epochs, np.full(len(members), np.nan), flat, {})
+
+    @property
+    def begun(self) -> Integers:
+        """int64 [K]: the iteration that each member begins with; not 0 for those that were interrupted."""
+        return self._checkpoints.begun
+
+    def resume(self, members: Integers, columns: Columns) -> Integers:
+        """Puts members where they were when they were saved; returns the iterations [M] that they have made.
+
+        Args:
+            members: [M]
+            columns: What changes from iteration to iteration, [M, …] each.
+        """
+        return self._checkpoints.restore(members, (columns, np.arange(len(members))))
+
+    def checkpoint_if_due(
+        self, members: Integers, columns: Columns, places: Integers, iterations: Integers
+    ) -> None:
+        """Tells where members are, unless that was told only just now; arguments as in :meth:`checkpoint`."""
+        if self._checkpoints.due:
+            self.checkpoint(members, columns, places, iterations)
+
+    def checkpoint(self, members: Integers, columns: Columns, places: Integers, iterations: Integers) -> None:
+        """Tells the observer where members are, after all that came before.
+
+        Args:
+            members: [M]
+            columns: What changes from iteration to iteration.
+            places: [M] where they are in these.
+            iterations: [M] that they have made.
+        """
+        if len(members):
+            self.flush()
+            self._checkpoints.save(members, iterations, (columns, places))
 
     def flush(self) -> None:
         """Tells the observer of the iterations that were collected."""

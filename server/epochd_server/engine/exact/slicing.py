@@ -30,7 +30,7 @@ def slices(costs: Doubles) -> Iterator[Integers]:
 
 
 def without_stopped(members: Integers, parameters: int, reporter: ExactReporter) -> Integers:
-    """Ends the members that shall stop before their first iteration; gives the others.
+    """Ends the members that shall stop before their next iteration; gives the others.
 
     Args:
         members: Who is next.
@@ -39,7 +39,7 @@ def without_stopped(members: Integers, parameters: int, reporter: ExactReporter)
     """
     stopped = np.isin(members, list(reporter.stopped()))
     gone = members[stopped]
-    reporter.stop(gone, np.zeros(len(gone), np.int64), np.zeros((len(gone), parameters)))
+    reporter.stop(gone, reporter.begun[gone], np.zeros((len(gone), parameters)))
     return members[~stopped]
 
 

@@ -5,13 +5,15 @@ Shapes: K members, N rows in all, d features, t targets or classes, p coefficien
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from epochd_server.domain.checkpoints import MemberCheckpoint
 from epochd_server.domain.exact_fits import ExactFit
 from epochd_server.domain.specs import (
     Init,
@@ -54,6 +56,10 @@ class ExactTask:
     """Held-out rows of every member, with offsets of their own; they are measured at the end only."""
     metrics: tuple[Metric, ...] = ()
     """Measured on the held-out rows."""
+    resume: Mapping[int, MemberCheckpoint] = field(default_factory=dict)
+    """Members that go on from where they were between two iterations, to the same bits as if never interrupted."""
+    checkpoint_seconds: float = math.inf
+    """How often the observer is told where members are."""
 
     @property
     def members(self) -> int:
