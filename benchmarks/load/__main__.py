@@ -8,7 +8,7 @@ import sys
 
 from benchmarks.harness import ONE_THREAD, render
 
-NAMES = ("predict", "persisting", "watchers", "storm", "growth")
+NAMES = ("predict", "persisting", "watchers", "storm", "growth", "checkpoints", "recovery")
 
 
 def main(names: list[str]) -> None:
