@@ -21,7 +21,7 @@ from epochd_server.domain.specs import (
 )
 from epochd_server.domain.validation import Folds, Metric, Split, Validation
 from epochd_server.engine.cohort import CohortTask, train_cohort
-from epochd_server.executor import fleet_tasks
+from epochd_server.executor import fleet_tasks, fold_tasks
 from epochd_server.executor.wire import TrainFleet
 
 FOLDS = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0], np.int16)
@@ -112,6 +112,6 @@ def test_folds_in_one_task_or_each_in_its_own_end_in_the_same_bits(
     data: TrainingArrays, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together = parameters(data)
-    monkeypatch.setattr(fleet_tasks, "_COPIED_BYTES", 0)
+    monkeypatch.setattr(fold_tasks, "_COPIED_BYTES", 0)
     assert parameters(data) == together
     assert parameters(data, (0, 2)) | parameters(data, (2, 6)) == together

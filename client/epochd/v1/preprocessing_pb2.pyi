@@ -698,18 +698,26 @@ class FittedPreprocessing(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     COLUMNS_FIELD_NUMBER: _builtins.int
+    FOLDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def columns(self) -> _containers.RepeatedCompositeFieldContainer[Global___FittedColumn]:
-        """The feature columns in order."""
+        """The feature columns in order. Of a cross-validation, as fitted to all rows: each fold's member has those of its own
+        training rows, which a version made of it (PromoteMember) shows.
+        """
+
+    @_builtins.property
+    def folds(self) -> _containers.RepeatedCompositeFieldContainer[Global___FittedPreprocessing]:
+        """Cross-validation: what the training rows of each fold made of it, in the order of the folds. In exported cards only."""
 
     def __init__(
         self,
         *,
         columns: _abc.Iterable[Global___FittedColumn] | None = ...,
+        folds: _abc.Iterable[Global___FittedPreprocessing] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "folds", b"folds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -726,6 +734,7 @@ class FittedColumn(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     OUTPUTS_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
+    PLACES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The column."""
     kind: Global___ColumnKind.ValueType
@@ -740,6 +749,12 @@ class FittedColumn(_message.Message):
     def outputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The names of its features; none where it is dropped. Predict does not need columns without features."""
 
+    @_builtins.property
+    def places(self) -> Global___FeaturePlaces:
+        """Folds of a cross-validation, where their training rows lack a category or a column's values: where among `outputs`
+        the features are that the steps make. All others are 0 in every row. Unset means that they make all of them.
+        """
+
     def __init__(
         self,
         *,
@@ -748,14 +763,39 @@ class FittedColumn(_message.Message):
         steps: _abc.Iterable[Global___FittedStep] | None = ...,
         outputs: _abc.Iterable[_builtins.str] | None = ...,
         note: _builtins.str = ...,
+        places: Global___FeaturePlaces | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["places", b"places"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "name", b"name", "note", b"note", "outputs", b"outputs", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "name", b"name", "note", b"note", "outputs", b"outputs", "places", b"places", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FittedColumn: _TypeAlias = FittedColumn  # noqa: Y015
+
+@_typing.final
+class FeaturePlaces(_message.Message):
+    """Where among the features of a column some are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLACES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def places(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """From 0, each once; empty where no feature comes from the column's values."""
+
+    def __init__(
+        self,
+        *,
+        places: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["places", b"places"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FeaturePlaces: _TypeAlias = FeaturePlaces  # noqa: Y015
 
 @_typing.final
 class FittedStep(_message.Message):

@@ -15,7 +15,7 @@ from epochd_server.codec.losses import encode_loss
 from epochd_server.codec.members import encode_key, stored_key
 from epochd_server.codec.names import stored_run, stored_version
 from epochd_server.codec.parameters import decode_parameters, encode_parameters
-from epochd_server.codec.preprocessing import decode_fitted, encode_fitted
+from epochd_server.codec.preprocessing import decode_fitted, encode_fitted, encode_stored_fitted
 from epochd_server.codec.specs import encode_precision, join_spec, stored_sweep
 from epochd_server.codec.sweeps import encode_sweep
 from epochd_server.codec.times import encode_time
@@ -91,6 +91,8 @@ def encode_card(card: VersionCard) -> bytes:
     """A card for storage: a serialised ModelVersion without name and time."""
     message = _card_message(card)
     message.fit_arrays.extend(encode_parameters(card.statistics))
+    if (fitted := encode_stored_fitted(card.preprocess)) is not None:
+        message.preprocess.CopyFrom(fitted)
     return message.SerializeToString(deterministic=True)
 
 

@@ -74,19 +74,34 @@ def encode_kind(kind: ColumnKind) -> pb.ColumnKind.ValueType:
 
 
 def encode_fitted(fitted: FittedPreprocessing | None) -> pb.FittedPreprocessing | None:
-    """The message of what was fitted, without the members' own numbers."""
+    """The message of what was fitted, without the members' own numbers and without the folds."""
     if fitted is None:
         return None
     return pb.FittedPreprocessing(columns=map(_encode_column, fitted.columns))
 
 
+def encode_stored_fitted(fitted: FittedPreprocessing | None) -> pb.FittedPreprocessing | None:
+    """The message of what was fitted with that of all folds, for storage: it may be large."""
+    message = encode_fitted(fitted)
+    if fitted is not None and message is not None:
+        message.folds.extend(one for fold in fitted.folds if (one := encode_fitted(fold)) is not None)
+    return message
+
+
 def decode_fitted(message: pb.FittedPreprocessing) -> FittedPreprocessing:
-    """What :func:`encode_fitted` wrote.
+    """What :func:`encode_fitted` or :func:`encode_stored_fitted` wrote.
 
     Raises:
         EpochdError: ARTIFACT_CORRUPT.
     """
-    return FittedPreprocessing(columns=tuple(map(_decode_column, message.columns)))
+    columns = tuple(map(_decode_column, message.columns))
+    folds = tuple(
+        FittedPreprocessing(columns=tuple(map(_decode_column, fold.columns))) for fold in message.folds
+    )
+    outputs = [column.outputs for column in columns]
+    if any([column.outputs for column in fold.columns] != outputs for fold in folds):
+        raise EpochdError(Reason.ARTIFACT_CORRUPT)
+    return FittedPreprocessing(columns=columns, folds=folds)
 
 
 def _check_columns(entry: pb.ColumnSteps, index: int, owners: dict[str, int], violations: Violations) -> None:
@@ -122,6 +137,7 @@ def _encode_column(column: FittedColumn) -> pb.FittedColumn:
         steps=map(_encode_fitted_step, column.steps),
         outputs=column.outputs,
         note=column.note,
+        places=None if column.places is None else pb.FeaturePlaces(places=column.places),
     )
 
 
@@ -149,7 +165,17 @@ def _decode_column(message: pb.FittedColumn) -> FittedColumn:
         steps=tuple(map(_decode_fitted_step, message.steps)),
         outputs=tuple(message.outputs),
         note=message.note,
+        places=_decode_places(message),
     )
+
+
+def _decode_places(message: pb.FittedColumn) -> tuple[int, ...] | None:
+    if not message.HasField("places"):
+        return None
+    places = tuple(message.places.places)
+    if len({*places} & {*range(len(message.outputs))}) < len(places):
+        raise EpochdError(Reason.ARTIFACT_CORRUPT)
+    return places
 
 
 def _decode_fitted_step(message: pb.FittedStep) -> FittedStep:

@@ -8,7 +8,7 @@ Legend: K members (1 for one model), o outputs, d features, m features of one co
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,13 +56,22 @@ def original_coefficients(
     if fitted is None:
         return Coefficients(names, weight, intercepts)
     slopes, shifts = _affine(fitted, learned)
+    if fitted.folds:
+        times = len(weight) // len(fitted.folds)
+        slopes, shifts = np.tile(slopes, (times, 1)), np.tile(shifts, (times, 1))
     shape = (-1, 1, weight.shape[-1]) if weight.ndim == 3 else (1, weight.shape[-1])
     shifted = (weight * shifts.reshape(shape)).sum(axis=-1)
     return Coefficients(names, weight * slopes.reshape(shape), intercepts + shifted)
 
 
 def _affine(fitted: FittedPreprocessing, learned: Floats | None) -> tuple[Floats, Floats]:
-    """Slopes and shifts [K, d] of all features; K is 1 where members have no numbers of their own."""
+    """Slopes and shifts [K, d] of all features; K is 1 where members have no numbers of their own.
+
+    Those of a cross-validation are [F, d] of its folds: the last key column is the fold, so that they repeat.
+    """
+    if fitted.folds:
+        folds = [_affine(fold, None) for fold in fitted.folds]
+        return np.concatenate([fold[0] for fold in folds]), np.concatenate([fold[1] for fold in folds])
     parts = [_of_column(column, learned) for column in fitted.columns if column.outputs]
     members = 1 if learned is None else len(learned)
     slopes, shifts = (
@@ -76,6 +85,8 @@ def _affine(fitted: FittedPreprocessing, learned: Floats | None) -> tuple[Floats
 
 def _of_column(column: FittedColumn, learned: Floats | None) -> tuple[Floats, Floats]:
     """Slopes and shifts [K or 1, m]; indicators, which are the last features, are not scaled."""
+    if column.places is not None:
+        return _placed(column, column.places, learned)
     indicator = any(isinstance(fitted.step, Impute) and fitted.step.indicator for fitted in column.steps)
     width = len(column.outputs) - indicator
     slopes, shifts = np.ones((1, width)), np.zeros((1, width))
@@ -91,6 +102,15 @@ def _of_column(column: FittedColumn, learned: Floats | None) -> tuple[Floats, Fl
     if not indicator:
         return slopes, shifts
     return _joined(slopes, 1.0), _joined(shifts, 0.0)
+
+
+def _placed(column: FittedColumn, places: tuple[int, ...], learned: Floats | None) -> tuple[Floats, Floats]:
+    """As :func:`_of_column`; features that are 0 in every row have a slope of 0."""
+    slopes, shifts = np.zeros((1, len(column.outputs))), np.zeros((1, len(column.outputs)))
+    if places:
+        own = replace(column, outputs=tuple(column.outputs[place] for place in places), places=None)
+        slopes[:, places], shifts[:, places] = _of_column(own, learned)
+    return slopes, shifts
 
 
 def _own(state: Affine, learned: Floats | None) -> tuple[Floats, Floats]:

@@ -1,13 +1,13 @@
 """Tables and the arrays that trainings read from them.
 
-Legend: N rows, d features, t targets.
+Legend: N rows, d features, t targets, F folds.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -123,7 +123,8 @@ class TrainingArrays:
     """Data ready to be trained on.
 
     Attributes:
-        features: [N, d], the training's precision, C-contiguous.
+        features: [N, d], the training's precision, C-contiguous; of a cross-validation with preprocessing [F, N, d],
+            what the training rows of each fold made of them.
         targets: [N, t] of the training's precision; for cross_entropy int64 [N], indices into ``classes``; for
             bce_with_logits [N, 1] of 0 and 1 where ``classes[1]`` is 1.
         feature_columns: d names.
@@ -148,7 +149,11 @@ class TrainingArrays:
     @property
     def rows(self) -> int:
         """Number of rows N."""
-        return len(self.features)
+        return int(self.features.shape[-2])
+
+    def of_fold(self, fold: int) -> TrainingArrays:
+        """The same with the features that a fold's member sees."""
+        return replace(self, features=self.features[fold]) if self.features.ndim == 3 else self
 
     @property
     def nbytes(self) -> int:

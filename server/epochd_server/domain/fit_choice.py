@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from epochd_server.domain.exact_fits import AutoFit, ExactFit, LbfgsFit, LeastSquaresFit, NewtonFit
+from epochd_server.domain.exact_fits import (
+    AutoFit,
+    ExactFit,
+    LbfgsFit,
+    LeastSquaresFit,
+    NewtonFit,
+    RankRule,
+)
 from epochd_server.domain.specs import (
     ActivationLayer,
     Fit,
@@ -85,6 +92,13 @@ def misfit(fit: Fit, model: Model, loss: Loss) -> str:
             f"needs the loss bce_with_logits or cross_entropy, is given {loss.kind.value}; use {_other(loss)}"
         )
     return ""
+
+
+def needs_independent(fit: Fit) -> bool:
+    """Whether features that depend on each other leave a fit without a single best solution, which it refuses."""
+    if isinstance(fit, LeastSquaresFit):
+        return fit.l2 == 0 and fit.rank is RankRule.REFUSE
+    return isinstance(fit, NewtonFit) and fit.l2 == 0
 
 
 def oversize(fit: Fit, model: Model) -> str:

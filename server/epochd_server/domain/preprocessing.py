@@ -263,6 +263,9 @@ class FittedColumn:
         steps: In order; ``Auto`` is replaced by the steps it chose.
         outputs: The names of its features; empty where it was dropped.
         note: Something that its owner should know, such as why it was dropped; may be empty.
+        places: Where among ``outputs`` the features are that its steps make; all others are 0 in every row.
+            None: they make all of them. So the folds of a cross-validation have the same features, though not every
+            category is in the training rows of each.
     """
 
     name: str
@@ -270,6 +273,12 @@ class FittedColumn:
     steps: tuple[FittedStep, ...]
     outputs: tuple[str, ...]
     note: str = ""
+    places: tuple[int, ...] | None = None
+
+    @property
+    def is_read(self) -> bool:
+        """Whether any feature comes from its values."""
+        return bool(self.outputs) and self.places != ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,18 +286,21 @@ class FittedPreprocessing:
     """What the training rows made of a Preprocessing.
 
     Attributes:
-        columns: In the order of the feature columns.
+        columns: In the order of the feature columns. Of a cross-validation, as all rows make them: no member's.
         statistics: float64 [K, S]: what each member of a fleet learned by itself; None where none did. It is kept
             with the members, not with the rest.
+        folds: Cross-validation: what the training rows of each fold made of it, with the same outputs; member k has
+            that of fold ``k % len(folds)``.
     """
 
     columns: tuple[FittedColumn, ...]
     statistics: NDArray[np.float64] | None = field(default=None, compare=False)
+    folds: tuple[FittedPreprocessing, ...] = ()
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """The columns that are read: those that were not dropped."""
-        return tuple(column.name for column in self.columns if column.outputs)
+        return tuple(column.name for column in self.columns if column.is_read)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -311,6 +323,8 @@ class FittedPreprocessing:
             statistics: float64 [K, S], or None where no member has numbers of its own.
             member: Which one.
         """
+        if self.folds:
+            return self.folds[member % len(self.folds)]
         if statistics is None:
             return self
         own = statistics[member]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,11 @@ class DatasetFile:
     preprocess: FittedPreprocessing | None = None
     large: bool = False
     drawn: DrawnRows | None = None
+
+    def of_fold(self, fold: int) -> DatasetFile:
+        """The same with the preprocessing of a fold's member."""
+        fitted = self.preprocess
+        return self if fitted is None or not fitted.folds else replace(self, preprocess=fitted.folds[fold])
 
     @property
     def nbytes(self) -> int:

@@ -5,25 +5,23 @@ Legend: M members of the part, F of them fit to be trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from epochd_server.data.splitting import trained_rows
 from epochd_server.domain.data import TrainingArrays
 from epochd_server.domain.fleets import Groups, Sweep
 from epochd_server.domain.specs import GradientFit, TrainingSpec
-from epochd_server.domain.validation import Folds
 from epochd_server.engine.cohort import CohortData
 from epochd_server.engine.fitting import Task
+from epochd_server.executor.fold_tasks import Folding, OfFold, fold_batches
+from epochd_server.executor.narrowing import Narrowing
 from epochd_server.executor.packing import fit_values
 from epochd_server.executor.tasks import Columns, members_of, task_of, with_checkpoints
 from epochd_server.executor.wire import Stacked, TrainFleet
 
-_COPIED_BYTES = 64 * 2**20
-"""Rows of all folds' members together are copied into one task up to so many bytes; else each fold has its own."""
 _COLUMN_OF = {"seed": "seeds"}
 """Swept names that the task's columns have otherwise."""
 
@@ -36,29 +34,32 @@ class FleetTask:
         fit: int64 [F], the members of the part that the engine is given, in its order.
         logged: Bool [F], those of them whose epochs are to be told.
         task: The engine's task over the F members.
+        narrowing: Which features they are fitted without; None: none.
     """
 
     fit: NDArray[np.int64]
     logged: NDArray[np.bool_]
     task: Task
+    narrowing: Narrowing | None = None
 
 
-def fleet_tasks(work: TrainFleet, data: TrainingArrays) -> Iterator[FleetTask]:
+def fleet_tasks(work: TrainFleet, data: TrainingArrays, of_fold: OfFold | None = None) -> Iterator[FleetTask]:
     """The tasks for a part of a fleet, one after the other; most have one.
 
     Args:
         work: The part; its spec's ``sweep`` or the data's groups make the members.
         data: Its rows.
+        of_fold: Cross-validation: reads them as the member of a fold sees them; None: ``data`` has all of that.
     """
-    for part in _parts(work, data):
+    for part in _parts(work, data, data.of_fold if of_fold is None else of_fold):
         if len(part.fit):
             task = with_checkpoints(part.task, part.fit, work.resume, work.checkpoint_seconds)
             yield replace(part, task=task)
 
 
-def _parts(work: TrainFleet, data: TrainingArrays) -> Iterator[FleetTask]:
+def _parts(work: TrainFleet, data: TrainingArrays, of_fold: OfFold) -> Iterator[FleetTask]:
     if work.spec.sweep is not None:
-        yield from _sweep_tasks(work, work.spec.sweep, data)
+        yield from _sweep_tasks(work, work.spec.sweep, data, of_fold)
         return
     if data.groups is None:
         raise ValueError("a fleet needs groups or a sweep")
@@ -74,52 +75,24 @@ def rows_of_members(work: TrainFleet, data: TrainingArrays) -> NDArray[np.int64]
     return data.rows if data.groups is None else np.diff(data.groups.offsets)
 
 
-class Folding:
-    """Which rows the members of a part are trained and measured on.
-
-    Args:
-        work: The part.
-        sweep: With folds.
-        numbers: int16 [N], the fold of each row.
-    """
-
-    def __init__(self, work: TrainFleet, sweep: Sweep, numbers: NDArray[np.int16]) -> None:
-        validation = work.spec.validation
-        if validation is None or not isinstance(validation.rows, Folds):
-            raise ValueError("folds are held out by a validation")
-        self._split = validation.rows.split
-        self._numbers = numbers
-        first, last = work.share
-        self.of_members: NDArray[np.int64] = sweep.keys().columns[-1][first:last].astype(np.int64)
-        """[M] the fold of each member."""
-
-    def trained(self, fold: int) -> NDArray[np.bool_]:
-        """Bool [N]: the rows that a fold's members are trained on."""
-        return trained_rows(self._numbers, fold, self._split)
-
-    def held(self, fold: int) -> NDArray[np.bool_]:
-        """Bool [N]: the rows that a fold's members are measured on."""
-        return np.asarray(self._numbers == fold)
-
-
-def _sweep_tasks(work: TrainFleet, sweep: Sweep, data: TrainingArrays) -> Iterator[FleetTask]:
+def _sweep_tasks(
+    work: TrainFleet, sweep: Sweep, data: TrainingArrays, of_fold: OfFold
+) -> Iterator[FleetTask]:
     first, last = work.share
     everyone = np.setdiff1d(np.arange(last - first), work.ended)
     if data.folds is None:
         held_out = None if data.validation is None else _shared(data.validation)
         yield _sweep_task(work, sweep, everyone, _shared(data), held_out, shared_data=True)
         return
-    folds = Folding(work, sweep, data.folds)
-    if data.nbytes * len(everyone) <= _COPIED_BYTES:
-        each = folds.of_members[everyone].tolist()
-        copied = _copies(data, [folds.trained(fold) for fold in each])
-        held_out = _copies(data, [folds.held(fold) for fold in each])
-        yield _sweep_task(work, sweep, everyone, copied, held_out, shared_data=False)
+    if not len(everyone):
         return
-    for fold in np.unique(folds.of_members[everyone]).tolist():
-        members = everyone[folds.of_members[everyone] == fold]
-        rows, held_out = _copies(data, [folds.trained(fold)]), _copies(data, [folds.held(fold)])
-        yield _sweep_task(work, sweep, members, rows, held_out, shared_data=True)
+    for batch in fold_batches(Folding(work, sweep, data.folds), of_fold, everyone):
+        narrowing = batch.narrowing
+        narrowed = work if narrowing is None else replace(work, spec=narrowing.model(work.spec))
+        part = _sweep_task(
+            narrowed, sweep, batch.members, batch.data, batch.held_out, shared_data=batch.shared
+        )
+        yield replace(part, narrowing=narrowing)
 
 
 def _sweep_task(
@@ -149,18 +122,6 @@ def _shared(data: TrainingArrays) -> CohortData:
         targets=data.targets,
         offsets=np.array([0, data.rows]),
         weights=data.weights,
-    )
-
-
-def _copies(data: TrainingArrays, chosen: Sequence[NDArray[np.bool_]]) -> CohortData:
-    """Some rows for each of several members, one member after the other."""
-    numbers = [np.flatnonzero(rows) for rows in chosen]
-    rows = np.concatenate(numbers)
-    return CohortData(
-        features=data.features[rows],
-        targets=data.targets[rows],
-        offsets=np.concatenate([[0], np.cumsum([len(one) for one in numbers])]).astype(np.int64),
-        weights=None if data.weights is None else data.weights[rows],
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from epochd_server.engine.cohort import EndBatch, LogBatch, MemberState, Progres
 from epochd_server.engine.fitting import fit_members
 from epochd_server.engine.modules import ModuleRegistry
 from epochd_server.executor.fleet_tasks import FleetTask, fleet_tasks, rows_of_members
+from epochd_server.executor.fold_tasks import OfFold
 from epochd_server.executor.forwarding import LOG_SECONDS, held_out_ends, log_columns, progress_columns
 from epochd_server.executor.log_records import RecordForwarder
 from epochd_server.executor.outbox import Outbox
@@ -29,6 +30,7 @@ from epochd_server.executor.wire import (
     FleetFailed,
     Outcome,
     Problem,
+    Stacked,
     TrainFleet,
 )
 
@@ -64,6 +66,8 @@ class FleetForwarder:
         chosen = np.flatnonzero(self._part.logged[batch.members])
         if len(chosen):
             columns = log_columns(batch, self._part.fit, self._part.task.metrics, chosen)
+            if (narrowing := self._part.narrowing) is not None:
+                columns = replace(columns, parameters=narrowing.parameters(columns.parameters))
             self._outbox.put(columns, LOG_SECONDS, columns.nbytes)
 
     def ended(self, batch: EndBatch) -> None:
@@ -71,13 +75,17 @@ class FleetForwarder:
         outcomes = _OUTCOME_OF[batch.states]
         if (outcomes == Outcome.FAILED).any():
             self._note(batch)
+        parameters: Stacked = batch.parameters
+        statistics: Stacked = batch.statistics
+        if (narrowing := self._part.narrowing) is not None:
+            parameters, statistics = narrowing.parameters(parameters), narrowing.statistics(statistics)
         columns = EndColumns(
             members=self._part.fit[batch.members],
             outcomes=outcomes,
             epochs=batch.epochs_done,
             final_losses=batch.final_losses,
-            parameters=batch.parameters,
-            statistics=batch.statistics,
+            parameters=parameters,
+            statistics=statistics,
             seconds=time.monotonic() - self._began,
             held_out=held_out_ends(self._part.task, batch, np.arange(len(batch.members))),
         )
@@ -137,7 +145,7 @@ class FleetWorker:
 
     def _train(self, work: TrainFleet) -> None:
         rows = self._rows(work)
-        parts = fleet_tasks(work, rows)
+        parts = fleet_tasks(work, rows, self._of_fold(work))
         self.outbox.put(FleetBegan(device="cpu", rows=rows_of_members(work, rows)), LOG_SECONDS)
         del rows  # where members are unfit, the task has a copy of those of the others
         for part in parts:
@@ -151,10 +159,17 @@ class FleetWorker:
         self.forget()  # before others are read: both need not fit
         if not isinstance(work.data, DatasetFile):
             return work.data
-        rows = _load(work.data, work.spec)
+        rows = _load(work.data.of_fold(0), work.spec)
         if work.spec.sweep is not None:
             self._loaded = (work.run_id, rows)
         return rows
+
+    def _of_fold(self, work: TrainFleet) -> OfFold | None:
+        """Reads a dataset's rows for one fold after the other, where each has features of its own."""
+        file = work.data
+        if not isinstance(file, DatasetFile) or file.preprocess is None or not file.preprocess.folds:
+            return None
+        return lambda fold: self._rows(work) if fold == 0 else _load(file.of_fold(fold), work.spec)
 
 
 def _load(file: DatasetFile, spec: TrainingSpec) -> TrainingArrays:

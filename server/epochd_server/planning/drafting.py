@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from epochd_server.data.assembly import Fleet, assemble, locate, with_validation
 from epochd_server.data.columns import Columns, PartedColumns
 from epochd_server.data.selection import Selection
-from epochd_server.data.splitting import trained_rows
 from epochd_server.data.targets import Targets
 from epochd_server.domain.commands import TrainCommand
 from epochd_server.domain.data import (
@@ -30,7 +29,6 @@ from epochd_server.domain.large_tables import LARGE_BYTES, RowSize
 from epochd_server.domain.models import ModelVersion
 from epochd_server.domain.preprocessing import FittedPreprocessing
 from epochd_server.domain.specs import GradientFit, LossKind, Model, ModuleModel
-from epochd_server.domain.validation import Folds, GivenRows, HoldOut
 from epochd_server.domain.work import DatasetFile
 from epochd_server.planning.class_weights import check_class_weights
 from epochd_server.planning.cost import ITEM_BYTES
@@ -345,7 +343,7 @@ class Drafting:
             log_members=found.log_members,
             classes=values.targets.classes,
             data=data,
-            data_bytes=LARGE_BYTES if is_large else columns.rows * size.nbytes,
+            data_bytes=LARGE_BYTES if is_large else columns.rows * size.nbytes * _copies(data),
             preprocess=values.preprocess,
         )
 
@@ -370,10 +368,11 @@ class Drafting:
         held, sweep = values.held, self.command.sweep
         if values.fleet is not None:
             assignment = values.fleet.assignment
-            trained = slice(None) if held.held is None else ~held.held
-            return np.bincount(assignment.members[trained], minlength=len(assignment.keys))
-        if held.folds is not None and sweep is not None and self.command.validation is not None:
-            return np.tile(_fold_sizes(held.folds, self.command.validation.rows), sweep.size // sweep.folds)
+            chosen = slice(None) if held.held is None else ~held.held
+            return np.bincount(assignment.members[chosen], minlength=len(assignment.keys))
+        if held.folds is not None and sweep is not None:
+            trained = [int(np.count_nonzero(rows)) for rows in held.trained_in_folds()]
+            return np.tile(np.array(trained, np.int64), sweep.size // sweep.folds)
         return np.full(1 if keys is None else len(keys), rows - held.count, np.int64)
 
     def _row_size(self, selection: Selection, features: int | None = None) -> RowSize:
@@ -392,9 +391,6 @@ class Drafting:
         found.refusals.append((path, EpochdError(reason, message)))
 
 
-def _fold_sizes(folds: NDArray[np.int16], rows: HoldOut | Folds | GivenRows) -> NDArray[np.int64]:
-    """Rows that the member of each fold is trained on."""
-    if not isinstance(rows, Folds):
-        raise EpochdError(Reason.INTERNAL)
-    trained = [trained_rows(folds, fold, rows.split) for fold in range(rows.count)]
-    return np.array([int(np.count_nonzero(one)) for one in trained], np.int64)
+def _copies(data: TrainingArrays | DatasetFile) -> int:
+    """How often the features are there: once, or of each fold by itself."""
+    return len(data.features) if isinstance(data, TrainingArrays) and data.features.ndim == 3 else 1

@@ -5,6 +5,7 @@ Legend: N rows, K members, F folds.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,12 +34,14 @@ class HeldRows:
     Attributes:
         held: Bool [N], the rows that are held out; None where none are, or folds in turn.
         folds: int16 [N], the fold of each row; None where there are none.
+        split: How rows were dealt to folds.
         drawn: How rows are held out of a table too large for memory; None otherwise.
         unfit: Members that cannot be trained without the rows that are held out → reason in UPPER_SNAKE.
     """
 
     held: Rows | None = None
     folds: NDArray[np.int16] | None = None
+    split: Split = Split.RANDOM
     drawn: DrawnRows | None = None
     unfit: dict[int, str] = field(default_factory=dict)
 
@@ -48,6 +51,12 @@ class HeldRows:
         if self.drawn is not None:
             return self.drawn.count
         return 0 if self.held is None else int(np.count_nonzero(self.held))
+
+    def trained_in_folds(self) -> Iterator[Rows]:
+        """Of each fold, bool [N]: the rows that its member is trained on."""
+        if self.folds is not None:
+            for fold in range(int(self.folds.max()) + 1):
+                yield trained_rows(self.folds, fold, self.split)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -79,7 +88,7 @@ class Splitter:
         if traits is None or len(violations.found) > before:
             return HeldRows()
         if isinstance(rows, Folds):
-            return HeldRows(folds=self._folds(rows, traits, violations))
+            return HeldRows(folds=self._folds(rows, traits, violations), split=rows.split)
         held = held_out_rows(rows, traits, self.seed)
         if self.assignment is not None:
             return HeldRows(held=held, unfit=self._unfit(held, self.assignment))

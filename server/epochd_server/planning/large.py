@@ -19,12 +19,12 @@ from epochd_server.data.selection import Selection
 from epochd_server.data.weights import load_weights
 from epochd_server.domain.commands import TrainCommand
 from epochd_server.domain.errors import Violations
+from epochd_server.domain.fit_choice import needs_independent
 from epochd_server.domain.large_tables import HELD_OUT_BYTES, LARGE_BYTES, DrawnRows, RowSize
 from epochd_server.domain.preprocessing import FittedPreprocessing
 from epochd_server.domain.specs import CLASSIFICATION_LOSSES, GradientFit, ModuleModel
 from epochd_server.domain.validation import Folds, HoldOut, Split
 from epochd_server.planning.holding_out import HeldRows
-from epochd_server.planning.preparing import needs_independent
 from epochd_server.planning.read_values import Values
 
 _WHY = f"the rows take more than {LARGE_BYTES // 2**20} MiB, and are trained from the disk"

@@ -1,6 +1,6 @@
 """The features of a request's rows: columns as they are, or what preprocessing makes of them.
 
-Legend: N rows, d features, K members.
+Legend: N rows, d features, K members, F folds.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from epochd_server.data.fitness import UnusableRows
 from epochd_server.data.grouping import Assignment
 from epochd_server.data.preprocessing.features import check_transformed, prepare_transformed
 from epochd_server.data.preprocessing.fitting import TrainingRows, fit_preprocessing
+from epochd_server.data.preprocessing.folding import fit_folds
 from epochd_server.domain.data import ColumnRoles
 from epochd_server.domain.errors import Violations
-from epochd_server.domain.exact_fits import LeastSquaresFit, NewtonFit, RankRule
+from epochd_server.domain.fit_choice import needs_independent
 from epochd_server.domain.preprocessing import FittedPreprocessing, Preprocessing
 from epochd_server.domain.specs import Fit, Precision
 from epochd_server.planning.cost import ITEM_BYTES
+from epochd_server.planning.holding_out import HeldRows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -48,7 +50,7 @@ class FeatureReader:
         unusable: UnusableRows | None = None,
         members: NDArray[np.int64] | None = None,
     ) -> NDArray[np.floating] | None:
-        """The features [N, d]; None where they are not kept, or not sound.
+        """The features [N, d], or [F, N, d] where each fold has its own; None where they are not kept, or not sound.
 
         Args:
             columns: The rows; at least one.
@@ -57,6 +59,8 @@ class FeatureReader:
             unusable: Fleets: takes rows with features that are not finite instead.
             members: Fleets: the member of each row, [N].
         """
+        if self.fitted is not None and self.fitted.folds:
+            return self._read_folds(self.fitted.folds, columns, indices, violations)
         if self.fitted is not None:
             if self.keep:
                 return prepare_transformed(
@@ -68,6 +72,26 @@ class FeatureReader:
         else:
             check_features(columns, indices, self.precision, violations, unusable)
         return None
+
+    def _read_folds(
+        self,
+        folds: Sequence[FittedPreprocessing],
+        columns: Columns,
+        indices: Sequence[int],
+        violations: Violations,
+    ) -> NDArray[np.floating] | None:
+        """As :meth:`read`; reports what is wrong with the rows of the first fold that has anything wrong."""
+        kept: list[NDArray[np.floating]] = []
+        for fold, fitted in enumerate(folds):
+            found = Violations()
+            features = replace(self, fitted=fitted).read(columns, indices, found)
+            for violation in found.found:
+                violations.add(violation.field, f"{violation.description} (with fold {fold} held out)")
+            if found:
+                return None
+            if features is not None:
+                kept.append(features)
+        return np.stack(kept) if kept else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -81,6 +105,7 @@ class Fitting:
         precision: Of the features.
         max_data_bytes: What all features may take.
         fit_of_model: How the model is fitted: an exact one without l2 needs features that do not add up to its bias.
+        keep: Whether features are kept: those of all folds of a cross-validation at once.
     """
 
     asked: Preprocessing
@@ -89,47 +114,48 @@ class Fitting:
     precision: Precision
     max_data_bytes: int
     fit_of_model: Fit
+    keep: bool = False
 
     def fit(
-        self, assignment: Assignment | None, held: NDArray[np.bool_] | None, violations: Violations
+        self, assignment: Assignment | None, held: HeldRows, violations: Violations
     ) -> FittedPreprocessing | None:
         """What every row goes through; None, and violations, where anything is wrong.
 
         Args:
             assignment: Fleets: the member of each row.
-            held: Bool [N], the rows that are held out and thus not learned from; None where none are.
+            held: Which rows are held out and thus not learned from.
             violations: Takes everything that is wrong.
         """
+        fitted = self._fitted(assignment, held, violations)
+        if fitted is None:
+            return None
+        width, copies = len(fitted.outputs), max(len(fitted.folds), 1) if self.keep else 1
+        if copies * self.columns.rows * width * ITEM_BYTES[self.precision] > self.max_data_bytes:
+            limit = f"with which the data takes more than {self.max_data_bytes:,} bytes"
+            folds = f" for each of {copies} folds" if copies > 1 else ""
+            violations.add("preprocess", f"gives {width:,} features{folds}, {limit}")
+            return None
+        return fitted
+
+    def _fitted(
+        self, assignment: Assignment | None, held: HeldRows, violations: Violations
+    ) -> FittedPreprocessing | None:
+        independent = needs_independent(self.fit_of_model)
+        if held.folds is not None:
+            trained = [np.flatnonzero(rows) for rows in held.trained_in_folds()]
+            return fit_folds(
+                self.asked, self.columns, self.indices, trained, violations, independent=independent
+            )
         training = TrainingRows(
-            rows=None if held is None else np.flatnonzero(~held),
+            rows=None if held.held is None else np.flatnonzero(~held.held),
             members=None if assignment is None else assignment.members,
             count=1 if assignment is None else len(assignment.keys),
         )
-        fitted = fit_preprocessing(
-            self.asked,
-            self.columns,
-            self.indices,
-            training,
-            violations,
-            independent=needs_independent(self.fit_of_model),
+        return fit_preprocessing(
+            self.asked, self.columns, self.indices, training, violations, independent=independent
         )
-        if fitted is None:
-            return None
-        width = len(fitted.outputs)
-        if self.columns.rows * width * ITEM_BYTES[self.precision] > self.max_data_bytes:
-            limit = f"with which the data takes more than {self.max_data_bytes:,} bytes"
-            violations.add("preprocess", f"gives {width:,} features, {limit}")
-            return None
-        return fitted
 
 
 def named_features(roles: ColumnRoles, fitted: FittedPreprocessing | None) -> ColumnRoles:
     """The roles with the names of the features that columns become."""
     return roles if fitted is None else replace(roles, features=fitted.outputs)
-
-
-def needs_independent(fit: Fit) -> bool:
-    """Whether features that depend on each other leave a fit without a single best solution, which it refuses."""
-    if isinstance(fit, LeastSquaresFit):
-        return fit.l2 == 0 and fit.rank is RankRule.REFUSE
-    return isinstance(fit, NewtonFit) and fit.l2 == 0

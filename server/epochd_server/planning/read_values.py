@@ -23,7 +23,8 @@ class Values:
     """What was read; None where a fault kept it from being read.
 
     Attributes:
-        features: [N, d]; None too where they are a dataset's, which the worker reads by itself.
+        features: [N, d], or [F, N, d] where each of F folds has its own; None too where they are a dataset's, which the
+            worker reads by itself.
         targets: As the loss takes them.
         weights: [N]; None too where all rows count alike.
         fleet: The members; None too where one model is trained.

@@ -26,7 +26,7 @@ from epochd_server.domain.preprocessing import FittedPreprocessing
 from epochd_server.domain.specs import CLASSIFICATION_LOSSES
 from epochd_server.domain.validation import GivenRows
 from epochd_server.planning.given_rows import GivenReader
-from epochd_server.planning.holding_out import NO_VALIDATION_ROWS, Splitter
+from epochd_server.planning.holding_out import NO_VALIDATION_ROWS, HeldRows, Splitter
 from epochd_server.planning.large import LargeReader
 from epochd_server.planning.preparing import FeatureReader, Fitting
 from epochd_server.planning.read_values import Values
@@ -118,7 +118,7 @@ class Reader:
         if fitting is None or violations:
             return values
         assignment = None if fleet is None else fleet.assignment
-        fitted = fitting.fit(assignment, values.held.held, violations)
+        fitted = fitting.fit(assignment, values.held, violations)
         if fitted is None:
             return values
         unusable = None if assignment is None else UnusableRows()
@@ -138,7 +138,7 @@ class Reader:
         """Reports what is wrong with preprocessing, where something else is wrong already."""
         fitting = self._fitting()
         if fitting is not None and not (self.command.roles.groups and assignment is None):
-            fitting.fit(assignment, None, violations)
+            fitting.fit(assignment, HeldRows(), violations)
 
     def _fitting(self) -> Fitting | None:
         if self.command.preprocess is None:
@@ -150,11 +150,17 @@ class Reader:
             precision=self.command.data_precision,
             max_data_bytes=self.max_data_bytes,
             fit_of_model=self.command.fit,
+            keep=self._keeps_features,
         )
 
     def _features(self, fitted: FittedPreprocessing | None = None) -> FeatureReader:
-        keep = not isinstance(self.command.source, DatasetReference)
-        return FeatureReader(precision=self.command.data_precision, keep=keep, fitted=fitted)
+        precision = self.command.data_precision
+        return FeatureReader(precision=precision, keep=self._keeps_features, fitted=fitted)
+
+    @property
+    def _keeps_features(self) -> bool:
+        """Whether features are read here: of a dataset the worker reads them by itself."""
+        return not isinstance(self.command.source, DatasetReference)
 
     def _with_given(self, values: Values, targets: Targets, violations: Violations) -> Values:
         """The values with held-out rows of their own, where there are any."""

@@ -210,6 +210,9 @@ def _check_columns(card: VersionCard, modules: ModuleRegistry) -> None:
         raise _invalid("has a card without features, each once, or without targets")
     if card.preprocess is not None and card.preprocess.outputs != features:
         raise _invalid("has a card whose preprocessing makes other features than the model reads")
+    folds = () if card.preprocess is None else card.preprocess.folds
+    if folds and card.members % len(folds):
+        raise _invalid("has a card whose preprocessing has other folds than its members")
     try:
         outputs = output_size(card.spec.model, len(features), modules=modules)
     except ValueError:

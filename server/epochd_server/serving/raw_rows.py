@@ -50,6 +50,7 @@ class RawMatcher:
         self, card: VersionCard, fitted: FittedPreprocessing, statistics: NDArray[np.float64] | None
     ) -> None:
         self._transformer = Transformer(replace(fitted, statistics=statistics))
+        self._folds = [Transformer(fold) for fold in fitted.folds]
         self._inputs = fitted.inputs
         self._are_numeric = all(column.kind in _NUMERIC for column in fitted.columns if column.outputs)
         self._unread = card.role_columns | {column.name for column in fitted.columns}
@@ -96,7 +97,16 @@ class RawMatcher:
             members: Fleets: the member of each row, [n].
         """
         features = np.empty((rows.rows, self._transformer.width), self._dtype)
-        self._transformer.transform(rows, positions(rows.names), features, violations, members)
+        indices = positions(rows.names)
+        if not self._folds or members is None:
+            self._transformer.transform(rows, indices, features, violations, members)
+            return features
+        folds = members % len(self._folds)
+        for fold in np.unique(folds).tolist():
+            chosen = np.flatnonzero(folds == fold)
+            part = np.empty((len(chosen), self._transformer.width), self._dtype)
+            self._folds[fold].transform(rows, indices, part, violations, rows=chosen)
+            features[chosen] = part
         return features
 
     def _from_tensor(self, rows: NDArray[np.generic], violations: Violations) -> RawRows | None:

@@ -37,11 +37,18 @@ class StepProblem(Exception):
         self._remedy = remedy
         super().__init__(text)
 
-    def told(self, first_row: int = 0) -> str:
-        """The whole sentence; ``first_row`` is the number of the block's first row."""
+    def told(self, first_row: int = 0, rows: NDArray[np.int64] | None = None) -> str:
+        """The whole sentence.
+
+        Args:
+            first_row: The number of the block's first row.
+            rows: Where the block has some rows of a table only: their numbers in it, in the order of the numbers above.
+        """
         if self._row is None:
             return self._text
-        return f"{self._text} in row {self._row + first_row}{self._more}, counting from 0{self._remedy}"
+        row = self._row + first_row
+        number = row if rows is None else int(rows[row])
+        return f"{self._text} in row {number}{self._more}, counting from 0{self._remedy}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from epochd_server.data.columns import Columns
 from epochd_server.data.preprocessing.automatic import choose_steps
-from epochd_server.data.preprocessing.blocks import StepProblem
+from epochd_server.data.preprocessing.blocks import Block, StepProblem
 from epochd_server.data.preprocessing.grouped import Learner
 from epochd_server.data.preprocessing.reading import read_block
 from epochd_server.data.preprocessing.steps import Walk, learn
@@ -32,8 +32,10 @@ from epochd_server.domain.preprocessing import (
     Step,
 )
 
+PER_MEMBER = "per_member is for fleets by data.group_columns"
 MAX_FEATURES = 100_000
 MAX_LABEL_BYTES = 1_000_000
+MAX_FOLD_LABEL_BYTES = 8_000_000
 _MAX_REPORTED = 20
 _SHOWN = 64
 _REMAINDERS: dict[Remainder, Step] = {
@@ -91,16 +93,15 @@ def fit_preprocessing(
     before = len(violations.found)
     plan = planned(asked, columns, indices, violations)
     if asked.is_per_member and training.members is None:
-        violations.add("preprocess", "per_member is for fleets by data.group_columns")
+        violations.add("preprocess", PER_MEMBER)
     if len(violations.found) > before:
         return None
     learner = training.learner()
-    fitted = [
-        column
-        for index in indices
-        if (column := _Fit(columns, index, training, learner, independent).fit(*plan[index], violations))
-        is not None
-    ]
+    fitted: list[FittedColumn] = []
+    for index in indices:
+        one = ColumnFit(columns, index, *plan[index], independent=independent)
+        if (column := one.fit(one.read(), training.rows, learner, violations)) is not None:
+            fitted.append(column)
     if len(violations.found) > before:
         return None
     result = FittedPreprocessing(columns=distinct_names(fitted), statistics=learner.statistics())
@@ -109,36 +110,66 @@ def fit_preprocessing(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Fit:
+class ColumnFit:
+    """Fits the steps of one column.
+
+    Attributes:
+        columns: All columns.
+        index: The one.
+        steps: What is asked for.
+        path: Where it was asked for; "": nowhere.
+        independent: As for :func:`fit_preprocessing`.
+    """
+
     columns: Columns
     index: int
-    training: TrainingRows
-    learner: Learner
+    steps: tuple[Step, ...]
+    path: str
     independent: bool
 
-    def fit(self, steps: tuple[Step, ...], path: str, violations: Violations) -> FittedColumn | None:
+    def read(self) -> Block | None:
+        """All rows of the column; None where nobody needs them."""
+        return None if self.steps == (Drop(),) else read_block(self.columns, self.index)
+
+    def fit(
+        self,
+        block: Block | None,
+        rows: NDArray[np.int64] | None,
+        learner: Learner,
+        violations: Violations,
+    ) -> FittedColumn | None:
+        """What some rows make of the column; None, and a violation, where something is wrong with it.
+
+        Args:
+            block: What :meth:`read` gave.
+            rows: Those to learn from, int64 [n]; None: all.
+            learner: Learns from them.
+            violations: Takes what is wrong.
+        """
         name, kind = self.columns.names[self.index], self.columns.kind(self.index)
-        if steps == (Drop(),):
+        if block is None:
             return FittedColumn(name=name, kind=kind, steps=(FittedStep(Drop()),), outputs=())
-        block = read_block(self.columns, self.index)
-        if self.training.rows is not None:
-            block = block.take(self.training.rows)
-        note = ""
+        if rows is not None:
+            block = block.take(rows)
+        steps, note = self.steps, ""
         if steps == (Auto(),):
             steps, note = choose_steps(block, kind, independent=self.independent)
         if steps == (Drop(),):
             return FittedColumn(name=name, kind=kind, steps=(FittedStep(Drop()),), outputs=(), note=note)
         learned: list[FittedStep] = []
-        walk = Walk(name, block, self.learner.members)
+        walk = Walk(name, block, learner.members)
         try:
             for step in steps:
-                learned.append(learn(step, walk.block, self.learner))
-                walk.statistics = self.learner.statistics()
+                learned.append(learn(step, walk.block, learner))
+                walk.statistics = learner.statistics()
                 walk.go(learned[-1])
             outputs = walk.arrive().names
         except StepProblem as problem:
-            at = f"{path}.steps[{len(learned)}]" if path and len(learned) < len(steps) else path
-            violations.add(at or self.columns.column_field(self.index), f"feature {name!r} {problem.told()}")
+            told = problem.told(rows=rows)
+            at = (
+                f"{self.path}.steps[{len(learned)}]" if self.path and len(learned) < len(steps) else self.path
+            )
+            violations.add(at or self.columns.column_field(self.index), f"feature {name!r} {told}")
             return None
         return FittedColumn(name=name, kind=kind, steps=tuple(learned), outputs=outputs, note=note)
 
@@ -180,7 +211,7 @@ def distinct_names(columns: Sequence[FittedColumn]) -> tuple[FittedColumn, ...]:
 
 
 def check_size(fitted: FittedPreprocessing, violations: Violations) -> None:
-    """Reports that no feature is left, or too many are, or that their labels take too much."""
+    """Reports that no feature is left, or too many are, or that their labels, of all folds, take too much."""
     outputs = fitted.outputs
     if not outputs:
         notes = "; ".join(
@@ -189,13 +220,20 @@ def check_size(fitted: FittedPreprocessing, violations: Violations) -> None:
         violations.add("preprocess", f"no feature is left: {notes}")
     if len(outputs) > MAX_FEATURES:
         violations.add("preprocess", f"gives {len(outputs):,} features, at most {MAX_FEATURES:,} are allowed")
-    size = sum(
+    remedy = "are kept with a model; use hashing or max_categories"
+    if (size := _label_bytes(fitted)) > MAX_LABEL_BYTES:
+        limit = f"at most {MAX_LABEL_BYTES:,} {remedy}"
+        violations.add("preprocess", f"the categories have {size:,} bytes in all, {limit}")
+    elif (size := sum(map(_label_bytes, fitted.folds))) > MAX_FOLD_LABEL_BYTES:
+        limit = f"at most {MAX_FOLD_LABEL_BYTES:,} {remedy}"
+        violations.add("preprocess", f"the categories of all folds have {size:,} bytes, {limit}")
+
+
+def _label_bytes(fitted: FittedPreprocessing) -> int:
+    return sum(
         len(label.encode())
         for column in fitted.columns
         for step in column.steps
         if isinstance(step.state, Categories)
         for label in step.state.labels
     )
-    if size > MAX_LABEL_BYTES:
-        limit = f"at most {MAX_LABEL_BYTES:,} are kept with a model; use hashing or max_categories"
-        violations.add("preprocess", f"the categories have {size:,} bytes in all, {limit}")

@@ -26,6 +26,8 @@ from epochd_server.domain.data import ColumnKind
 from epochd_server.domain.errors import Violations
 from epochd_server.domain.preprocessing import FittedColumn, FittedPreprocessing
 
+Integers = NDArray[np.int64]
+
 CHUNK_ROWS = 65_536
 """So many rows go through the steps at a time: what is in between stays small."""
 
@@ -46,7 +48,7 @@ class Transformer:
     @property
     def inputs(self) -> tuple[str, ...]:
         """The columns that are read."""
-        return tuple(column.name for column in self._columns)
+        return tuple(column.name for column in self._columns if column.is_read)
 
     @property
     def width(self) -> int:
@@ -64,9 +66,10 @@ class Transformer:
         indices: Mapping[str, int],
         out: NDArray[np.floating],
         violations: Violations,
-        members: NDArray[np.int64] | None = None,
+        members: Integers | None = None,
+        rows: Integers | None = None,
     ) -> None:
-        """Writes the features of all rows; they may be NaN, or infinite where ``out`` cannot hold them.
+        """Writes the features of rows; they may be NaN, or infinite where ``out`` cannot hold them.
 
         Args:
             columns: The rows.
@@ -74,23 +77,30 @@ class Transformer:
             out: [n, d] of the model's precision.
             violations: Takes values that a step can do nothing with, at the columns' fields.
             members: Fleets: the member of each row, [n].
+            rows: Which rows, [n]; None: all, as they are.
         """
         start = 0
         for column in self._columns:
-            index = indices[column.name]
             end = start + len(column.outputs)
+            part = out[:, start:end]
+            start = end
+            if not column.is_read:
+                part[:] = 0.0
+                continue
+            index = indices[column.name]
+            block = read_block(columns, index)
             try:
-                self._transform(column, read_block(columns, index), out[:, start:end], members)
+                self._transform(column, block if rows is None else block.take(rows), part, members, rows)
             except _AtRow as problem:
                 violations.add(columns.column_field(index), f"{column.name!r} {problem}")
-            start = end
 
     def _transform(
         self,
         column: FittedColumn,
         block: Block,
         out: NDArray[np.floating],
-        members: NDArray[np.int64] | None,
+        members: Integers | None,
+        numbers: Integers | None,
     ) -> None:
         if not fits_kind(block, column.kind):
             raise _AtRow(f"holds {described(block)}, but in training it held {_KINDS[column.kind]}")
@@ -100,20 +110,31 @@ class Transformer:
             rows = slice(start, start + CHUNK_ROWS)
             walk = Walk(column.name, block.take(rows), _part(members, rows), self._fitted.statistics)
             with np.errstate(over="ignore"):
-                out[rows] = _walked(walk, column, start)
+                _place(column, _walked(walk, column, start, numbers), out[rows])
 
 
 class _AtRow(Exception):
     """A StepProblem, told with the row's number in the whole table."""
 
 
-def _walked(walk: Walk, column: FittedColumn, first_row: int) -> NDArray[np.float64]:
+def _walked(
+    walk: Walk, column: FittedColumn, first_row: int, numbers: Integers | None
+) -> NDArray[np.float64]:
     try:
         for fitted in column.steps:
             walk.go(fitted)
         return walk.arrive().values
     except StepProblem as problem:
-        raise _AtRow(problem.told(first_row)) from None
+        raise _AtRow(problem.told(first_row, numbers)) from None
+
+
+def _place(column: FittedColumn, made: NDArray[np.float64], out: NDArray[np.floating]) -> None:
+    """Writes what a column's steps made to the features that are theirs, and 0 to the others."""
+    if column.places is None:
+        out[:] = made
+        return
+    out[:] = 0.0
+    out[:, list(column.places)] = made
 
 
 def with_statistics(
@@ -128,7 +149,7 @@ def positions(names: Sequence[str]) -> dict[str, int]:
     return {name: index for index, name in enumerate(names)}
 
 
-def _part(members: NDArray[np.int64] | None, rows: slice) -> NDArray[np.int64] | None:
+def _part(members: Integers | None, rows: slice) -> Integers | None:
     return None if members is None else members[rows]
 
 

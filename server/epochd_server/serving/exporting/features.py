@@ -84,11 +84,56 @@ def add_features(graph: Graph, fitted: FittedPreprocessing, learned: Learned | N
     Raises:
         EpochdError: EXPORT_NOT_POSSIBLE, naming the column.
     """
-    parts = [_add_column(graph, column, learned) for column in fitted.columns if column.outputs]
-    features = parts[0] if len(parts) == 1 else graph.add("Concat", *parts, axis=1)
+    features = _features(graph, fitted, learned)
     if graph.dtype == _DOUBLE:
         return features
     return graph.add("Cast", features, to=TensorProto.FLOAT)
+
+
+def add_fold_features(graph: Graph, fitted: FittedPreprocessing, member: str) -> str:
+    """As :func:`add_features`, of a cross-validation: each row's features are those that its member's fold sees.
+
+    Args:
+        graph: Is added to.
+        fitted: With what each fold's columns go through.
+        member: The graph's value that says the member of each row, int64 [n].
+    """
+    fold = graph.add("Mod", member, graph.integers(len(fitted.folds)))
+    fold = graph.add("Unsqueeze", fold, graph.integers(1))
+    features = ""
+    for place, one in enumerate(fitted.folds):
+        own = add_features(graph, one)
+        is_own = graph.add("Equal", fold, graph.integers(place))
+        features = graph.add("Where", is_own, own, features) if features else own
+    return features
+
+
+def _features(graph: Graph, fitted: FittedPreprocessing, learned: Learned | None) -> str:
+    """The features [n, d] in float64."""
+    made = [(column, _add_column(graph, column, learned)) for column in fitted.columns if column.is_read]
+    parts = [value for _, value in made]
+    features = parts[0] if len(parts) == 1 else graph.add("Concat", *parts, axis=1)
+    places = _places(fitted)
+    if places == list(range(len(places))):
+        return features
+    # a column of zeros, after the others, is where features are that no step makes
+    first = graph.add("Gather", features, graph.integers(0), axis=1)
+    nothing = graph.add("Mul", _as_numbers(graph, graph.add("IsNaN", first)), _number(graph, 0.0))
+    every = graph.add("Concat", features, nothing, axis=1)
+    return graph.add("Gather", every, graph.fresh_constant(np.array(places, np.int64)), axis=1)
+
+
+def _places(fitted: FittedPreprocessing) -> list[int]:
+    """Where each feature is among those that the steps make, in their order; after them for one that none makes."""
+    made = sum(len(column.outputs if column.places is None else column.places) for column in fitted.columns)
+    places: list[int] = []
+    start = 0
+    for column in fitted.columns:
+        own = range(len(column.outputs)) if column.places is None else column.places
+        found = {place: start + position for position, place in enumerate(own)}
+        places += [found.get(place, made) for place in range(len(column.outputs))]
+        start += len(own)
+    return places
 
 
 def _add_column(graph: Graph, fitted: FittedColumn, learned: Learned | None) -> str:

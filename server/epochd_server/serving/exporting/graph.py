@@ -35,7 +35,9 @@ class Graph:
         self._uses_ml = False
 
     def input(self, name: str, dtype: np.dtype[Any], shape: Sequence[int | str]) -> str:
-        """Adds an input; sizes that are texts are free, an object dtype is text."""
+        """Adds an input; sizes that are texts are free, an object dtype is text. The same name twice is the same."""
+        if any(known.name == name for known in self._inputs):
+            return name
         kind = TensorProto.STRING if dtype.kind == "O" else helper.np_dtype_to_tensor_dtype(dtype)
         self._inputs.append(helper.make_tensor_value_info(name, kind, list(shape)))
         return name

@@ -17,7 +17,7 @@ from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.models import VersionCard
 from epochd_server.domain.runs import Parameters
 from epochd_server.domain.specs import ModuleModel
-from epochd_server.serving.exporting.features import Learned, add_features
+from epochd_server.serving.exporting.features import Learned, add_features, add_fold_features
 from epochd_server.serving.exporting.graph import Graph
 from epochd_server.serving.exporting.networks import add_network, dtype_of, feature_width, outputs_of
 
@@ -53,6 +53,8 @@ def onnx_file(
     member = graph.input("member", np.dtype(np.int64), ["rows"]) if keys else None
     if card.preprocess is None:
         x = graph.input("features", graph.dtype, ["rows", feature_width(model)])
+    elif card.preprocess.folds and member is not None:
+        x = add_fold_features(graph, card.preprocess, member)
     else:
         own = None if learned is None or member is None else Learned(learned, member)
         x = add_features(graph, card.preprocess, own)
