@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import func, insert, select
 
 from epochd_server.domain.commands import AliasCommand
+from epochd_server.domain.datasets import DatasetFormat
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.labels import LabelChange
-from epochd_server.domain.once import AnsweredBefore, Once
+from epochd_server.domain.once import AnsweredBefore, AskedOnce, Once
 from epochd_server.domain.resources import VersionReference
 from epochd_server.storage import Answers, answers
 from epochd_server.storage.schema import answers as answer_rows
@@ -19,6 +21,8 @@ from epochd_server.storage.schema import answers as answer_rows
 NOW = datetime(2026, 7, 1, tzinfo=UTC)
 DAY = 86_400.0
 FAR = 4_000_000_000.0
+DATA = b"some rows"
+DIGEST = hashlib.sha256(DATA).hexdigest()
 
 
 class Clock:
@@ -55,8 +59,18 @@ async def count(storage) -> int:
     )
 
 
+async def data():
+    """An upload."""
+    yield DATA
+
+
 def once(make, request_id="r-1", name="house-price", answer=b"done") -> Once[object]:
     return Once(make.asked(request_id, name), lambda _: answer)
+
+
+async def remember(remembering: Answers, asked: AskedOnce, answer: bytes) -> None:
+    """Remembers an answer to a request that is not known."""
+    await remembering.write(lambda _: None, Once(asked, lambda _: answer))
 
 
 class TestOneRequest:
@@ -100,7 +114,6 @@ class TestOneRequest:
         await remembering.write(lambda _: None, once(make))
         for refused in (
             remembering.find(make.asked("r-1", "other")),
-            remembering.remember(make.asked("r-1", "other"), b"x"),
             remembering.write(lambda _: None, once(make, name="other")),
         ):
             with pytest.raises(EpochdError) as caught:
@@ -109,9 +122,12 @@ class TestOneRequest:
             assert caught.value.metadata == {"request_id": "r-1", "field": "model_name"}
             assert "model_name differs" in caught.value.message
 
-    async def test_remembered_afterwards_keeps_its_first_answer(self, make, remembering):
-        assert await remembering.remember(make.asked("r-1"), b"first") == b"first"
-        assert await remembering.remember(make.asked("r-1"), b"second") == b"first"
+    async def test_may_be_answered_otherwise_once_it_is_known_what_it_came_to(self, make, remembering):
+        await remembering.write(lambda _: None, once(make))
+        await remembering.amend(make.asked("r-1", "other"), b"of another request")
+        assert await remembering.find(make.asked("r-1")) == b"done"
+        await remembering.amend(make.asked("r-1"), b"paused")
+        assert await remembering.find(make.asked("r-1")) == b"paused"
 
     async def test_of_many_at_once_one_acts(self, open_at, make):
         storages = [open_at("data")]
@@ -142,6 +158,9 @@ class TestEveryStore:
             "alias": lambda o: models.set_alias(second, NOW, o),
             "no alias": lambda o: models.delete_alias("line", "other", NOW, None, o),
             "no version": lambda o: models.delete_version("line", 1, o),
+            "dataset": lambda o: storage.datasets.upload(DIGEST, len(DATA), DatasetFormat.CSV, 0, data(), o),
+            "the same": lambda o: storage.datasets.upload(DIGEST, len(DATA), DatasetFormat.CSV, 0, data(), o),
+            "no dataset": lambda o: storage.datasets.delete(DIGEST, o),
         }
         for number, call in enumerate(calls.values()):
             await call(once(make, f"r-{number}", answer=f"{number}".encode()))
@@ -155,21 +174,21 @@ class TestEveryStore:
 
 class TestForgetting:
     async def test_an_id_is_new_again_after_its_time(self, make, remembering, clock):
-        await remembering.remember(make.asked("r-1"), b"first")
+        await remember(remembering, make.asked("r-1"), b"first")
         clock.now += DAY - 1
         assert await remembering.find(make.asked("r-1")) == b"first"
         clock.now += 2
         assert await remembering.find(make.asked("r-1")) is None
-        assert await remembering.remember(make.asked("r-1", "other"), b"second") == b"second"
+        await remember(remembering, make.asked("r-1", "other"), b"second")
         assert await remembering.find(make.asked("r-1", "other")) == b"second"
 
     async def test_also_where_it_was_not_deleted_yet(self, storage, make, remembering, clock, monkeypatch):
         monkeypatch.setattr(answers, "_FORGOTTEN_AT_LEAST", 0)
         for number in range(10):
-            await remembering.remember(make.asked(f"r-{number}"), b"first")
+            await remember(remembering, make.asked(f"r-{number}"), b"first")
             clock.now += 1
         clock.now += DAY
-        assert await remembering.remember(make.asked("r-9"), b"second") == b"second"
+        await remember(remembering, make.asked("r-9"), b"second")
         assert await count(storage) > 1
 
     async def test_a_run_may_be_made_by_an_id_that_was_forgotten(self, storage, make, clock):
@@ -188,15 +207,15 @@ class TestForgetting:
         await storage.database.write(lambda connection: connection.execute(insert(answer_rows), old))
         clock.now += DAY + 1
         for number in range(10):
-            await remembering.remember(make.asked(f"new-{number}"), b"x")
+            await remember(remembering, make.asked(f"new-{number}"), b"x")
         assert await count(storage) == 10
 
     async def test_an_id_from_the_future_is_kept_as_if_it_were_of_now(self, make, remembering, clock):
         """As a server wrote it whose clock was a year ahead."""
-        await remembering.remember(make.asked("r-1"), b"first")
+        await remember(remembering, make.asked("r-1"), b"first")
         clock.now -= 365 * DAY
         assert await remembering.find(make.asked("r-1")) == b"first"
-        await remembering.remember(make.asked("r-2"), b"x")
+        await remember(remembering, make.asked("r-2"), b"x")
         clock.now += DAY - 1
         assert await remembering.find(make.asked("r-1")) == b"first"
         clock.now += 2

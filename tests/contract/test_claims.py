@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text, update
 
+from epochd_server.domain.errors import EpochdError, Reason
+from epochd_server.domain.once import AnsweredBefore, Once
 from epochd_server.domain.records import Append, ClaimLostError, NoticeKind
 from epochd_server.domain.resources import VersionReference
-from epochd_server.domain.runs import Cancelled, EpochLog, Failure, RunState, Warned
+from epochd_server.domain.runs import Cancelled, EpochLog, Failure, Paused, Resumed, RunState, Warned
 from epochd_server.domain.stopping import Wish
 from epochd_server.storage import Storage, open_storage
 from epochd_server.storage.schema import servers
@@ -199,8 +201,10 @@ class TestClaims:
     async def test_a_wish_to_cancel_is_kept_until_the_run_ends(self, storage, make):
         await storage.claims.join()
         run, other = await accepted(storage, make), await accepted(storage, make)
-        await storage.claims.wish(run.run_id, Wish.CANCEL)
-        await storage.claims.wish(make.run_id(), Wish.CANCEL)
+        assert (await storage.claims.wish(run.run_id, Wish.CANCEL)).state is RunState.QUEUED
+        with pytest.raises(EpochdError) as caught:
+            await storage.claims.wish(make.run_id(), Wish.CANCEL)
+        assert caught.value.reason is Reason.RUN_NOT_FOUND
         assert (await storage.runs.get(run.run_id)).wish is Wish.CANCEL
         assert (await storage.runs.get(other.run_id)).wish is None
         assert (await storage.claims.asked()).wishes == {run.run_id: Wish.CANCEL}
@@ -209,6 +213,34 @@ class TestClaims:
         end = [make.event(2, Cancelled(epochs=0))]
         await make.append(storage.runs, run.run_id, end, state=RunState.CANCELLED, claim=2)
         assert (await storage.claims.asked()).wishes == {}
+        assert (await storage.claims.wish(run.run_id, Wish.PAUSE)).state is RunState.CANCELLED
+
+    @pytest.mark.parametrize(
+        ("wish", "body", "state"),
+        [(Wish.PAUSE, Paused(epochs=1), RunState.PAUSED), (Wish.RESUME, Resumed(), RunState.QUEUED)],
+    )
+    async def test_what_is_done_is_wished_no_more_but_what_came_meanwhile_is(
+        self, storage, make, wish, body, state
+    ):
+        await storage.claims.join()
+        run = await accepted(storage, make)
+        await storage.claims.wish(run.run_id, wish)
+        await make.append(storage.runs, run.run_id, [make.event(2, body)], state=state)
+        assert (await storage.runs.get(run.run_id)).wish is None
+        await storage.claims.wish(run.run_id, Wish.CANCEL)
+        await make.append(storage.runs, run.run_id, [make.event(3, body)], state=state)
+        assert (await storage.runs.get(run.run_id)).wish is Wish.CANCEL
+
+    async def test_a_wish_and_its_answer_are_stored_together(self, storage, make):
+        await storage.claims.join()
+        run = await accepted(storage, make)
+        once = Once(make.asked("r-1"), lambda seen: seen.state.value.encode())
+        await storage.claims.wish(run.run_id, Wish.PAUSE, once)
+        await storage.claims.wish(run.run_id, Wish.RESUME)
+        with pytest.raises(AnsweredBefore) as caught:
+            await storage.claims.wish(run.run_id, Wish.PAUSE, once)
+        assert caught.value.answer == RunState.QUEUED.value.encode()
+        assert (await storage.runs.get(run.run_id)).wish is Wish.RESUME
 
     async def test_renewing_gives_the_newest_sequences_of_watched_runs(self, storage, make):
         await storage.claims.join()

@@ -262,7 +262,7 @@ def store(database: Database, tmp_path: Path) -> FlakyStore:
 
 @pytest.fixture
 def claims(database: Database) -> SqlClaims:
-    return SqlClaims(database, ModelChanges())
+    return SqlClaims(database, ModelChanges(), Answers(database, 86_400.0))
 
 
 @pytest.fixture

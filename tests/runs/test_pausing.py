@@ -18,7 +18,7 @@ from epochd_server.domain.runs import (
     Succeeded,
     Warned,
 )
-from epochd_server.domain.stopping import RunLimits
+from epochd_server.domain.stopping import RunLimits, Wish
 from epochd_server.executor.local import LocalExecutor
 from epochd_server.storage import Answers, ModelChanges, SqlModelStore
 from epochd_server.storage.local_artifacts import LocalArtifacts
@@ -119,6 +119,23 @@ async def test_a_paused_run_stays_so_over_a_restart_and_goes_on_after_it(
     after = await watching
     assert logs(paused + after) == logs(control)
     assert await bits_of("line", after[-1].body.version) == await bits_of("line", control[-1].body.version)
+
+
+async def test_what_was_wished_and_not_done_is_done_when_it_is_asked_for_again(
+    make_service, executor, plan, claims
+):
+    service = await make_service(cohorts=False)
+    executor.begin.clear()
+    await service.submit(plan(), "me")
+    waiting = await service.submit(plan(seed=2), "me")
+    await claims.wish(waiting.run_id, Wish.PAUSE)  # by a call that was cut off there
+    assert (await service.get(waiting.run_id)).state is RunState.QUEUED
+    await service.heed(waiting.run_id)
+    assert (await service.get(waiting.run_id)).state is RunState.PAUSED
+    await service.resume(waiting.run_id)
+    await service.heed(waiting.run_id)  # nothing is wished any more
+    assert (await service.get(waiting.run_id)).state is RunState.QUEUED
+    executor.begin.set()
 
 
 async def test_a_waiting_run_is_paused_at_once(make_service, executor, plan, watch_all):

@@ -64,8 +64,9 @@ async def make_replica(shared_url, store, planner, executor, tmp_path):
 
     async def make(kind: type[SqlClaims] = SqlClaims, lease_s: float = 30.0, **settings) -> Replica:
         database = Database(shared_url)
-        claims = kind(database, ModelChanges(), lease_s=lease_s)
-        own_store = type(store)(database, store._artifacts, ModelChanges(), Answers(database, 86_400.0))
+        answers = Answers(database, 86_400.0)
+        claims = kind(database, ModelChanges(), answers, lease_s=lease_s)
+        own_store = type(store)(database, store._artifacts, ModelChanges(), answers)
         own_executor = type(executor)()
         own_executor.begin.set()
         own_executor.go.set()

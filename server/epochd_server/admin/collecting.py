@@ -18,7 +18,7 @@ from epochd_server.admin.place import Place
 from epochd_server.admin.references import UNFINISHED, artifact_references, unfinished_runs
 from epochd_server.domain.resources import dataset_name, run_name
 from epochd_server.storage.artifacts import StoredArtifact, discard
-from epochd_server.storage.datasets import to_file
+from epochd_server.storage.dataset_rows import to_file
 from epochd_server.storage.schema import datasets, run_requests, runs, to_micros
 from epochd_server.storage.statements import AnyRow
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, and_, select
 
 from epochd_server.domain.resources import dataset_name, run_name, version_name
 from epochd_server.domain.runs import RunState
-from epochd_server.storage.datasets import to_file
+from epochd_server.storage.dataset_rows import to_file
 from epochd_server.storage.schema import (
     checkpoints,
     datasets,

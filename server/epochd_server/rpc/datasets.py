@@ -24,6 +24,7 @@ from epochd_server.codec.descriptions import (
 from epochd_server.data.roots import DataRoots
 from epochd_server.domain.datasets import Dataset, DatasetFormat
 from epochd_server.domain.errors import EpochdError, FieldViolation, InvalidInput, Reason, Violations
+from epochd_server.domain.once import Once
 from epochd_server.domain.resources import dataset_name
 from epochd_server.rpc.calls import Context
 from epochd_server.rpc.mutations import Changed, Made, Mutations
@@ -135,22 +136,18 @@ class DatasetsServicer(datasets_pb2_grpc.DatasetsServicer):
         violations = Violations()
         asked = decode_asked(request, violations)
         form = required(decode_format(request.format, violations), violations)
-        # The same bytes are the same dataset: an import that is made twice makes nothing twice.
-        return await self._mutations.at_least_once(
-            asked, lambda: self._import(request.path, form), self._imported
+        return await self._mutations.once(
+            asked, lambda once: self._import(request.path, form, once), self._imported
         )
 
-    async def _import(self, path: str, form: DatasetFormat) -> Dataset:
+    async def _import(self, path: str, form: DatasetFormat, once: Once[Dataset] | None) -> Dataset:
         file = await asyncio.to_thread(self._roots.open, path)
         with file:
             hashed = await asyncio.to_thread(hashlib.file_digest, file, "sha256")
             digest, size = hashed.hexdigest(), file.tell()
             if not size:
                 raise InvalidInput([FieldViolation("path", "the file is empty")])
-            dataset = await self._store.begin(digest, size)
-            if not isinstance(dataset, Dataset):
-                dataset = await self._store.upload(digest, size, form, 0, _pieces(file))
-        return dataset
+            return await self._store.upload(digest, size, form, 0, _pieces(file), once)
 
     async def DeleteDataset(
         self, request: pb.DeleteDatasetRequest, context: Context

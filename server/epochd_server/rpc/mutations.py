@@ -77,7 +77,36 @@ class Made(Generic[T, R]):
         return self.response(await self.find(packed.decode()))
 
 
-Form = Changed[T, R] | Made[T, R]
+@dataclass(frozen=True, slots=True)
+class Wished(Generic[T, R]):
+    """A change that is carried out after the transaction that remembers it.
+
+    Attributes:
+        parse: Makes a response of its bytes.
+        response: Makes a response.
+        heed: Carries out what is still wished of the resource in a response, if anything is.
+    """
+
+    parse: Callable[[bytes], R]
+    response: Callable[[T], R]
+    heed: Callable[[R], Awaitable[None]]
+
+    def respond(self, result: T) -> R:
+        """The response."""
+        return self.response(result)
+
+    def pack(self, result: T) -> bytes:
+        """The response's bytes."""
+        return self.response(result).SerializeToString()
+
+    async def recall(self, packed: bytes) -> R:
+        """The first response. Whoever was given it, or was not, may have been cut off before the wish was heeded."""
+        response = self.parse(packed)
+        await self.heed(response)
+        return response
+
+
+Form = Changed[T, R] | Made[T, R] | Wished[T, R]
 """How a change is answered, and how that is remembered: ``pack`` is called within the transaction, and is quick."""
 
 
@@ -122,21 +151,19 @@ class Mutations:
                     known = before.answer
             return await form.recall(known)
 
-    async def at_least_once(
-        self, asked: AskedOnce | None, act: Callable[[], Awaitable[T]], form: Form[T, R]
-    ) -> R:
-        """As :meth:`once`, for a change that is no transaction but may be made twice: it is remembered afterwards."""
+    async def wish(self, asked: AskedOnce | None, act: Act[T], form: Wished[T, R]) -> R:
+        """As :meth:`once`, for a change that is carried out after it was remembered, whether its client waits or not.
 
-        async def act_and_remember(once: Once[T] | None) -> T:
-            result = await act()
+        What it came to is remembered as soon as it is known; until then, what was there when it was wished.
+        """
+
+        async def act_and_tell(once: Once[T] | None) -> T:
+            result = await act(once)
             if once is not None:
-                packed = form.pack(result)
-                first = await self._answers.remember(once.asked, packed)
-                if first != packed:
-                    raise AnsweredBefore(first)
+                await self._answers.amend(once.asked, form.pack(result))
             return result
 
-        return await self.once(asked, act_and_remember, form)
+        return await asyncio.shield(asyncio.create_task(self.once(asked, act_and_tell, form)))
 
     @asynccontextmanager
     async def _turn(self, request_id: str) -> AsyncIterator[None]:

@@ -14,19 +14,10 @@ from epochd_server.domain.errors import FieldViolation, InvalidInput, Violations
 from epochd_server.domain.resources import parse_model, parse_run, run_name
 from epochd_server.domain.runs import Run
 from epochd_server.rpc.calls import Context, Encoded
-from epochd_server.rpc.mutations import Changed, Mutations
+from epochd_server.rpc.mutations import Changed, Mutations, Wished
 from epochd_server.rpc.requests import PageRequest, page_token, run_id
 from epochd_server.runs.service import RunService
 
-_CANCELLED: Changed[Run, pb.CancelRunResponse] = Changed(
-    pb.CancelRunResponse.FromString, lambda run: pb.CancelRunResponse(run=encode_run(run))
-)
-_PAUSED: Changed[Run, pb.PauseRunResponse] = Changed(
-    pb.PauseRunResponse.FromString, lambda run: pb.PauseRunResponse(run=encode_run(run))
-)
-_RESUMED: Changed[Run, pb.ResumeRunResponse] = Changed(
-    pb.ResumeRunResponse.FromString, lambda run: pb.ResumeRunResponse(run=encode_run(run))
-)
 _LABELLED: Changed[Run, pb.UpdateRunLabelsResponse] = Changed(
     pb.UpdateRunLabelsResponse.FromString, lambda run: pb.UpdateRunLabelsResponse(run=encode_run(run))
 )
@@ -41,6 +32,21 @@ class RunsServicer(runs_pb2_grpc.RunsServicer):
     def __init__(self, runs: RunService, mutations: Mutations) -> None:
         self._runs = runs
         self._mutations = mutations
+        self._cancelled: Wished[Run, pb.CancelRunResponse] = Wished(
+            parse=pb.CancelRunResponse.FromString,
+            response=lambda run: pb.CancelRunResponse(run=encode_run(run)),
+            heed=lambda response: runs.heed(run_id(response.run.name)),
+        )
+        self._paused: Wished[Run, pb.PauseRunResponse] = Wished(
+            parse=pb.PauseRunResponse.FromString,
+            response=lambda run: pb.PauseRunResponse(run=encode_run(run)),
+            heed=lambda response: runs.heed(run_id(response.run.name)),
+        )
+        self._resumed: Wished[Run, pb.ResumeRunResponse] = Wished(
+            parse=pb.ResumeRunResponse.FromString,
+            response=lambda run: pb.ResumeRunResponse(run=encode_run(run)),
+            heed=lambda response: runs.heed(run_id(response.run.name)),
+        )
 
     async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
         """Returns a run."""
@@ -80,8 +86,8 @@ class RunsServicer(runs_pb2_grpc.RunsServicer):
         violations = Violations()
         asked = decode_asked(request, violations)
         run, keep = run_id(request.name, violations=violations), request.keep_weights
-        return await self._mutations.at_least_once(
-            asked, lambda: self._runs.cancel(run, keep_weights=keep), _CANCELLED
+        return await self._mutations.wish(
+            asked, lambda once: self._runs.cancel(run, keep_weights=keep, once=once), self._cancelled
         )
 
     async def PauseRun(self, request: pb.PauseRunRequest, context: Context) -> pb.PauseRunResponse:
@@ -89,14 +95,14 @@ class RunsServicer(runs_pb2_grpc.RunsServicer):
         violations = Violations()
         asked = decode_asked(request, violations)
         run = run_id(request.name, violations=violations)
-        return await self._mutations.at_least_once(asked, lambda: self._runs.pause(run), _PAUSED)
+        return await self._mutations.wish(asked, lambda once: self._runs.pause(run, once), self._paused)
 
     async def ResumeRun(self, request: pb.ResumeRunRequest, context: Context) -> pb.ResumeRunResponse:
         """Lets a paused run go on."""
         violations = Violations()
         asked = decode_asked(request, violations)
         run = run_id(request.name, violations=violations)
-        return await self._mutations.at_least_once(asked, lambda: self._runs.resume(run), _RESUMED)
+        return await self._mutations.wish(asked, lambda once: self._runs.resume(run, once), self._resumed)
 
     async def UpdateRunLabels(
         self, request: pb.UpdateRunLabelsRequest, context: Context

@@ -168,8 +168,18 @@ class Claims(Protocol):
     async def give(self, run_ids: Sequence[str], server: str | None) -> None:
         """Gives runs of this server to another one, or (None) to whoever takes them first, and tells them."""
 
-    async def wish(self, run_id: str, wish: Wish) -> None:
-        """Keeps what a client wants of a run, whichever server has it, and tells that server."""
+    async def wish(self, run_id: str, wish: Wish, once: Once[Run] | None = None) -> Run:
+        """Keeps what a client wants of a run, whichever server has it, and tells that server.
+
+        It is kept until the run's log says that it was done, or the run has ended.
+
+        Returns:
+            The run as it was then.
+
+        Raises:
+            EpochdError: RUN_NOT_FOUND, REQUEST_ID_REUSED.
+            AnsweredBefore: The request was made before.
+        """
 
     async def leave(self) -> None:
         """Frees the runs of this server at once, as it stops."""

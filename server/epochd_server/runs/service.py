@@ -197,7 +197,7 @@ class RunService:
         """
         return await self._store.change_labels(run_id, change, once)
 
-    async def cancel(self, run_id: str, *, keep_weights: bool = False) -> Run:
+    async def cancel(self, run_id: str, *, keep_weights: bool = False, once: Once[Run] | None = None) -> Run:
         """Cancels a run: at once while it waits, else at its next epoch. One that has ended is left as it is.
 
         Once this returns, the run is cancelled whatever happens to this server, or to the one that trains it.
@@ -205,25 +205,18 @@ class RunService:
         Args:
             run_id: The run.
             keep_weights: Whether a version is made of what it has reached, if it has begun.
+            once: The request, where it has an id.
 
         Returns:
             The run as it is now; it may be RUNNING until its epoch ends.
 
         Raises:
-            EpochdError: RUN_NOT_FOUND.
+            EpochdError: RUN_NOT_FOUND, REQUEST_ID_REUSED.
+            AnsweredBefore: The request was made before.
         """
-        wish = Wish.KEEP if keep_weights else Wish.CANCEL
-        found = await self._find(run_id)
-        if isinstance(found, LiveRun):
-            await found.log.changed(0)  # its acceptance may be on its way to the disk
-            await self._held.ask(found, wish)
-            if not found.log.ended:
-                await self._claims.wish(run_id, wish)
-        elif not found.run.state.is_terminal:
-            await self._ask_elsewhere(found, wish)
-        return await self.get(run_id)
+        return await self._wish(run_id, Wish.KEEP if keep_weights else Wish.CANCEL, once)
 
-    async def pause(self, run_id: str) -> Run:
+    async def pause(self, run_id: str, once: Once[Run] | None = None) -> Run:
         """Pauses a run: at once while it waits, else at its next epoch.
 
         One that is paused already, has ended or is being cancelled is left as it is.
@@ -232,26 +225,41 @@ class RunService:
             The run as it is now; it may be RUNNING until its epoch ends.
 
         Raises:
-            EpochdError: RUN_NOT_FOUND.
+            EpochdError: RUN_NOT_FOUND, REQUEST_ID_REUSED.
+            AnsweredBefore: The request was made before.
         """
-        return await self._ask(run_id, Wish.PAUSE)
+        return await self._wish(run_id, Wish.PAUSE, once)
 
-    async def resume(self, run_id: str) -> Run:
+    async def resume(self, run_id: str, once: Once[Run] | None = None) -> Run:
         """Lets a paused run go on from where it was; one that is not paused is left as it is.
 
         Raises:
-            EpochdError: RUN_NOT_FOUND.
+            EpochdError: RUN_NOT_FOUND, REQUEST_ID_REUSED.
+            AnsweredBefore: The request was made before.
         """
-        return await self._ask(run_id, Wish.RESUME)
+        return await self._wish(run_id, Wish.RESUME, once)
 
-    async def _ask(self, run_id: str, wish: Wish) -> Run:
+    async def heed(self, run_id: str) -> None:
+        """Does what was wished of a run of this server and is not done, as far as that is so.
+
+        Whoever wished it may have been cut off after the wish was stored, and before it was carried out.
+        """
+        run = self._held.get(run_id)
+        stored = None if run is None else await self._store.get(run_id)
+        if run is not None and stored is not None and stored.wish is not None:
+            await self._held.ask(run, stored.wish)
+
+    async def _wish(self, run_id: str, wish: Wish, once: Once[Run] | None) -> Run:
+        """Stores a wish, and only then has it carried out, which takes it back: a crash in between loses neither."""
         found = await self._find(run_id)
         if isinstance(found, LiveRun):
             await found.log.changed(0)  # its acceptance may be on its way to the disk
-            await self._claims.wish(run_id, wish)  # before it is done, which takes the wish back
+            await self._claims.wish(run_id, wish, once)
             await self._held.ask(found, wish)
-        elif not found.run.state.is_terminal:
-            await self._ask_elsewhere(found, wish)
+        elif found.run.state.is_terminal:
+            await self._claims.wish(run_id, wish, once)
+        else:
+            await self._wish_elsewhere(found, wish, once)
         return await self.get(run_id)
 
     async def delete(self, run_id: str, once: Once[object] | None = None) -> None:
@@ -343,10 +351,10 @@ class RunService:
             return nullcontext(found.log)
         return nullcontext() if found.run.state.is_terminal else self._mirrors.log(found)
 
-    async def _ask_elsewhere(self, stored: StoredRun, wish: Wish) -> None:
+    async def _wish_elsewhere(self, stored: StoredRun, wish: Wish, once: Once[Run] | None) -> None:
         """Has another server do what is wanted; where it waits that is done at once, which is waited for a moment."""
         with self._mirrors.log(stored) as log:
-            await self._claims.wish(stored.run.run_id, wish)
+            await self._claims.wish(stored.run.run_id, wish, once)
             if stored.run.state in (RunState.QUEUED, RunState.PAUSED):
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_WISH_SECONDS):

@@ -112,7 +112,7 @@ def open_storage(
         artifacts=artifacts,
         answers=answers,
         runs=SqlRunStore(database, artifacts, changes, answers),
-        claims=SqlClaims(database, changes, lease_s=lease_s, presence=presence),
+        claims=SqlClaims(database, changes, answers, lease_s=lease_s, presence=presence),
         checkpoints=SqlCheckpoints(database, artifacts),
         models=SqlModelStore(database, artifacts, changes, answers),
         datasets=DatasetStore(

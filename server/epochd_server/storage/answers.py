@@ -116,18 +116,15 @@ class Answers:
 
         return await self._database.write(remembered)
 
-    async def remember(self, asked: AskedOnce, answer: bytes) -> bytes:
-        """Remembers the answer to a request that may be made twice; what is remembered, the first one where it was.
+    async def amend(self, asked: AskedOnce, answer: bytes) -> None:
+        """Remembers another answer to a request that was remembered before.
 
         Raises:
-            EpochdError: REQUEST_ID_REUSED, STORAGE_UNAVAILABLE.
+            EpochdError: STORAGE_UNAVAILABLE.
         """
-        new = self.make(asked, answer)
-        try:
-            await self._database.write(lambda connection: claim(connection, new))
-        except AnsweredBefore as before:
-            return before.answer
-        return answer
+        same = (answers.c.request_id == asked.request_id) & (answers.c.fingerprint == asked.fingerprint)
+        amended = update(answers).where(same).values(answer=answer)
+        await self._database.write(lambda connection: connection.execute(amended))
 
 
 def find(connection: Connection, sought: Answer) -> bytes | None:

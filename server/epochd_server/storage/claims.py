@@ -26,13 +26,16 @@ from sqlalchemy import (
     update,
 )
 
+from epochd_server.domain.once import Once
 from epochd_server.domain.records import Asked, Notice, NoticeKind, Renewal, StoredRun
-from epochd_server.domain.runs import RunState
+from epochd_server.domain.runs import Run, RunState
 from epochd_server.domain.stopping import Wish
 from epochd_server.storage import run_rows
+from epochd_server.storage.answers import Answers
 from epochd_server.storage.changes import ModelChanges
 from epochd_server.storage.database import Database
 from epochd_server.storage.presence import Presence
+from epochd_server.storage.run_writes import no_run
 from epochd_server.storage.schema import runs, servers
 from epochd_server.storage.statements import insert_into, is_postgresql
 
@@ -50,6 +53,7 @@ class SqlClaims:
     Args:
         database: Holds runs and servers.
         changes: Told of models that other servers changed.
+        answers: Remembers what requests were answered.
         lease_s: So many seconds this server may be silent.
         presence: Knows servers that are certain to have ended, whose leases nobody need wait for.
     """
@@ -58,12 +62,14 @@ class SqlClaims:
         self,
         database: Database,
         changes: ModelChanges,
+        answers: Answers,
         *,
         lease_s: float = 15.0,
         presence: Presence | None = None,
     ) -> None:
         self._database = database
         self._changes = changes
+        self._answers = answers
         self._lease_s = lease_s
         self._presence = presence
 
@@ -169,20 +175,32 @@ class SqlClaims:
 
         await self._database.write(operation)
 
-    async def wish(self, run_id: str, wish: Wish) -> None:
+    async def wish(self, run_id: str, wish: Wish, once: Once[Run] | None = None) -> Run:
         """Keeps what a client wants of a run, and tells its owner; of one that has ended nothing is kept.
 
         That it be cancelled is never taken back.
+
+        Returns:
+            The run as it was then.
+
+        Raises:
+            EpochdError: RUN_NOT_FOUND, REQUEST_ID_REUSED.
+            AnsweredBefore: The request was made before.
         """
-        wanted = update(runs).where(runs.c.run_id == run_id, _IS_UNFINISHED).values(wish=wish.value)
-        if not wish.cancels:
-            wanted = wanted.where(or_(runs.c.wish.is_(None), runs.c.wish.not_in(_FINAL)))
+        of_run = runs.c.run_id == run_id
+        one = select(*run_rows.RUN_COLUMNS).where(of_run).with_for_update()
 
-        def operation(connection: Connection) -> None:
-            connection.execute(wanted)
-            self._database.notices.tell(connection, NoticeKind.WISHED, [run_id])
+        def operation(connection: Connection) -> Run:
+            row = connection.execute(one).one_or_none()
+            if row is None:
+                raise no_run(run_id)
+            run = run_rows.to_run(row)
+            if not run.state.is_terminal and (wish.cancels or row.wish not in _FINAL):
+                connection.execute(update(runs).where(of_run).values(wish=wish.value))
+                self._database.notices.tell(connection, NoticeKind.WISHED, [run_id])
+            return run
 
-        await self._database.write(operation)
+        return await self._answers.write(operation, once)
 
     async def leave(self) -> None:
         """Frees the runs of this server at once, as it stops."""

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import AsyncIterable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 from sqlalchemy import Connection, delete, select, tuple_
 
-from epochd_server.domain.datasets import Dataset, DatasetColumn, DatasetFormat, DatasetSummary
+from epochd_server.domain.datasets import Dataset, DatasetFormat, DatasetSummary
 from epochd_server.domain.errors import EpochdError, Reason
-from epochd_server.domain.once import Once
+from epochd_server.domain.once import AnsweredBefore, Once
 from epochd_server.domain.resources import dataset_name, run_name
 from epochd_server.domain.runs import RunState
 from epochd_server.storage.answers import Answers
 from epochd_server.storage.artifacts import ArtifactDamagedError, Artifacts, discard
 from epochd_server.storage.database import Database
+from epochd_server.storage.dataset_rows import DatasetFile, file_of, insert, no_dataset, to_dataset
 from epochd_server.storage.durable_files import digest_of_file, local_io
-from epochd_server.storage.schema import datasets, from_micros, runs, to_micros
-from epochd_server.storage.statements import AnyRow, insert_into
+from epochd_server.storage.schema import datasets, runs, to_micros
 from epochd_server.storage.uploads import ClaimedUpload, PartialFile
 
 Convert = Callable[[Path, DatasetFormat, Path], DatasetSummary]
@@ -39,24 +37,6 @@ _CONVERSIONS_AT_ONCE = 4
 """Two uploads, of which each is converted and digested at the same time."""
 _FETCHES_AT_ONCE = 4
 _UNFINISHED = [state.value for state in RunState if not state.is_terminal]
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetFile:
-    """Where the rows of a dataset are.
-
-    Attributes:
-        artifact: The Arrow file.
-        digest: SHA-256 of its bytes in hex; None: of a server that did not note it.
-    """
-
-    artifact: str
-    digest: str | None
-
-    @property
-    def facts(self) -> str:
-        """The artifact with what was computed of the rows, if that was ever asked for."""
-        return f"{self.artifact.removesuffix('.arrow')}.facts.json"
 
 
 class DatasetStore:
@@ -109,7 +89,13 @@ class DatasetStore:
         return await asyncio.to_thread(PartialFile(self._uploads, digest, size).committed)
 
     async def upload(
-        self, digest: str, size: int, format_: DatasetFormat, offset: int, chunks: AsyncIterable[bytes]
+        self,
+        digest: str,
+        size: int,
+        format_: DatasetFormat,
+        offset: int,
+        chunks: AsyncIterable[bytes],
+        once: Once[Dataset] | None = None,
     ) -> Dataset:
         """Takes the bytes of an upload from an offset on, and makes a dataset of it once it is whole.
 
@@ -117,23 +103,26 @@ class DatasetStore:
 
         Raises:
             InvalidInput: The offset leaves a gap, bytes are missing or too many, or they are not of the format.
-            EpochdError: DATA_TOO_LARGE, DIGEST_MISMATCH.
+            EpochdError: DATA_TOO_LARGE, DIGEST_MISMATCH, REQUEST_ID_REUSED.
+            AnsweredBefore: The request was made before.
         """
         self._check_size(size)
         partial = PartialFile(self._uploads, digest, size)
         if (found := await self.find(digest)) is not None:
-            return found
+            return await self._remember(found, once)
         await asyncio.to_thread(partial.check_offset, offset)
         await _write(partial, offset, chunks)
         async with self._finishing.setdefault(digest, asyncio.Lock()):
             # whoever sent the same bytes at the same time may have been faster
-            return await self.find(digest) or await self._finish(partial, digest, size, format_)
+            if (found := await self.find(digest)) is not None:
+                return await self._remember(found, once)
+            return await self._finish(partial, digest, size, format_, once)
 
     async def find(self, digest: str) -> Dataset | None:
         """The dataset, or None."""
         one = select(datasets).where(datasets.c.digest == digest)
         row = await self._database.read(lambda connection: connection.execute(one).one_or_none())
-        return None if row is None else _to_dataset(row)
+        return None if row is None else to_dataset(row)
 
     async def get(self, digest: str) -> Dataset:
         """The dataset.
@@ -143,7 +132,7 @@ class DatasetStore:
         """
         found = await self.find(digest)
         if found is None:
-            raise _no_dataset(digest)
+            raise no_dataset(digest)
         return found
 
     async def page(self, limit: int, before: tuple[datetime, str] | None = None) -> list[Dataset]:
@@ -153,7 +142,7 @@ class DatasetStore:
         if before is not None:
             page = page.where(age < (to_micros(before[0]), before[1]))
         rows = await self._database.read(lambda connection: connection.execute(page).all())
-        return [_to_dataset(row) for row in rows]
+        return [to_dataset(row) for row in rows]
 
     async def delete(self, digest: str, once: Once[object] | None = None) -> None:
         """Deletes a dataset.
@@ -165,7 +154,7 @@ class DatasetStore:
         using = select(runs.c.run_id).where(runs.c.dataset == digest, runs.c.state.in_(_UNFINISHED)).limit(1)
 
         def operation(connection: Connection) -> DatasetFile:
-            file = _file(connection, digest)
+            file = file_of(connection, digest)
             connection.execute(delete(datasets).where(datasets.c.digest == digest))
             if (run_id := connection.scalar(using)) is not None:
                 metadata = {"name": dataset_name(digest), "run": run_name(run_id)}
@@ -185,7 +174,7 @@ class DatasetStore:
         Raises:
             EpochdError: DATASET_NOT_FOUND, ARTIFACT_CORRUPT, STORAGE_UNAVAILABLE.
         """
-        file = await self._database.read(lambda connection: _file(connection, digest))
+        file = await self._database.read(lambda connection: file_of(connection, digest))
         try:
             return bytes(await asyncio.to_thread(self._artifacts.map, file.facts))
         except FileNotFoundError:
@@ -201,7 +190,7 @@ class DatasetStore:
         Raises:
             EpochdError: DATASET_NOT_FOUND; ARTIFACT_CORRUPT where it is missing or damaged; STORAGE_UNAVAILABLE.
         """
-        file = await self._database.read(lambda connection: _file(connection, digest))
+        file = await self._database.read(lambda connection: file_of(connection, digest))
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(
@@ -222,7 +211,18 @@ class DatasetStore:
             message = f"The data has {size} bytes; this server takes at most {self._most_bytes}."
             raise EpochdError(Reason.DATA_TOO_LARGE, message, {"limit_bytes": str(self._most_bytes)})
 
-    async def _finish(self, partial: PartialFile, digest: str, size: int, format_: DatasetFormat) -> Dataset:
+    async def _remember(self, found: Dataset, once: Once[Dataset] | None) -> Dataset:
+        """A dataset that was there before, as the answer to a request."""
+        return found if once is None else await self._answers.write(lambda _: found, once)
+
+    async def _finish(
+        self,
+        partial: PartialFile,
+        digest: str,
+        size: int,
+        format_: DatasetFormat,
+        once: Once[Dataset] | None,
+    ) -> Dataset:
         upload = await asyncio.to_thread(partial.claim)
         converted = upload.path.with_suffix(".tmp")
         try:
@@ -245,12 +245,20 @@ class DatasetStore:
         finally:
             converted.unlink(missing_ok=True)
         await asyncio.to_thread(upload.discard)
-        stored, stored_file = await self._database.write(
-            lambda connection: _insert(connection, dataset, file)
-        )
-        if stored_file != file:
+        return await self._store(dataset, file, once)
+
+    async def _store(self, dataset: Dataset, file: DatasetFile, once: Once[Dataset] | None) -> Dataset:
+        """Stores a dataset, or finds the one that the same bytes or the same request made meanwhile."""
+        kept: Once[tuple[Dataset, DatasetFile]] | None
+        kept = None if once is None else Once(once.asked, lambda made: once.answer(made[0]))
+        try:
+            made = await self._answers.write(lambda connection: insert(connection, dataset, file), kept)
+        except AnsweredBefore:
             await discard(self._artifacts, [file.artifact])
-        return stored
+            raise
+        if made[1] != file:
+            await discard(self._artifacts, [file.artifact])
+        return made[0]
 
     async def _converted(
         self, upload: ClaimedUpload, format_: DatasetFormat, path: Path
@@ -286,55 +294,6 @@ async def _write(partial: PartialFile, offset: int, chunks: AsyncIterable[bytes]
     finally:
         if writing is not None:  # a thread that still writes must not meet the next attempt
             await asyncio.wait([writing])
-
-
-def _insert(connection: Connection, dataset: Dataset, file: DatasetFile) -> tuple[Dataset, DatasetFile]:
-    """Stores the dataset, or finds the one that a simultaneous upload of the same bytes made."""
-    values = {
-        "digest": dataset.digest,
-        "format": dataset.format.value,
-        "rows": dataset.rows,
-        "columns": json.dumps([[column.name, column.dtype] for column in dataset.columns]),
-        "size_bytes": dataset.size_bytes,
-        "create_time": to_micros(dataset.create_time),
-        "artifact": file.artifact,
-        "file_digest": file.digest,
-    }
-    connection.execute(insert_into(connection, datasets).on_conflict_do_nothing(), values)
-    row = connection.execute(select(datasets).where(datasets.c.digest == dataset.digest)).one()
-    return _to_dataset(row), to_file(row)
-
-
-def _file(connection: Connection, digest: str) -> DatasetFile:
-    """Where a dataset's rows are.
-
-    Raises:
-        EpochdError: DATASET_NOT_FOUND.
-    """
-    row = connection.execute(select(datasets).where(datasets.c.digest == digest)).one_or_none()
-    if row is None:
-        raise _no_dataset(digest)
-    return to_file(row)
-
-
-def to_file(row: AnyRow) -> DatasetFile:
-    """Where the rows of a dataset's row of the table are."""
-    return DatasetFile(row.artifact or f"datasets/{row.digest}.arrow", row.file_digest)
-
-
-def _to_dataset(row: AnyRow) -> Dataset:
-    return Dataset(
-        digest=row.digest,
-        format=DatasetFormat(row.format),
-        rows=row.rows,
-        columns=tuple(DatasetColumn(name, dtype) for name, dtype in json.loads(row.columns)),
-        size_bytes=row.size_bytes,
-        create_time=from_micros(row.create_time),
-    )
-
-
-def _no_dataset(digest: str) -> EpochdError:
-    return EpochdError(Reason.DATASET_NOT_FOUND, metadata={"name": dataset_name(digest)})
 
 
 def _damaged(digest: str) -> EpochdError:

@@ -22,9 +22,13 @@ ADOPT = "adopt"
 """The wish that its owner go on with a run, which it has not heard of."""
 BEGAN = "began"
 """Stands among a run's changes for the time at which it started, if it had not before."""
+DONE = "done"
+"""Stands among a run's changes for a wish that they carry out; one that came meanwhile is kept."""
 RUN_COLUMNS = [column for column in runs.c if column.name not in {"request_id", "fingerprint", "dataset"}]
 
-
+_STAND_INS = {BEGAN: runs.c.start_time, DONE: runs.c.wish}
+_DONE = {RunState.PAUSED: Wish.PAUSE, RunState.QUEUED: Wish.RESUME}
+"""The wishes that a new state carries out."""
 _UNFINISHED = ", ".join(f"'{state.value}'" for state in RunState if not state.is_terminal)
 _WHERE = (
     "runs.run_id = {of_run} AND runs.claim = {held} "
@@ -58,7 +62,7 @@ def advance(connection: Connection, advances: Sequence[Advance]) -> bool:
 
 def _update(connection: Connection, names: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> bool:
     columns = {"of_run": runs.c.run_id, "held": runs.c.claim, "after": runs.c.latest_sequence}
-    columns |= {name: runs.c.start_time if name == BEGAN else runs.c[name] for name in names}
+    columns |= {name: _STAND_INS[name] if name in _STAND_INS else runs.c[name] for name in names}
     assigned = ", ".join(map(_assignment, names))
     return update_rows(connection, runs, rows, columns, assign=assigned, where=_WHERE) == len(rows)
 
@@ -66,6 +70,8 @@ def _update(connection: Connection, names: tuple[str, ...], rows: Sequence[Mappi
 def _assignment(column: str) -> str:
     if column == BEGAN:
         return "start_time = COALESCE(runs.start_time, {began})"
+    if column == DONE:
+        return "wish = NULLIF(runs.wish, {done})"
     return f"{column} = {{{column}}}"
 
 
@@ -95,8 +101,8 @@ def changes(events: Sequence[Event], state: RunState | None) -> dict[str, Any]:
         changed |= _log_changes(events)
     if state is not None:
         changed["state"] = state.value
-    if state in (RunState.PAUSED, RunState.QUEUED):
-        changed["wish"] = None
+    if state in _DONE:
+        changed[DONE] = _DONE[state].value
     if events and isinstance(events[-1].body, Succeeded | Cancelled) and events[-1].body.version:
         changed["version"] = events[-1].body.version
     if events and isinstance(events[0].body, Started):
