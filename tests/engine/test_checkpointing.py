@@ -202,7 +202,7 @@ class Plain(nn.Module):
 class Counting(Plain):
     def __init__(self):
         super().__init__()
-        self.norm = nn.BatchNorm1d(3)
+        self.norm = nn.BatchNorm1d(3, momentum=None)  # averages by the number of batches, an integer buffer
         self.drop = nn.Dropout(0.3)
 
     def forward(self, x):
@@ -210,27 +210,78 @@ class Counting(Plain):
 """
 
 
-@pytest.mark.parametrize("name", ["Plain", "Counting"])
-def test_registered_modules_go_on_with_their_buffers(lab: Any, tmp_path: Path, name: str) -> None:
+@pytest.fixture
+def registry(tmp_path: Path) -> ModuleRegistry:
+    """Of a module that is called for many members at once, and of one that has buffers and draws."""
     source = tmp_path / "modules.py"
     source.write_text(MODULES)
-    registry = ModuleRegistry.load([str(source)])
+    return ModuleRegistry.load([str(source)])
+
+
+@pytest.mark.parametrize("name", ["Plain", "Counting"])
+@pytest.mark.parametrize("options", [{}, {"accumulation_steps": 2}])
+def test_registered_modules_go_on_from_any_batch(
+    lab: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    registry: ModuleRegistry,
+    name: str,
+    options: dict[str, Any],
+) -> None:
+    """With their buffers and draws; weights of 0 make batches that do not count."""
+    monkeypatch.setattr(epoch_progress, "LOOK_SECONDS", 0.0)
     rng = np.random.default_rng(0)
     task = lab.make_task(
         rng.normal(size=(60, 3)),
         rng.normal(size=60),
         sizes=[20, 20, 20],
+        weights=rng.integers(0, 2, 60),
         model=ModuleModel(name=name, arguments={}),
         optimizer=OptimizerKind.ADAM,
         epochs=[5, 8, 8],
         seeds=[1, 2, 3],
-        batch_size=8,
+        batch_size=4,
+        log_parameters=True,
+        **options,
     )
-    undisturbed, told = saved_often(lab, task, modules=registry)
-    for k, checkpoint in places(told):
-        again = train_cohort(resumed(task, {k: checkpoint}), lab.Recorder(), modules=registry)
-        for column, values in undisturbed.parameters.items():
-            assert again.parameters[column].tobytes() == values.tobytes()
+    undisturbed = saved_often(lab, task, modules=registry)
+    found = places(undisturbed[1])
+    assert {int(place.state["batches"]) for _, place in found} == set(range(6))
+    for k, checkpoint in found[::11]:
+        told = lab.Recorder()
+        again = train_cohort(resumed(task, {k: checkpoint}), told, modules=registry)
+        assert story(again, told, k) == after(story(*undisturbed, k), checkpoint.epoch)
+        others = [member for member in range(3) if member != k]
+        assert all(story(again, told, other) == story(*undisturbed, other) for other in others)
+
+
+@pytest.mark.parametrize("name", ["Plain", "Counting"])
+def test_modules_stop_within_an_epoch_and_their_neighbours_do_not(
+    lab: Any, monkeypatch: pytest.MonkeyPatch, registry: ModuleRegistry, name: str
+) -> None:
+    monkeypatch.setattr(epoch_progress, "LOOK_SECONDS", 0.0)
+    rng = np.random.default_rng(0)
+    task = lab.make_task(
+        rng.normal(size=(80, 3)),
+        rng.normal(size=80),
+        sizes=[40, 40],
+        model=ModuleModel(name=name, arguments={}),
+        epochs=4,
+        seeds=[1, 2],
+        batch_size=4,
+    )
+    expected = train_cohort(task, lab.Recorder(), modules=registry)
+    asked = itertools.count()
+    told = lab.Recorder(stop_when=lambda recorder: (0,) if recorder.batches and next(asked) > 1 else ())
+    result = train_cohort(task, told, modules=registry, clock=itertools.count(0.0, 0.013).__next__)
+    ((member, checkpoint),) = places(told)
+    assert member == 0
+    assert result.states.tolist() == [MemberState.STOPPED, MemberState.FINISHED]
+    assert 0 < checkpoint.state["batches"] < 10
+    assert result.epochs_done.tolist() == [checkpoint.epoch, 4]
+    again = train_cohort(resumed(task, {0: checkpoint}), lab.Recorder(), modules=registry)
+    for column, values in expected.parameters.items():
+        assert again.parameters[column].tobytes() == values.tobytes()
+        assert result.parameters[column][1].tobytes() == values[1].tobytes()
 
 
 def test_who_stops_is_saved_first_and_ends_as_if_it_had_not(

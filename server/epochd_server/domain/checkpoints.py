@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-FORMAT = 2
+FORMAT = 3
 """Goes up whenever the engine would go on differently from a state that an earlier one saved."""
 
 MOST_COST = 0.01

@@ -6,9 +6,20 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from epochd_server.engine.checkpointing import Columns
+from epochd_server.engine.task import CohortTask, Integers
 
 LOOK_SECONDS = 0.1
 """How often to look, within an epoch, whether members shall stop or are to be saved."""
+
+_BATCHES = "batches"
+
+
+def batches_made(task: CohortTask) -> Integers:
+    """int64 [K]: the batches that each member of a task has made of the epoch that it begins with."""
+    made = np.zeros(task.members, np.int64)
+    for member, checkpoint in task.resume.items():
+        made[member] = checkpoint.state[_BATCHES]
+    return made
 
 
 class EpochProgress:
@@ -31,7 +42,7 @@ class EpochProgress:
     def columns(self) -> Columns:
         """What changes from batch to batch, [K, …] each."""
         return {
-            "batches": self._batches,
+            _BATCHES: self._batches,
             "loss_sum": self._losses,
             "weight_sum": self._weights,
             "gathered": self.gathered,
