@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from sklearn.compose import make_column_transformer
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 
@@ -191,3 +191,40 @@ def test_many_rows_are_predicted_as_few_are(client, flats):
     model = client.train(flats, preprocess="auto", **LINEAR).result()
     many = pd.concat([flats.drop(columns="rent")] * 10, ignore_index=True)
     np.testing.assert_array_equal(model.predict(many)[:300], model.predict(flats))
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["inline", "dataset"])
+def test_row_weights_count_in_means_and_deviations(client, stored):
+    """A penalty makes the scale matter; rows of weight 0 may hold anything."""
+    rng = np.random.default_rng(8)
+    rows = pd.DataFrame(
+        {"a": rng.lognormal(size=200), "b": rng.normal(5, 3, 200), "shop": np.arange(200) % 2}
+    )
+    rows["y"] = 2 * rows.a - rows.b + rng.normal(size=200)
+    rows["w"] = rng.integers(0, 4, 200) * 0.5
+    rows.loc[rows.w == 0, "a"] = 1e6
+    data = client.upload(pa.Table.from_pandas(rows, preserve_index=False)) if stored else rows
+    arguments = {
+        "target": "y", "weight": "w", "features": ["a", "b"], "model": epochd.Linear(),
+        "fit": epochd.LeastSquares(l2=3.0), "dtype": "float64",
+    }  # fmt: skip
+
+    def expected(part):
+        steps = make_pipeline(StandardScaler(), Ridge(alpha=3.0))
+        weights = {"standardscaler__sample_weight": part.w, "ridge__sample_weight": part.w}
+        return steps.fit(part[["a", "b"]], part.y, **weights).predict(rows[["a", "b"]])
+
+    model = client.train(data, preprocess="auto", **arguments).result()
+    np.testing.assert_allclose(model.predict(rows[["a", "b"]]), expected(rows), rtol=1e-9)
+    own = epochd.Preprocess({("a", "b"): Standardize(per_member=True)})
+    fleet = client.train(data, group_by="shop", preprocess=own, **arguments).result()
+    for shop in (0, 1):
+        predicted = fleet.predict(rows[["a", "b"]].assign(shop=shop))
+        np.testing.assert_allclose(predicted, expected(rows[rows.shop == shop]), rtol=1e-9)
+    folds = client.train(
+        data, sweep={"folds": 2}, validation=epochd.HoldOut(group="shop"), preprocess="auto", **arguments
+    ).result()
+    predicted = [folds.predict(rows[["a", "b"]].assign(fold=fold)) for fold in (0, 1)]
+    wanted = [expected(rows[rows.shop == shop]) for shop in (0, 1)]
+    first = 0 if np.allclose(predicted[0], wanted[0]) else 1
+    np.testing.assert_allclose(predicted, [wanted[first], wanted[1 - first]], rtol=1e-9)

@@ -11,6 +11,7 @@ import pytest
 from epochd.v1.trainer_pb2 import TrainRequest
 from epochd_server.domain import large_tables
 from epochd_server.domain.plans import Plan
+from epochd_server.domain.preprocessing import Affine
 from epochd_server.domain.validation import HoldOut
 from epochd_server.domain.work import DatasetFile
 from epochd_server.planning import drafting, large, values
@@ -181,3 +182,25 @@ def test_columns_are_preprocessed_as_the_rows_that_are_trained_on_say(
     request = request_on(a=a)
     request.preprocess.columns.add(columns=["a"]).steps.add().passthrough.SetInParent()
     assert "feature 'a' is missing (NaN) in row 0" in faults(request)["data.dataset"]
+
+
+def test_row_weights_count_in_the_steps_of_large_tables(
+    faults: Faults, plan: Plans, request_on: Callable[..., TrainRequest]
+) -> None:
+    random = np.random.default_rng(5)
+    values, weights = random.normal(3, 2, ROWS), random.integers(0, 3, ROWS) * 0.5
+    request = request_on(a=values, w=weights)
+    request.data.weight_column = "w"
+    request.preprocess.columns.add(columns=["a"]).steps.add().standardize.SetInParent()
+    fitted = plan(request).started.preprocess
+    assert fitted is not None
+    state = fitted.columns[0].steps[0].state
+    assert isinstance(state, Affine)
+    mean = np.average(values, weights=weights)
+    deviation = np.sqrt(np.average((values - mean) ** 2, weights=weights))
+    np.testing.assert_allclose((*state.center, *state.scale), (mean, deviation), rtol=1e-12)
+
+    request = request_on(w=["heavy"] * ROWS)
+    request.data.weight_column = "w"
+    request.preprocess.SetInParent()
+    assert "weights must be numbers" in faults(request)["data.dataset"]

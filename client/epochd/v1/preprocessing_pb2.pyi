@@ -57,7 +57,7 @@ class _ImputeStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Impute
     IMPUTE_STRATEGY_UNSPECIFIED: _ImputeStrategy.ValueType  # 0
     """Not given: MEAN."""
     IMPUTE_STRATEGY_MEAN: _ImputeStrategy.ValueType  # 1
-    """The mean of the training rows."""
+    """The mean of the training rows; their weights count."""
     IMPUTE_STRATEGY_MEDIAN: _ImputeStrategy.ValueType  # 2
     """Their median."""
     IMPUTE_STRATEGY_MOST_FREQUENT: _ImputeStrategy.ValueType  # 3
@@ -71,7 +71,7 @@ class ImputeStrategy(_ImputeStrategy, metaclass=_ImputeStrategyEnumTypeWrapper):
 IMPUTE_STRATEGY_UNSPECIFIED: ImputeStrategy.ValueType  # 0
 """Not given: MEAN."""
 IMPUTE_STRATEGY_MEAN: ImputeStrategy.ValueType  # 1
-"""The mean of the training rows."""
+"""The mean of the training rows; their weights count."""
 IMPUTE_STRATEGY_MEDIAN: ImputeStrategy.ValueType  # 2
 """Their median."""
 IMPUTE_STRATEGY_MOST_FREQUENT: ImputeStrategy.ValueType  # 3
@@ -195,7 +195,7 @@ Global___ColumnKind: _TypeAlias = ColumnKind  # noqa: Y015
 @_typing.final
 class Preprocessing(_message.Message):
     """How the columns of a table become a model's features. What the steps learn, they learn from the training rows only;
-    it is kept in the model version, so that Predict takes rows as they are.
+    it is kept in the model version, so that Predict takes rows as they are. Rows of weight 0 are not learned from.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -404,7 +404,7 @@ Global___DropStep: _TypeAlias = DropStep  # noqa: Y015
 @_typing.final
 class StandardizeStep(_message.Message):
     """(x - mean) / deviation over the training rows. The deviation is that of the population (over n); 1 where all values
-    are equal. Missing values stay missing and are not counted.
+    are equal. Row weights count in both. Missing values stay missing and are not counted.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

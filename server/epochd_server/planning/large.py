@@ -14,7 +14,7 @@ from epochd_server.data.columns import Columns, PartedColumns
 from epochd_server.data.drawing import draw, drawn_rows
 from epochd_server.data.large_checks import LargeCheck
 from epochd_server.data.preprocessing.features import check_transformed
-from epochd_server.data.preprocessing.streaming import fit_streamed
+from epochd_server.data.preprocessing.streaming import PartRows, fit_streamed
 from epochd_server.data.selection import Selection
 from epochd_server.data.weights import load_weights
 from epochd_server.domain.commands import TrainCommand
@@ -86,8 +86,15 @@ class LargeReader:
         if asked is None or (violations and not self.selection.targets):
             return None
 
-        def training(part: Columns, first: int) -> NDArray[np.bool_] | None:
-            return None if drawn is None else ~drawn_rows(drawn, part, self.selection.targets[0], first)
+        weight = None if violations else self.selection.weight  # what is wrong there is told already
+
+        def training(part: Columns, first: int) -> PartRows:
+            weights = load_weights(part, weight, self.command.data_precision)
+            chosen = None if weights is None else weights > 0
+            if drawn is not None:
+                trained = ~drawn_rows(drawn, part, self.selection.targets[0], first)
+                chosen = trained if chosen is None else chosen & trained
+            return PartRows(chosen, weights)
 
         fitted = fit_streamed(
             asked,

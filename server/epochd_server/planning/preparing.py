@@ -117,16 +117,21 @@ class Fitting:
     keep: bool = False
 
     def fit(
-        self, assignment: Assignment | None, held: HeldRows, violations: Violations
+        self,
+        assignment: Assignment | None,
+        held: HeldRows,
+        weights: NDArray[np.floating] | None,
+        violations: Violations,
     ) -> FittedPreprocessing | None:
         """What every row goes through; None, and violations, where anything is wrong.
 
         Args:
             assignment: Fleets: the member of each row.
-            held: Which rows are held out and thus not learned from.
+            held: Which rows are held out and thus not learned from; nor are those of weight 0.
+            weights: [N], or None where all rows count alike.
             violations: Takes everything that is wrong.
         """
-        fitted = self._fitted(assignment, held, violations)
+        fitted = self._fitted(assignment, held, weights, violations)
         if fitted is None:
             return None
         width, copies = len(fitted.outputs), max(len(fitted.folds), 1) if self.keep else 1
@@ -138,16 +143,26 @@ class Fitting:
         return fitted
 
     def _fitted(
-        self, assignment: Assignment | None, held: HeldRows, violations: Violations
+        self,
+        assignment: Assignment | None,
+        held: HeldRows,
+        weights: NDArray[np.floating] | None,
+        violations: Violations,
     ) -> FittedPreprocessing | None:
         independent = needs_independent(self.fit_of_model)
         if held.folds is not None:
-            trained = [np.flatnonzero(rows) for rows in held.trained_in_folds()]
             return fit_folds(
-                self.asked, self.columns, self.indices, trained, violations, independent=independent
+                self.asked,
+                self.columns,
+                self.indices,
+                TrainingRows.of(None, weights),
+                [TrainingRows.of(rows, weights) for rows in held.trained_in_folds()],
+                violations,
+                independent=independent,
             )
-        training = TrainingRows(
-            rows=None if held.held is None else np.flatnonzero(~held.held),
+        training = TrainingRows.of(
+            None if held.held is None else ~held.held,
+            weights,
             members=None if assignment is None else assignment.members,
             count=1 if assignment is None else len(assignment.keys),
         )

@@ -118,7 +118,7 @@ class Reader:
         if fitting is None or violations:
             return values
         assignment = None if fleet is None else fleet.assignment
-        fitted = fitting.fit(assignment, values.held, violations)
+        fitted = fitting.fit(assignment, values.held, values.weights, violations)
         if fitted is None:
             return values
         unusable = None if assignment is None else UnusableRows()
@@ -138,7 +138,7 @@ class Reader:
         """Reports what is wrong with preprocessing, where something else is wrong already."""
         fitting = self._fitting()
         if fitting is not None and not (self.command.roles.groups and assignment is None):
-            fitting.fit(assignment, HeldRows(), violations)
+            fitting.fit(assignment, HeldRows(), None, violations)
 
     def _fitting(self) -> Fitting | None:
         if self.command.preprocess is None:

@@ -11,6 +11,7 @@ import pytest
 from epochd_server.codec.preprocessing import decode_fitted, encode_stored_fitted
 from epochd_server.data.columns import TableColumns
 from epochd_server.data.preprocessing.features import prepare_transformed
+from epochd_server.data.preprocessing.fitting import TrainingRows
 from epochd_server.data.preprocessing.folding import fit_folds
 from epochd_server.domain.errors import EpochdError, InvalidInput, Violations
 from epochd_server.domain.preprocessing import (
@@ -24,8 +25,7 @@ from epochd_server.domain.preprocessing import (
 )
 from epochd_server.domain.specs import Precision
 
-FOLDS = [np.array([0, 1, 2, 3]), np.array([2, 3, 4, 5])]
-ALL = range(6)
+FOLDS = [TrainingRows(rows=np.arange(4)), TrainingRows(rows=np.arange(2, 6))]
 Table = Callable[[Mapping[str, Any]], TableColumns]
 
 
@@ -33,7 +33,7 @@ def fitted_to(columns: TableColumns, *steps: Step) -> FittedPreprocessing:
     entries = (ColumnSteps(columns=columns.names, steps=steps),) if steps else ()
     violations = Violations()
     indices = range(len(columns.names))
-    fitted = fit_folds(Preprocessing(columns=entries), columns, indices, FOLDS, violations)
+    fitted = fit_folds(Preprocessing(columns=entries), columns, indices, TrainingRows(), FOLDS, violations)
     violations.raise_if_any()
     assert fitted is not None
     return fitted

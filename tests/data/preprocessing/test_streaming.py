@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pyarrow import ipc
 
+from epochd_server.data.columns import Columns
 from epochd_server.data.loading import ArrowColumns
 from epochd_server.data.preprocessing.fitting import TrainingRows, fit_preprocessing
 from epochd_server.data.preprocessing.selecting import StreamedValues
-from epochd_server.data.preprocessing.streaming import fit_streamed
+from epochd_server.data.preprocessing.streaming import PartRows, fit_streamed
 from epochd_server.domain.errors import Violations
 from epochd_server.domain.preprocessing import (
     Affine,
@@ -85,18 +86,26 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", range(len(CASES)))
-@pytest.mark.parametrize("held_out", [False, True])
-def test_steps_learn_what_they_learn_of_all_rows_at_once(
-    columns: ArrowColumns, case: int, held_out: bool
-) -> None:
+@pytest.mark.parametrize("rows", ["all", "held out", "weighted"])
+def test_steps_learn_what_they_learn_of_all_rows_at_once(columns: ArrowColumns, case: int, rows: str) -> None:
     name, steps = CASES[case]
     indices = list(dict.fromkeys([columns.names.index(name), columns.names.index("b")]))
     asked = Preprocessing(
         columns=(of(name, steps), *(() if name == "b" else (of("b", (Auto(),)),))),
         remainder=Remainder.DROP,
     )
-    chosen = np.random.default_rng(1).random(ROWS) < 0.7 if held_out else np.ones(ROWS, np.bool_)
-    training = TrainingRows(rows=np.flatnonzero(chosen))
+    chosen = np.random.default_rng(1).random(ROWS) < 0.7 if rows != "all" else np.ones(ROWS, np.bool_)
+    weights = None
+    if rows == "weighted":
+        weights = np.where(np.arange(ROWS) < PIECE, 0, np.random.default_rng(2).random(ROWS))
+    training = TrainingRows.of(chosen, weights)
+
+    def part_rows(part: Columns, first: int) -> PartRows:
+        here = slice(first, first + part.rows)
+        if weights is None:
+            return PartRows(chosen[here])
+        return PartRows(chosen[here] & (weights[here] > 0), weights[here])
+
     whole, pieces = Violations(), Violations()
     expected = fit_preprocessing(asked, columns, indices, training, whole)
     found = fit_streamed(
@@ -104,7 +113,7 @@ def test_steps_learn_what_they_learn_of_all_rows_at_once(
         columns,
         PIECE,
         indices,
-        lambda part, first: chosen[first : first + part.rows],
+        part_rows,
         pieces,
     )
     assert pieces.found == whole.found
@@ -143,7 +152,7 @@ def test_what_a_step_cannot_take_is_told_likewise(columns: ArrowColumns, name: s
     whole, pieces = Violations(), Violations()
     index = [columns.names.index(name)]
     assert fit_preprocessing(asked, columns, index, TrainingRows(), whole) is None
-    assert fit_streamed(asked, columns, PIECE, index, lambda *_: None, pieces) is None
+    assert fit_streamed(asked, columns, PIECE, index, lambda *_: PartRows(), pieces) is None
     assert [violation.field for violation in pieces.found] == [violation.field for violation in whole.found]
     (told,), (expected,) = pieces.found, whole.found
     # one piece's rows are counted, not those of all
@@ -156,7 +165,7 @@ def test_what_a_step_cannot_take_is_told_likewise(columns: ArrowColumns, name: s
     st.integers(1, 9),
 )
 def test_order_statistics_are_exact(values: np.ndarray, piece: int, buckets: int) -> None:
-    streamed = StreamedValues(lambda: (values[i : i + piece] for i in range(0, len(values), piece)))
+    streamed = StreamedValues(lambda: ((values[i : i + piece], None) for i in range(0, len(values), piece)))
     finite = np.sort(values[np.isfinite(values)])
     assert streamed.counts[0] == len(finite)
     if len(finite):

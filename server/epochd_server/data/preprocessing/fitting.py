@@ -53,18 +53,35 @@ class TrainingRows:
         rows: Their numbers, int64 [n]; None: all.
         members: Fleets: the member of every row of the table, int64 [N].
         count: Fleets: K.
+        weights: How much every row of the table counts, [N], above 0 for those of ``rows``; None where all count alike.
     """
 
     rows: NDArray[np.int64] | None = None
     members: NDArray[np.int64] | None = None
     count: int = 1
+    weights: NDArray[np.floating] | None = None
 
     def learner(self) -> Learner:
         """Learns from these rows."""
-        members = self.members
-        if members is not None and self.rows is not None:
-            members = members[self.rows]
-        return Learner(members, self.count)
+        members, weights = self.members, self.weights
+        if self.rows is not None:
+            members = None if members is None else members[self.rows]
+            weights = None if weights is None else weights[self.rows]
+        return Learner(members, self.count, None if weights is None else weights.astype(np.float64))
+
+    @classmethod
+    def of(
+        cls,
+        trained: NDArray[np.bool_] | None,
+        weights: NDArray[np.floating] | None,
+        members: NDArray[np.int64] | None = None,
+        count: int = 1,
+    ) -> TrainingRows:
+        """Those of some rows, bool [N] (None: of all), that have a weight above 0, [N] (None: all have)."""
+        if weights is not None and not weights.all():
+            trained = weights > 0 if trained is None else trained & (weights > 0)
+        rows = None if trained is None else np.flatnonzero(trained)
+        return cls(rows=rows, members=members, count=count, weights=weights)
 
 
 def fit_preprocessing(

@@ -2,8 +2,6 @@
 
 A category, or a column that ``auto`` drops, may be missing in the training rows of one fold only. The features are then
 those that any fold has, and 0 in every row of the folds that do not have them: no model learns anything of those.
-
-Legend: F folds, n training rows of one.
 """
 
 from __future__ import annotations
@@ -12,18 +10,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from epochd_server.data.columns import Columns
 from epochd_server.data.preprocessing.fitting import (
     PER_MEMBER,
     ColumnFit,
+    TrainingRows,
     check_size,
     distinct_names,
     planned,
 )
-from epochd_server.data.preprocessing.grouped import Learner
 from epochd_server.domain.errors import Violations
 from epochd_server.domain.preprocessing import (
     Bucketize,
@@ -37,7 +32,8 @@ def fit_folds(
     asked: Preprocessing,
     columns: Columns,
     indices: Sequence[int],
-    folds: Sequence[NDArray[np.int64]],
+    whole: TrainingRows,
+    folds: Sequence[TrainingRows],
     violations: Violations,
     *,
     independent: bool = False,
@@ -48,7 +44,8 @@ def fit_folds(
         asked: What is asked for.
         columns: Where the columns are; at least one row.
         indices: The feature columns, in order.
-        folds: The training rows of each, [n].
+        whole: All rows that any fold may be trained on.
+        folds: The training rows of each.
         violations: Takes everything that is wrong with all rows, or else with those of the first such fold.
         independent: As for :func:`.fitting.fit_preprocessing`.
     """
@@ -62,10 +59,9 @@ def fit_folds(
     apart: list[list[FittedColumn]] = []
     for index in indices:
         one = ColumnFit(columns, index, *plan[index], independent=independent)
-        if (fitted := _fit(one, folds, violations)) is not None:
-            whole, own = fitted
-            merged.append(whole)
-            apart.append(own)
+        if (fitted := _fit(one, whole, folds, violations)) is not None:
+            merged.append(fitted[0])
+            apart.append(fitted[1])
     if len(violations.found) > before:
         return None
     result = _assembled(merged, apart)
@@ -91,17 +87,17 @@ def _assembled(
 
 
 def _fit(
-    one: ColumnFit, folds: Sequence[NDArray[np.int64]], violations: Violations
+    one: ColumnFit, all_rows: TrainingRows, folds: Sequence[TrainingRows], violations: Violations
 ) -> tuple[FittedColumn, list[FittedColumn]] | None:
     """What all rows make of a column, with the features that any fold has, and what each fold's do, at their places."""
     block = one.read()
-    whole = one.fit(block, None, Learner(), violations)
+    whole = one.fit(block, all_rows.rows, all_rows.learner(), violations)
     if whole is None:
         return None
     fitted: list[FittedColumn] = []
-    for fold, rows in enumerate(folds):
+    for fold, training in enumerate(folds):
         found = Violations()
-        column = one.fit(block, rows, Learner(), found)
+        column = one.fit(block, training.rows, training.learner(), found)
         if column is None:
             for violation in found.found:
                 what = f"{violation.description} (of the training rows of fold {fold})"

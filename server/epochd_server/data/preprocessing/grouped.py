@@ -24,6 +24,10 @@ class Statistics(Protocol):
     def counts(self) -> NDArray[np.int64]:
         """Values of each member [K]; may be 0."""
 
+    @property
+    def totals(self) -> NDArray[np.number]:
+        """Sums of the values' weights [K]; the counts where all count alike."""
+
     def means(self) -> Floats:
         """[K]; 0 for a member without values."""
 
@@ -47,21 +51,27 @@ class Segments:
     Attributes:
         values: float64 [n'].
         counts: int64 [K]; may be 0.
+        weights: float64 [n'], > 0: how much each counts in means and variances; None where all count alike.
     """
 
     values: Floats
     counts: NDArray[np.int64]
+    weights: Floats | None = None
+
+    @property
+    def totals(self) -> NDArray[np.number]:
+        """Sums of the values' weights [K]; the counts where all count alike."""
+        return self.counts if self.weights is None else self._sums(self.weights)
 
     def means(self) -> Floats:
         """[K]; 0 for a member without values."""
-        return self._sums(self.values) / np.maximum(self.counts, 1)
+        return self._averages(self.values)
 
     def variances(self, means: Floats) -> Floats:
         """Mean squared deviations [K] from ``means``; 0 for a member without values."""
         deviations = self.values - np.repeat(means, self.counts)
-        squares = self._sums(deviations * deviations) / np.maximum(self.counts, 1)
         # The second term takes out what rounding of the mean left (Chan, Golub and LeVeque, 1983).
-        rest = self._sums(deviations) / np.maximum(self.counts, 1)
+        squares, rest = self._averages(deviations * deviations), self._averages(deviations)
         return np.maximum(squares - rest * rest, 0.0)
 
     def extremes(self) -> tuple[Floats, Floats]:
@@ -85,6 +95,10 @@ class Segments:
         values, counts = np.unique(self.values, return_counts=True)
         return values[[int(np.argmax(counts))]]
 
+    def _averages(self, values: Floats) -> Floats:
+        weighted = values if self.weights is None else values * self.weights
+        return self._sums(weighted) / np.where(self.counts > 0, self.totals, 1)
+
     def _sums(self, values: Floats) -> Floats:
         return self._reduced(np.add, values)
 
@@ -104,21 +118,25 @@ class Learner:
     Attributes:
         members: int64 [n]: the member of each training row; None where there is one model.
         count: K.
+        weights: float64 [n], > 0: how much each row counts; None where all count alike.
     """
 
     members: NDArray[np.int64] | None = None
     count: int = 1
+    weights: Floats | None = None
     _kept: list[Floats] = field(default_factory=list)
 
     def segments(self, values: Floats, *, per_member: bool) -> Segments:
         """The values [n] that are there, of each member or of all."""
         sound = np.isfinite(values)
+        weights = None if self.weights is None else self.weights[sound]
         if not per_member or self.members is None:
             found = values if sound.all() else values[sound]
-            return Segments(np.ascontiguousarray(found), np.array([len(found)]))
+            return Segments(np.ascontiguousarray(found), np.array([len(found)]), weights)
         members = self.members[sound]
         order = np.argsort(members, kind="stable")
-        return Segments(values[sound][order], np.bincount(members, minlength=self.count))
+        ordered = None if weights is None else weights[order]
+        return Segments(values[sound][order], np.bincount(members, minlength=self.count), ordered)
 
     def keep(self, columns: Sequence[Floats]) -> int:
         """Keeps numbers, [K] each, of the members; returns where they begin."""

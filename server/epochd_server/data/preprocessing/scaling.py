@@ -92,7 +92,7 @@ def learn_deviation(
     mean = segments.means()
     variance = segments.variances(mean)
     # As scikit-learn's _is_constant_feature: what rounding alone may have left is no variance.
-    bound = segments.counts * _EPS * variance + (segments.counts * mean * _EPS) ** 2
+    bound = segments.totals * _EPS * variance + (segments.totals * mean * _EPS) ** 2
     scale = np.where(variance <= bound, 1.0, np.sqrt(variance))
     center = mean if step.with_mean else np.zeros_like(mean)
     return center, scale if step.with_std else np.ones_like(mean)

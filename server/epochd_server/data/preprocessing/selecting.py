@@ -19,8 +19,10 @@ from epochd_server.data.preprocessing.blocks import StepProblem
 
 Floats = NDArray[np.float64]
 Keys = NDArray[np.uint64]
-Values = Callable[[], Iterator[Floats]]
-"""Begins to read the values from the beginning; a column [m] at a time."""
+Weighted = tuple[Floats, Floats | None]
+"""Values [m], and how much each counts [m], > 0; None where all count alike."""
+Values = Callable[[], Iterator[Weighted]]
+"""Begins to read the values from the beginning; some at a time."""
 
 _MOST_DISTINCT = 1_000_000
 _SIGN = np.uint64(1 << 63)
@@ -39,6 +41,7 @@ class StreamedValues:
     def __init__(self, values: Values) -> None:
         self._values = values
         self._count: int | None = None
+        self._total: float | None = None
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -47,17 +50,28 @@ class StreamedValues:
             self._count = sum(len(part) for part in self._finite())
         return np.array([self._count])
 
+    @property
+    def totals(self) -> NDArray[np.number]:
+        """The sum of the values' weights, [1]; the count where all count alike."""
+        if self._total is None:
+            self._total = math.fsum(
+                len(part) if weights is None else float(weights.sum()) for part, weights in self._weighted()
+            )
+        return np.array([self._total])
+
     def means(self) -> Floats:
         """[1]; 0 where there are none."""
-        return np.array([math.fsum(float(part.sum()) for part in self._finite()) / self._divisor()])
+        return np.array(
+            [math.fsum(_sum(part, weights) for part, weights in self._weighted()) / self._divisor()]
+        )
 
     def variances(self, means: Floats) -> Floats:
         """The mean squared deviation [1] from ``means``; 0 where there are no values."""
         squares, rests = [], []
-        for part in self._finite():
+        for part, weights in self._weighted():
             deviations = part - means[0]
-            squares.append(float(deviations @ deviations))
-            rests.append(float(deviations.sum()))
+            squares.append(_sum(deviations * deviations, weights))
+            rests.append(_sum(deviations, weights))
         # The second term takes out what rounding of the mean left (Chan, Golub and LeVeque, 1983).
         rest = math.fsum(rests) / self._divisor()
         return np.array([max(math.fsum(squares) / self._divisor() - rest * rest, 0.0)])
@@ -129,12 +143,22 @@ class StreamedValues:
         return counts
 
     def _finite(self) -> Iterator[Floats]:
-        for part in self._values():
-            sound = np.isfinite(part)
-            yield np.ascontiguousarray(part if sound.all() else part[sound])
+        return (part for part, _ in self._weighted())
 
-    def _divisor(self) -> int:
-        return max(int(self.counts[0]), 1)
+    def _weighted(self) -> Iterator[Weighted]:
+        for part, weights in self._values():
+            sound = np.isfinite(part)
+            if sound.all():
+                yield np.ascontiguousarray(part), weights
+            else:
+                yield part[sound], None if weights is None else weights[sound]
+
+    def _divisor(self) -> float:
+        return float(self.totals[0]) or 1.0
+
+
+def _sum(values: Floats, weights: Floats | None) -> float:
+    return float(values.sum() if weights is None else values @ weights)
 
 
 def _keys(values: Floats) -> Keys:

@@ -30,7 +30,7 @@ from epochd_server.data.preprocessing.grouped import Learner
 from epochd_server.data.preprocessing.imputing import NOTHING, middle, most_frequent_text
 from epochd_server.data.preprocessing.reading import read_block
 from epochd_server.data.preprocessing.scaling import learn_deviation, learn_range
-from epochd_server.data.preprocessing.selecting import StreamedValues
+from epochd_server.data.preprocessing.selecting import Floats, StreamedValues
 from epochd_server.data.preprocessing.steps import Walk, learn
 from epochd_server.domain.errors import Violations
 from epochd_server.domain.preprocessing import (
@@ -56,8 +56,22 @@ from epochd_server.domain.preprocessing import (
 
 _MOST_DISTINCT = 1_000_000
 
-Training = Callable[[Columns, int], NDArray[np.bool_] | None]
-"""Of the rows of a part, the first of which has that place: bool [n], those to learn from; None is all."""
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PartRows:
+    """The rows of a part to learn from.
+
+    Attributes:
+        chosen: Bool [n]; None is all.
+        weights: [n], how much each row of the part counts, above 0 for those that are chosen; None: all count alike.
+    """
+
+    chosen: NDArray[np.bool_] | None = None
+    weights: NDArray[np.floating] | None = None
+
+
+Training = Callable[[Columns, int], PartRows]
+"""Those of a part, the first row of which has that place."""
 
 
 def fit_streamed(
@@ -125,40 +139,49 @@ class _Column:
         note = ""
         if steps == (Auto(),):
             traits = Traits()
-            for block in self.blocks(()):
-                traits.add(block)
+            for part in self.parts(()):
+                traits.add(part.block)
             steps, note = traits.steps(kind, independent=independent)
         if steps == (Drop(),):
             return FittedColumn(name=name, kind=kind, steps=(FittedStep(Drop()),), outputs=(), note=note)
         learned: list[FittedStep] = []
         for self.step, step in enumerate(steps):
-            learned.append(_learn(step, lambda so_far=tuple(learned): self.blocks(so_far)))  # type: ignore[misc]
+            learned.append(_learn(step, lambda so_far=tuple(learned): self.parts(so_far)))  # type: ignore[misc]
         self.step = len(steps)
-        outputs = next(self._walks(learned)).arrive().names
+        outputs = next(self._walks(learned))[0].arrive().names
         return FittedColumn(name=name, kind=kind, steps=tuple(learned), outputs=outputs, note=note)
 
-    def blocks(self, learned: Sequence[FittedStep]) -> Iterator[Block]:
+    def parts(self, learned: Sequence[FittedStep]) -> Iterator[_Part]:
         """The training rows, some at a time, after the steps that have learned."""
-        return (walk.block for walk in self._walks(learned))
+        return (_Part(walk.block, weights) for walk, weights in self._walks(learned))
 
-    def _walks(self, learned: Sequence[FittedStep]) -> Iterator[Walk]:
+    def _walks(self, learned: Sequence[FittedStep]) -> Iterator[tuple[Walk, Floats | None]]:
         for first, part in self.columns.parts(self.rows):
             self.first = first
             block = read_block(part, self.index)
-            chosen = self.training(part, first)
-            walk = Walk(
-                self.columns.names[self.index],
-                block if chosen is None else block.take(np.flatnonzero(chosen)),
-            )
+            training = self.training(part, first)
+            weights = None if training.weights is None else training.weights.astype(np.float64)
+            if training.chosen is not None:
+                block = block.take(np.flatnonzero(training.chosen))
+                weights = None if weights is None else weights[training.chosen]
+            walk = Walk(self.columns.names[self.index], block)
             for fitted in learned:
                 walk.go(fitted)
-            yield walk
+            yield walk, weights
 
 
-Blocks = Callable[[], Iterator[Block]]
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """Some of the training rows, and how much they count, [n]; None: all count alike."""
+
+    block: Block
+    weights: Floats | None
 
 
-def _learn(step: Step, blocks: Blocks) -> FittedStep:
+Parts = Callable[[], Iterator[_Part]]
+
+
+def _learn(step: Step, parts: Parts) -> FittedStep:
     """A step with what it learns.
 
     Raises:
@@ -166,28 +189,30 @@ def _learn(step: Step, blocks: Blocks) -> FittedStep:
     """
     match step:
         case Standardize():
-            found = [learn_deviation(step, values) for values in _numbers(blocks, "standardize")]
+            found = [learn_deviation(step, values) for values in _numbers(parts, "standardize")]
             return FittedStep(step, Affine(center=_first(found, 0), scale=_first(found, 1)))
         case MinMax():
-            found = [learn_range(step, values) for values in _numbers(blocks, "min_max")]
+            found = [learn_range(step, values) for values in _numbers(parts, "min_max")]
             return FittedStep(step, Affine(center=_first(found, 0), scale=_first(found, 1), low=step.low))
         case Impute():
-            return FittedStep(step, _learn_fill(step, blocks))
+            return FittedStep(step, _learn_fill(step, parts))
         case OneHot() | Ordinal():
-            return FittedStep(step, _learn_categories(step, blocks))
+            return FittedStep(step, _learn_categories(step, parts))
         case Bucketize(buckets=int()):
-            return FittedStep(step, _learn_edges(step, blocks))
-    for block in blocks():  # it learns nothing, but may refuse values
-        fitted = learn(step, block, Learner())
+            return FittedStep(step, _learn_edges(step, parts))
+    for part in parts():  # it learns nothing, but may refuse values
+        fitted = learn(step, part.block, Learner())
     return fitted
 
 
-def _numbers(blocks: Blocks, step: str) -> list[StreamedValues]:
+def _numbers(parts: Parts, step: str) -> list[StreamedValues]:
     """The columns that one column has become."""
-    width = len(as_numbers(next(blocks()), step).names)
+    width = len(as_numbers(next(parts()).block, step).names)
 
     def of(place: int) -> StreamedValues:
-        return StreamedValues(lambda: (as_numbers(block, step).values[:, place] for block in blocks()))
+        return StreamedValues(
+            lambda: ((as_numbers(part.block, step).values[:, place], part.weights) for part in parts())
+        )
 
     return [of(place) for place in range(width)]
 
@@ -196,47 +221,49 @@ def _first(found: Sequence[tuple[NDArray[np.float64], ...]], place: int) -> tupl
     return tuple(float(one[place][0]) for one in found)
 
 
-def _learn_fill(step: Impute, blocks: Blocks) -> Filled:
-    block = next(blocks())
+def _learn_fill(step: Impute, parts: Parts) -> Filled:
+    block = next(parts()).block
     if step.fill is Fill.CONSTANT or not isinstance(block, Numbers | Texts):
         state = learn(step, block, Learner()).state
         if not isinstance(state, Filled):
             raise TypeError("an impute step learns what it fills in")
         return state
     if isinstance(block, Numbers):
-        columns = _numbers(blocks, "impute")
+        columns = _numbers(parts, "impute")
         if not all(values.counts.any() for values in columns):
             raise StepProblem(NOTHING)
         return Filled(numbers=tuple(float(middle(step.fill, values)[0]) for values in columns))
     if step.fill is not Fill.MOST_FREQUENT:
         learn(step, block, Learner())  # refuses it
-    distinct, counts, _ = _counted(blocks, "impute")
+    distinct, counts, _ = _counted(parts, "impute")
     return most_frequent_text(distinct, counts)
 
 
-def _learn_categories(step: OneHot | Ordinal, blocks: Blocks) -> Categories:
-    are_texts = isinstance(next(blocks()), Texts)
-    distinct, counts, missing = _counted(blocks, "one_hot" if isinstance(step, OneHot) else "ordinal")
+def _learn_categories(step: OneHot | Ordinal, parts: Parts) -> Categories:
+    are_texts = isinstance(next(parts()).block, Texts)
+    distinct, counts, missing = _counted(parts, "one_hot" if isinstance(step, OneHot) else "ordinal")
     if isinstance(step, Ordinal) and step.categories:
         return Categories(labels=step.categories)
     return chosen_categories(step, distinct, counts, missing=missing, are_texts=are_texts)
 
 
-def _learn_edges(step: Bucketize, blocks: Blocks) -> Edges:
-    learn(Bucketize(edges=(0.0,)), next(blocks()), Learner())  # refuses what is not one column of numbers
-    (values,) = _numbers(blocks, "bucketize")
+def _learn_edges(step: Bucketize, parts: Parts) -> Edges:
+    learn(
+        Bucketize(edges=(0.0,)), next(parts()).block, Learner()
+    )  # refuses what is not one column of numbers
+    (values,) = _numbers(parts, "bucketize")
     if not values.counts.any():
         raise StepProblem("has no value in any training row: there are no quantiles")
     return inner_edges(values.quantiles(np.linspace(0, 1, (step.buckets or 1) + 1)))
 
 
-def _counted(blocks: Blocks, step: str) -> tuple[NDArray[np.generic], NDArray[np.int64], bool]:
+def _counted(parts: Parts, step: str) -> tuple[NDArray[np.generic], NDArray[np.int64], bool]:
     """Labels in their order, texts or decimals of numbers, how often each occurs, and whether one is missing."""
     counted: Counter[str] = Counter()
     are_texts, missing = True, False
-    for block in blocks():
-        are_texts = isinstance(block, Texts)
-        labels = as_labels(block, step)
+    for part in parts():
+        are_texts = isinstance(part.block, Texts)
+        labels = as_labels(part.block, step)
         missing = missing or bool((labels.codes < 0).any())
         counts = np.bincount(labels.codes[labels.codes >= 0], minlength=len(labels.distinct))
         used = np.flatnonzero(counts)
