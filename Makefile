@@ -19,8 +19,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## a server, two trainings, predictions and activations, in a few seconds
 	@$(BIN)/python examples/demo.py
 
-test: $(STAMP) ## every test
-	$(BIN)/python -m pytest
+test: $(STAMP) ## every test, shared among the cores
+	$(BIN)/python -m pytest -n logical --dist worksteal
 
 serve: $(STAMP) ## the server on 127.0.0.1:50051, state under ./.epochd
 	$(BIN)/epochd serve
