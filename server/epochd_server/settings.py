@@ -160,6 +160,19 @@ class Settings(BaseSettings):
         le=86_400,
     )
     max_parameters: int = _setting(100_000_000, "Largest model that may be trained.", unit="parameters", ge=1)
+    max_exact_bytes: int = _setting(
+        8 * 2**30,
+        "Memory, beside the rows, that the exact fit of one model may take: about 20 bytes for each pair of "
+        "coefficients.",
+        unit="bytes",
+        ge=1,
+    )
+    max_exact_operations: int = _setting(
+        10**15,
+        "Work that the exact fit of one model may take. The default is about a day of one core.",
+        unit="multiplications",
+        ge=1,
+    )
     predict_cache_bytes: int = _setting(
         512 * 2**20, "Memory for the models that predicted last.", unit="bytes", ge=0
     )

@@ -83,7 +83,11 @@ def warm_up() -> None:
 def build(settings: Settings, storage: Storage, modules: ModuleRegistry, executor: Executor) -> Parts:
     """Builds a server that is not bound to a port yet; call it inside the loop."""
     torch.set_num_threads(1)  # the workers have the cores; a large request has a thread of its own
-    limits = PlanLimits(max_parameters=settings.max_parameters)
+    limits = PlanLimits(
+        max_parameters=settings.max_parameters,
+        max_exact_bytes=settings.max_exact_bytes,
+        max_exact_operations=settings.max_exact_operations,
+    )
     planner = RequestPlanner(
         datasets=storage.datasets,
         versions=storage.models,

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
+from sklearn.linear_model import LinearRegression
 
 import epochd
 from epochd.fits import Fit
@@ -194,11 +195,24 @@ def test_what_an_exact_fit_cannot_do_is_refused_by_field(client, table):
     assert fields(target="sales", model=linear, fit="auto", epochs=3) == ["fit"]
 
 
-def test_too_many_coefficients_are_refused_before_anything_is_queued(client):
-    wide = np.zeros((3, 5000))
-    with pytest.raises(epochd.InvalidArgument, match="at most 4,096 coefficients at once") as refused:
-        client.check(wide, [1.0, 2.0, 3.0], model=epochd.Linear(), fit="auto")
-    assert [violation.field for violation in refused.value.violations] == ["auto"]
+def test_where_newton_takes_too_much_it_is_refused_and_auto_takes_lbfgs(client):
+    wide, labels = np.zeros((40, 2_000)), np.arange(40) % 20
+    how = {"model": epochd.Linear(), "loss": "cross_entropy"}
+    with pytest.raises(
+        epochd.InvalidArgument, match=r"takes about 12,\S+ bytes and .*; use lbfgs"
+    ) as refused:
+        client.check(wide, labels, fit=epochd.Newton(l2=1.0), **how)
+    assert [violation.field for violation in refused.value.violations] == ["newton"]
+    assert client.check(wide, labels, fit="auto", **how).started.fit == "lbfgs (auto)"
+
+
+def test_five_thousand_coefficients_of_sixty_rows_are_those_of_scikit_learn(client):
+    random = np.random.default_rng(0)
+    wide, target = random.standard_normal((60, 5_000)), random.standard_normal(60)
+    shortest = epochd.LeastSquares(rank="minimum_norm")
+    model = client.train(wide, target, model=epochd.Linear(), fit=shortest).result()
+    right = LinearRegression().fit(wide, target)
+    np.testing.assert_allclose(model.parameters()["linear.weight"][0], right.coef_, rtol=1e-8, atol=1e-12)
 
 
 def test_an_exact_fit_is_measured_on_held_out_rows(client, table):

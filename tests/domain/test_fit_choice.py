@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from epochd_server.domain.exact_cost import ExactCost
 from epochd_server.domain.exact_fits import AutoFit, LbfgsFit, LeastSquaresFit, NewtonFit
-from epochd_server.domain.fit_choice import choose_fit, misfit, oversize
+from epochd_server.domain.fit_choice import affordable, choose_fit, misfit, unaffordable
 from epochd_server.domain.specs import (
     ActivationLayer,
     LinearLayer,
@@ -17,6 +18,7 @@ from epochd_server.domain.specs import (
 )
 
 LINEAR = LinearModel()
+LIMIT = ExactCost(8 * 2**30, 10**15)
 
 
 def layers(function: str) -> SequentialModel:
@@ -73,15 +75,32 @@ def test_a_misfit_says_what_would_fit(fit, model, loss, says):
 
 
 @pytest.mark.parametrize(
-    ("fit", "features", "outputs", "fits"),
+    ("fit", "features", "outputs", "rows", "fits"),
     [
-        (LeastSquaresFit(), 4095, 50, True),
-        (LeastSquaresFit(), 4096, 1, False),
-        (NewtonFit(), 409, 9, True),
-        (NewtonFit(), 409, 10, False),
-        (LbfgsFit(), 50_000, 10, True),
+        (LeastSquaresFit(), 10_000, 1, 20_000, True),
+        (LeastSquaresFit(), 20_000, 1, 40_000, False),  # memory: R and R⁻¹
+        (LeastSquaresFit(), 20_000, 1, 100, True),  # R has no more rows than the data
+        (LeastSquaresFit(), 2_000, 1, 10**9, False),  # work
+        (NewtonFit(), 6_000, 1, 10_000, True),
+        (NewtonFit(), 4_000, 10, 10_000, False),
+        (LbfgsFit(), 50_000, 10, 10**6, True),
     ],
 )
-def test_a_square_matrix_over_the_coefficients_must_fit(fit, features, outputs, fits):
-    problem = oversize(fit, LinearModel(in_features=features, out_features=outputs))
-    assert problem.endswith("use lbfgs") is not fits
+def test_what_solves_for_all_coefficients_at_once_is_bounded_by_memory_and_work(
+    fit, features, outputs, rows, fits
+):
+    model = LinearModel(in_features=features, out_features=outputs)
+    problem = unaffordable(fit, model, rows, LIMIT)
+    assert ("use lbfgs" in problem) is not fits
+    assert ("bytes and" in problem) is not fits
+
+
+def test_auto_turns_to_lbfgs_where_the_other_takes_too_much():
+    wide = LinearModel(in_features=4_000, out_features=10)
+    softmax = Loss(kind=LossKind.CROSS_ENTROPY)
+    chosen = NewtonFit(l2=2.0, automatic=True)
+    assert affordable(chosen, wide, softmax, 10_000, LIMIT) == LbfgsFit(l2=2.0, automatic=True)
+    asked = NewtonFit(l2=2.0)
+    assert affordable(asked, wide, softmax, 10_000, LIMIT) is asked
+    few = LinearModel(in_features=40, out_features=10)
+    assert affordable(chosen, few, softmax, 10_000, LIMIT) is chosen

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
+from epochd_server.domain.exact_cost import AUTO_OPERATIONS, ExactCost, exact_cost
 from epochd_server.domain.exact_fits import (
     AutoFit,
     ExactFit,
@@ -49,8 +51,6 @@ SMOOTH_LOSSES: Mapping[LossKind, str] = MappingProxyType(
     }
 )
 """Losses that L-BFGS minimises."""
-MAX_TOGETHER = 4096
-"""Coefficients that least squares (of one target) and Newton's method (of all classes) solve for at once."""
 _NEWTON_LOSSES = (LossKind.BCE_WITH_LOGITS, LossKind.CROSS_ENTROPY)
 FIELDS: Mapping[type[Fit], str] = MappingProxyType(
     {
@@ -101,19 +101,34 @@ def needs_independent(fit: Fit) -> bool:
     return isinstance(fit, NewtonFit) and fit.l2 == 0
 
 
-def oversize(fit: Fit, model: Model) -> str:
-    """Why a model has too many coefficients for a fit, and what would fit it; empty where it has not.
+def affordable(fit: Fit, model: Model, loss: Loss, rows: int, limit: ExactCost) -> Fit:
+    """The fit, or L-BFGS where ``auto`` chose one that takes too much.
 
-    Least squares and Newton's method hold a square matrix over the coefficients that belong together.
+    Args:
+        fit: The fit.
+        model: The model, its sizes filled in.
+        loss: The loss.
+        rows: Of the largest member.
+        limit: What a fit may take.
     """
-    if not isinstance(fit, LeastSquaresFit | NewtonFit) or not isinstance(model, LinearModel):
-        return ""
-    together = (model.in_features or 0) + model.bias
+    if not isinstance(fit, LeastSquaresFit | NewtonFit) or not fit.automatic:
+        return fit
+    cost, most = exact_cost(fit, model, rows), limit
     if isinstance(fit, NewtonFit):
-        together *= model.out_features or 1
-    if together <= MAX_TOGETHER:
+        most = replace(limit, operations=min(limit.operations, AUTO_OPERATIONS))
+    other = LbfgsFit(l2=fit.l2, automatic=True)
+    too_much = cost is not None and cost.exceeds(most) and not misfit(other, model, loss)
+    return other if too_much else fit
+
+
+def unaffordable(fit: Fit, model: Model, rows: int, limit: ExactCost) -> str:
+    """Why a fit takes too much, and what would take less; empty where it does not. See :func:`affordable`."""
+    cost = exact_cost(fit, model, rows)
+    if cost is None or not cost.exceeds(limit):
         return ""
-    return f"is for at most {MAX_TOGETHER:,} coefficients at once, here are {together:,}; use lbfgs"
+    needs = f"takes about {cost.nbytes:,} bytes and {cost.operations:.1e} multiplications"
+    allowed = f"this server allows {limit.nbytes:,} and {limit.operations:.1e}"
+    return f"{needs} for so many coefficients; {allowed}; use lbfgs, or gradient with sgd or adam"
 
 
 def _lbfgs_misfit(model: Model, loss: Loss) -> str:

@@ -8,8 +8,9 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from epochd_server.domain.exact_cost import exact_cost
 from epochd_server.domain.exact_fits import LbfgsFit
-from epochd_server.domain.specs import Fit, GradientFit, OptimizerKind, Precision
+from epochd_server.domain.specs import Fit, GradientFit, Model, OptimizerKind, Precision
 
 ITEM_BYTES: Mapping[Precision, int] = MappingProxyType({Precision.FLOAT32: 4, Precision.FLOAT64: 8})
 """Bytes a number."""
@@ -31,6 +32,18 @@ def count_steps(fit: Fit, sizes: NDArray[np.int64]) -> int:
 def training_bytes(fit: Fit, precision: Precision, parameters: int, data_bytes: int) -> int:
     """Bytes of data, parameters of all members, their gradients and the optimizer's state."""
     return data_bytes + parameters * ITEM_BYTES[precision] * (2 + _states(fit))
+
+
+def solving_bytes(fit: Fit, model: Model, sizes: NDArray[np.int64]) -> int:
+    """Bytes of an exact fit's matrices, which each member uses after the other; 0 of other fits.
+
+    Args:
+        fit: How every member is fitted.
+        model: The model, its sizes filled in.
+        sizes: Rows of each member [K].
+    """
+    cost = exact_cost(fit, model, int(sizes.max(initial=0)))
+    return 0 if cost is None else cost.nbytes
 
 
 def _states(fit: Fit) -> int:

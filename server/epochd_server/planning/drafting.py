@@ -23,12 +23,12 @@ from epochd_server.domain.data import (
     TrainingArrays,
 )
 from epochd_server.domain.errors import EpochdError, InvalidInput, Reason, Violations
-from epochd_server.domain.fit_choice import FIELDS, oversize
+from epochd_server.domain.fit_choice import FIELDS, affordable, unaffordable
 from epochd_server.domain.fleets import Key, Keys
 from epochd_server.domain.large_tables import LARGE_BYTES, RowSize
 from epochd_server.domain.models import ModelVersion
 from epochd_server.domain.preprocessing import FittedPreprocessing
-from epochd_server.domain.specs import GradientFit, LossKind, Model, ModuleModel
+from epochd_server.domain.specs import Fit, GradientFit, LossKind, Model, ModuleModel
 from epochd_server.domain.work import DatasetFile
 from epochd_server.planning.class_weights import check_class_weights
 from epochd_server.planning.cost import ITEM_BYTES
@@ -49,6 +49,7 @@ class Draft:
 
     Attributes:
         model: The model with every size filled in.
+        fit: How it is fitted.
         parameters: Number of its parameters.
         rows: Number of rows.
         roles: The columns of each role, all named.
@@ -62,6 +63,7 @@ class Draft:
     """
 
     model: Model
+    fit: Fit
     parameters: int
     rows: int
     roles: ColumnRoles
@@ -78,6 +80,7 @@ class Draft:
 class _Found:
     """What the stages have found so far; None where a fault kept them from it."""
 
+    fit: Fit
     is_preprocessed: bool = False
     columns: Columns | None = None
     selection: Selection | None = None
@@ -141,7 +144,7 @@ class Drafting:
             EpochdError: MODULE_NOT_FOUND, DATASET_NOT_FOUND, MODEL_TOO_LARGE or DATA_TOO_LARGE, where nothing
                 else is wrong.
         """
-        found = _Found(is_preprocessed=self.command.preprocess is not None)
+        found = _Found(fit=self.command.fit, is_preprocessed=self.command.preprocess is not None)
         found.refusals += [(path, error) for path, error in missing.items() if error is not None]
         self._open(found)
         self._look_at_model(found)
@@ -289,11 +292,15 @@ class Drafting:
         )
 
     def _check_exact_fit(self, found: _Found) -> None:
-        fit = self.command.fit
-        problem = "" if found.model is None else oversize(fit, found.model)
+        """Holds what the fit takes against what it may; where ``auto`` chose it, another is taken instead."""
+        fit, model, loss = self.command.fit, found.model, self.command.loss
+        if model is None or loss is None or isinstance(fit, GradientFit) or found.columns is None:
+            return
+        rows = found.columns.rows if found.fleet is None else int(found.fleet.assignment.sizes().max())
+        found.fit = affordable(fit, model, loss, rows, self.limits.exact)
+        problem = unaffordable(found.fit, model, rows, self.limits.exact)
         if problem:
-            automatic = not isinstance(fit, GradientFit) and fit.automatic
-            self.violations.add("auto" if automatic else FIELDS[type(fit)], problem)
+            self.violations.add("auto" if fit.automatic else FIELDS[type(fit)], problem)
 
     def _check_batch_size(self, found: _Found) -> None:
         """A batch may be larger than some members, which are then full batches, but not than all."""
@@ -335,6 +342,7 @@ class Drafting:
         is_large = isinstance(data, DatasetFile) and data.large
         return Draft(
             model=found.model,
+            fit=found.fit,
             parameters=found.parameters,
             rows=columns.rows - values.held.count,
             roles=named_features(roles, values.preprocess),

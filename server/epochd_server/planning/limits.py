@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from epochd_server.domain.exact_cost import ExactCost
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanLimits:
@@ -28,8 +30,19 @@ class PlanLimits:
     max_logged_parameters: int = 10_000
     """Parameters of a model whose epoch logs may hold them."""
 
+    max_exact_bytes: int = 8 * 2**30
+    """Memory beside the rows that the exact fit of one model may take."""
+
+    max_exact_operations: int = 10**15
+    """Multiplications of the same; about a day of one core."""
+
     inline_bytes: int = 256 * 2**10
     """Requests of at most so many bytes are planned in the event loop, larger ones in a thread."""
+
+    @property
+    def exact(self) -> ExactCost:
+        """What the exact fit of one model may take."""
+        return ExactCost(self.max_exact_bytes, self.max_exact_operations)
 
     def __post_init__(self) -> None:
         for bound in fields(self):

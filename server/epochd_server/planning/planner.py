@@ -19,7 +19,7 @@ from epochd_server.domain.resources import parse_dataset, parse_version_referenc
 from epochd_server.domain.runs import Started
 from epochd_server.domain.specs import Logging, TrainingSpec
 from epochd_server.planning.class_weights import with_every_class
-from epochd_server.planning.cost import count_steps, training_bytes
+from epochd_server.planning.cost import count_steps, solving_bytes, training_bytes
 from epochd_server.planning.drafting import Draft, Drafting
 from epochd_server.planning.familiar import FamiliarRequests
 from epochd_server.planning.limits import PlanLimits
@@ -182,7 +182,8 @@ class RequestPlanner:
             steps=count_steps(spec.fit, draft.sizes),
             memory_bytes=training_bytes(
                 spec.fit, spec.precision, draft.parameters * len(draft.sizes), draft.data_bytes
-            ),
+            )
+            + solving_bytes(spec.fit, spec.model, draft.sizes),
             validate_only=command.validate_only,
             labels=command.labels,
             limits=command.limits,
@@ -206,12 +207,12 @@ def _seed(command: TrainCommand) -> int:
 def _spec(command: TrainCommand, draft: Draft, seed: int) -> TrainingSpec:
     if command.loss is None:
         raise EpochdError(Reason.INTERNAL)
-    epochs = command.fit.epochs
+    epochs = draft.fit.epochs
     every = -(-epochs // _LOGS) if command.log_every is None else command.log_every
     return TrainingSpec(
         model=draft.model,
         loss=with_every_class(command.loss, draft.classes),
-        fit=command.fit,
+        fit=draft.fit,
         init=command.init,
         precision=command.precision,
         seed=seed,

@@ -15,6 +15,7 @@ from sklearn.linear_model import LinearRegression, Ridge
 
 from epochd_server.domain.exact_fits import LeastSquaresFit, RankRule
 from epochd_server.domain.specs import Precision
+from epochd_server.engine.exact import least_squares
 from epochd_server.engine.task import MemberState
 
 X = np.arange(21.0)
@@ -235,3 +236,66 @@ def test_a_member_that_shall_stop_is_not_fitted(fit, sample, watcher):
         features, targets, LeastSquaresFit(), offsets=np.array([0, 30, 60]), watcher=watcher(stop={1})
     )
     assert fitted.states.tolist() == [MemberState.FINISHED, MemberState.STOPPED]
+
+
+def many(rows, seed=0, features=600):
+    """Rows of so many features that the factor comes from panels."""
+    random = np.random.default_rng(seed)
+    values = random.standard_normal((rows, features)) * 10.0 ** random.integers(-3, 4, features)
+    return values, values[:, 0] * 2 + random.standard_normal(rows), random.uniform(0.5, 2.0, rows)
+
+
+@pytest.mark.parametrize("l2", [0.0, 5.0])
+def test_panels_come_to_what_the_kernel_does(fit, monkeypatch, l2):
+    """Both refine; a penalty's own slope is not summed in twice the precision."""
+    features, targets, weights = many(900)
+    panels = fit(features, targets, LeastSquaresFit(l2=l2), weights=weights)
+    monkeypatch.setattr(least_squares, "MANY", 10_000)
+    kernel = fit(features, targets, LeastSquaresFit(l2=l2), weights=weights)
+    np.testing.assert_allclose(panels.weight, kernel.weight, rtol=1e-12 if l2 else 0.0)
+    np.testing.assert_allclose(panels.bias, kernel.bias, rtol=1e-12 if l2 else 0.0)
+    np.testing.assert_allclose(
+        panels.statistics["standard_errors"], kernel.statistics["standard_errors"], rtol=1e-10
+    )
+    number = panels.statistics["conditions"] / kernel.statistics["conditions"]
+    assert 1 / 3 < number[0] < 1 + 1e-9  # with a penalty it is estimated, from below
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [60, 700])
+def test_the_minimum_norm_of_many_coefficients_is_that_of_scikit_learn(fit, rows, bias):
+    features, targets, _ = many(rows)
+    features /= features.std(0)
+    features[:, -1] = features[:, 0]
+    fitted = fit(features, targets, LeastSquaresFit(rank=RankRule.MINIMUM_NORM), bias=bias)
+    right = LinearRegression(fit_intercept=bias).fit(features, targets)
+    np.testing.assert_allclose(fitted.weight[0, 0], right.coef_, rtol=1e-7, atol=1e-11)
+    assert fit(features, targets, LeastSquaresFit(), bias=bias).states[0] == MemberState.RANK_DEFICIENT
+
+
+def test_members_of_many_coefficients_have_the_bits_they_would_have_alone(fit):
+    sizes = [700, 650, 900]
+    parts = [many(rows, seed) for seed, rows in enumerate(sizes)]
+    features, targets, weights = (np.concatenate(each) for each in zip(*parts, strict=True))
+    offsets = np.array([0, *itertools.accumulate(sizes)])
+    together = fit(features, targets, LeastSquaresFit(), offsets=offsets, weights=weights)
+    for member, (own, target, weight) in enumerate(parts):
+        alone = fit(own, target, LeastSquaresFit(), weights=weight)
+        assert alone.weight[0].tobytes() == together.weight[member].tobytes()
+        assert alone.statistics["standard_errors"][0].tobytes() == (
+            together.statistics["standard_errors"][member].tobytes()
+        )
+
+
+def test_a_member_of_many_coefficients_can_be_stopped_between_two_panels(fit, watcher):
+    features, targets, _ = many(9_000)
+    stopping = watcher(stop=(0,))
+    looks = itertools.count()
+
+    def stopped_members():
+        return (0,) if next(looks) > 1 else ()
+
+    stopping.stopped_members = stopped_members
+    fitted = fit(features, targets, LeastSquaresFit(), watcher=stopping)
+    assert fitted.states[0] == MemberState.STOPPED
+    assert fitted.epochs[0] == 0

@@ -112,22 +112,62 @@ def fit_members(
             states[member] = DEFICIENT
             continue
         states[member] = SOLVED
-        for target in range(targets.shape[1]):
-            for j in range(columns):
-                solution[target, j] = factor[j, columns + target]
-            solve_upper(factor, columns, solution[target])
-        _refine(
-            features, targets, weights, start, count, bias, l2, bias and not penalize_bias,
-            scales, factor, block, solution, gradient, parts, residuals[member],
+        finish_member(
+            features, targets, weights, start, count, bias, l2, penalize_bias, facts[member, WEIGHT],
+            coefficients[member], residuals[member], totals[member],
+            scales, factor, block, solution, gradient, parts,
         )  # fmt: skip
-        _sum_totals(targets, weights, start, count, bias, facts[member, WEIGHT], totals[member])
         for j in range(columns):
             total = 0.0
             for k in range(j, columns):
                 total += inverse[j, k] * inverse[j, k]
             spreads[member, j] = total * scales[j] * scales[j]
-            for target in range(targets.shape[1]):
-                coefficients[member, target, j] = solution[target, j] * scales[j]
+
+
+@kernel
+def begin_member(
+    features: Array, weights: Array, start: int, count: int, bias: bool, facts: Array, scales: Array
+) -> None:
+    """Notes a member's weights among its facts [:data:`.columns.FACTS`] and finds what scales its columns [p]."""
+    weigh(weights, start, count, facts)
+    scale_columns(features, weights, start, count, bias, scales)
+
+
+@kernel
+def finish_member(
+    features: Array,
+    targets: Array,
+    weights: Array,
+    start: int,
+    count: int,
+    bias: bool,
+    l2: float,
+    penalize_bias: bool,
+    weight: float,
+    coefficients: Array,
+    residuals: Array,
+    totals: Array,
+    scales: Array,
+    factor: Array,
+    block: Array,
+    solution: Array,
+    gradient: Array,
+    parts: Array,
+) -> None:
+    """Solves with a member's triangular factor and refines; the arguments are those of :func:`fit_members`."""
+    columns = len(scales)
+    for target in range(targets.shape[1]):
+        for j in range(columns):
+            solution[target, j] = factor[j, columns + target]
+        solve_upper(factor, columns, solution[target])
+    _refine(
+        features, targets, weights, start, count, bias, l2, bias and not penalize_bias,
+        scales, factor, block, solution, gradient, parts, residuals,
+    )  # fmt: skip
+    _sum_totals(targets, weights, start, count, bias, weight, totals)
+    for target in range(targets.shape[1]):
+        for j in range(columns):
+            coefficients[target, j] = solution[target, j] * scales[j]
 
 
 @kernel

@@ -1,6 +1,6 @@
 """Solutions where the rank is deficient, from the triangular factor of a matrix with scaled columns.
 
-Legend: p coefficients, t right-hand sides, r rank.
+Legend: p coefficients, t right-hand sides, r ≤ p rows of the factor.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ def matrix_rank(triangle: Doubles, limit: float) -> int:
     """Number of singular values above the largest one divided by ``limit``.
 
     Args:
-        triangle: [p, p], upper triangular.
+        triangle: [r, p], upper trapezoidal.
         limit: The condition number from which on the rank counts as deficient.
     """
     values = np.linalg.svd(np.triu(triangle), compute_uv=False)
@@ -25,8 +25,8 @@ def minimum_norm(triangle: Doubles, right: Doubles, scales: Doubles, bias: bool,
     """The solution with the smallest sum of squared weights; a bias is not counted, and centres the rest.
 
     Args:
-        triangle: R [p, p] of the matrix whose columns were multiplied by ``scales``, the bias first.
-        right: Qᵀ y [p, t].
+        triangle: R [r, p] of the matrix whose columns were multiplied by ``scales``, the bias first.
+        right: Qᵀ y [r, t].
         scales: [p].
         bias: Whether there is a constant.
         limit: The condition number from which on the rank counts as deficient.
@@ -35,11 +35,11 @@ def minimum_norm(triangle: Doubles, right: Doubles, scales: Doubles, bias: bool,
         [t, p], in the columns' own scale.
     """
     first = 1 if bias else 0
-    left, values, rows = np.linalg.svd(np.triu(triangle)[first:, first:])
+    left, values, rows = np.linalg.svd(np.triu(triangle)[first:, first:], full_matrices=False)
     # Against the whole matrix: what is left of constant columns once they are centred is rounding.
     largest = np.linalg.svd(np.triu(triangle), compute_uv=False)[0]
     rank = int((values > largest / limit).sum())
-    # r rows that the weights in their own scale must satisfy, and of them the shortest solution
+    # what the weights in their own scale must satisfy, and of all such weights the shortest
     known = (values[:rank, None] * rows[:rank]) / scales[first:]
     base, transposed = np.linalg.qr(known.T)
     weights = base @ np.linalg.solve(transposed.T, left[:, :rank].T @ right[first:])
