@@ -12,8 +12,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import ipc
 
-from epochd_server.data import row_files
+from epochd_server.data import drawing_by_column, row_files
 from epochd_server.data.drawing import draw, drawn_rows
+from epochd_server.data.drawing_by_column import ColumnDraw
 from epochd_server.data.features import prepare_features
 from epochd_server.data.large_checks import LargeCheck
 from epochd_server.data.loading import ArrowColumns, load_training_arrays
@@ -44,6 +45,7 @@ from epochd_server.domain.validation import HoldOut, Split
 from epochd_server.domain.work import DatasetFile
 
 ROWS = 1_000
+RANDOM = np.random.default_rng(2)
 SIZE = RowSize.of(2, 1, 4, weighted=False)
 Store = Callable[[pa.Table], Path]
 
@@ -242,6 +244,59 @@ def test_good_rows_have_the_same_classes(store: Store, kind: LossKind, target: s
     assert targets is not None
     assert whole is not None
     assert targets.classes == whole.classes
+
+
+WHEN = np.datetime64("2026-01-01", "us") + RANDOM.integers(0, 60, ROWS) * np.timedelta64(1, "D")
+BY = {
+    "numbers": RANDOM.integers(-9, 40, ROWS) / 4,
+    "texts": np.datetime_as_string(WHEN, "D").tolist(),
+    "times": pa.array(WHEN),
+    "all the same": np.ones(ROWS),
+    "all different": RANDOM.permutation(ROWS),
+}
+
+
+@pytest.mark.parametrize("by", BY)
+@pytest.mark.parametrize(("split", "fraction"), [(Split.TIME, 0.2), (Split.TIME, 1e-9), (Split.GROUP, 0.3)])
+def test_a_column_splits_pieces_as_it_splits_rows_in_memory(
+    store: Store, by: str, split: Split, fraction: float
+) -> None:
+    columns = ArrowColumns(store(table(a=BY[by])))
+    index, hold_out = columns.names.index("a"), HoldOut(fraction=fraction, split=split, column="a")
+    violations = Violations()
+    draw_by = ColumnDraw(columns=columns, index=index, hold_out=hold_out, seed=11, size=SIZE)
+    drawn = draw_by.draw(violations)
+    if by == "all the same" and split is Split.GROUP:
+        assert drawn is None
+        assert [found.description for found in violations.found] == ["there is 1 group: none can be held out"]
+        return
+    assert drawn is not None
+    held = np.concatenate([drawn_rows(drawn, part, 0, first) for first, part in columns.parts(70)])
+    codes = np.unique(columns.values(index), return_inverse=True)[1].astype(np.int64)
+    expected = held_out_rows(hold_out, Traits(np.zeros(ROWS, np.int64), codes), 11)
+    np.testing.assert_array_equal(held, expected)
+    assert drawn.count == np.count_nonzero(held)
+
+
+@pytest.mark.parametrize(
+    "values", [np.where(np.arange(ROWS) == 777, np.nan, 1.0), ["x"] * 777 + [None] * 223]
+)
+def test_a_row_without_a_value_to_split_by_is_told_of(store: Store, values: object) -> None:
+    columns = ArrowColumns(store(table(a=values)))
+    found = Violations()
+    hold_out = HoldOut(split=Split.TIME, column="a")
+    draw_by = ColumnDraw(columns=columns, index=0, hold_out=hold_out, seed=1, size=SIZE)
+    assert draw_by.draw(found) is None
+    assert "'a' has no value in row 777" in found.found[0].description
+
+
+def test_too_many_groups_are_told_of(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing_by_column, "_MOST_DISTINCT", 500)
+    found = Violations()
+    hold_out = HoldOut(split=Split.GROUP, column="a")
+    columns = ArrowColumns(store(table()))
+    assert ColumnDraw(columns=columns, index=0, hold_out=hold_out, seed=1, size=SIZE).draw(found) is None
+    assert "more than 500 distinct values" in found.found[0].description
 
 
 def test_a_full_disk_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

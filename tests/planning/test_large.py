@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from epochd.v1.trainer_pb2 import TrainRequest
+from epochd_server.data.loading import load_training_arrays
 from epochd_server.domain import large_tables
 from epochd_server.domain.plans import Plan
 from epochd_server.domain.preprocessing import Affine
@@ -107,12 +108,6 @@ def test_what_cannot_be_done_piece_by_piece_is_refused_with_what_to_do(
     faults: Faults, request_on: Callable[..., TrainRequest]
 ) -> None:
     request = request_on()
-    request.validation.fraction = 0.2
-    request.validation.split.time_column = "a"
-    found = faults(request)
-    assert "give the held-out ones as a validation dataset" in found["validation.split.time_column"]
-
-    request = request_on()
     request.sweep.folds = 5
     assert "hold out a fraction" in faults(request)["sweep.folds"]
 
@@ -125,6 +120,38 @@ def test_what_cannot_be_done_piece_by_piece_is_refused_with_what_to_do(
     request.model.module.name = "Affine"
     request.gradient.ClearField("batch_size")
     assert "must be set for a module" in faults(request)["gradient.batch_size"]
+
+
+@pytest.mark.parametrize("column", ["time_column", "group_column"])
+def test_the_rows_that_a_column_holds_out_are_those_of_a_table_in_memory(
+    plan: Plans, request_on: Callable[..., TrainRequest], monkeypatch: pytest.MonkeyPatch, column: str
+) -> None:
+    days = np.random.default_rng(4).integers(0, 50, ROWS)
+    request = request_on(day=days, a=np.arange(ROWS, dtype=float))
+    request.seed = 3
+    request.validation.fraction = 0.2
+    setattr(request.validation.split, column, "day")
+    large = plan(request)
+    monkeypatch.setattr(large_tables, "LARGE_BYTES", 2**30)
+    small = plan(request)
+    assert isinstance(large.data, DatasetFile)
+    assert isinstance(small.data, DatasetFile)
+    assert (large.data.large, small.data.large) == (True, False)
+    assert large.started.rows == small.started.rows
+    one, other = (load_training_arrays(found.data, found.spec) for found in (large, small))
+    assert one.validation is not None
+    assert other.validation is not None
+    np.testing.assert_array_equal(one.features, other.features)
+    np.testing.assert_array_equal(one.validation.features, other.validation.features)
+
+
+def test_a_column_with_holes_splits_no_large_table(
+    faults: Faults, request_on: Callable[..., TrainRequest]
+) -> None:
+    request = request_on(day=np.where(np.arange(ROWS) == 700, np.nan, 1.0))
+    request.validation.fraction = 0.2
+    request.validation.split.group_column = "day"
+    assert "'day' has no value in row 700" in faults(request)["data.dataset"]
 
 
 def test_both_sides_of_a_split_must_count(

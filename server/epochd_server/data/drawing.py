@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.data.columns import Columns
+from epochd_server.data.drawing_by_column import later_rows, rows_of_groups
 from epochd_server.data.splitting import Traits, held_out_rows, shares
 from epochd_server.domain.large_tables import DrawnRows, RowSize
 from epochd_server.domain.validation import HoldOut, Split
@@ -31,6 +32,11 @@ def drawn_rows(drawn: DrawnRows, part: Columns, label: int, first: int) -> NDArr
         label: Its column of classes, where the split is stratified.
         first: The place of its first row in the table.
     """
+    column = drawn.hold_out.column
+    if column is not None and drawn.bound is not None:
+        return later_rows(drawn.bound, part, part.names.index(column), first)
+    if column is not None and drawn.groups is not None:
+        return rows_of_groups(drawn.groups, part, part.names.index(column))
     codes = _strata(part, label) if drawn.hold_out.split is Split.STRATIFIED else None
     traits = Traits(np.zeros(part.rows, np.int64), codes, first=first)
     return held_out_rows(drawn.hold_out, traits, drawn.seed)

@@ -6,7 +6,10 @@ in the same way wherever it is trained, alone or in company.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from epochd_server.domain.validation import HoldOut
 
@@ -51,18 +54,30 @@ class RowSize:
         return min(max(_PIECE_BYTES // self.nbytes, _LEAST_PIECE_ROWS), _MOST_PIECE_ROWS)
 
 
+@dataclass(frozen=True, slots=True)
+class TimeBound:
+    """Where the held-out rows of a split by time begin: at a value, of equal ones at a row of the table."""
+
+    value: str | float
+    row: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawnRows:
     """Rows that are held out of a large table, drawn from each piece by itself: whoever reads it draws them again.
 
     Attributes:
-        hold_out: How; RANDOM or STRATIFIED.
+        hold_out: How.
         seed: The training's.
         piece_rows: Rows of a piece; the last one may have fewer.
         count: How many are held out.
+        bound: TIME: where they begin.
+        groups: GROUP: the values of those that are held out; texts, or numbers float64 in ascending order.
     """
 
     hold_out: HoldOut
     seed: int
     piece_rows: int
     count: int
+    bound: TimeBound | None = None
+    groups: frozenset[str] | NDArray[np.float64] | None = field(default=None, compare=False)

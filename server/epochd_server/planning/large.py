@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from epochd_server.data.columns import Columns, PartedColumns
 from epochd_server.data.drawing import draw, drawn_rows
+from epochd_server.data.drawing_by_column import ColumnDraw
 from epochd_server.data.large_checks import LargeCheck
 from epochd_server.data.preprocessing.features import check_transformed
 from epochd_server.data.preprocessing.streaming import PartRows, fit_streamed
@@ -130,12 +131,6 @@ class LargeReader:
         if isinstance(rows, Folds):
             remedy = "hold out a fraction, or give a validation dataset"
             violations.add("sweep.folds", f"is not for tables this large: {_WHY}; {remedy}")
-        elif isinstance(rows, HoldOut) and rows.split in (Split.TIME, Split.GROUP):
-            remedy = "split them yourself, and give the held-out ones as a validation dataset"
-            violations.add(
-                f"validation.split.{rows.split.value}_column",
-                f"is not for tables this large: {_WHY}; {remedy}",
-            )
 
     def _draw(self, violations: Violations) -> DrawnRows | None:
         """How rows are held out, if they are and nothing is wrong yet."""
@@ -143,7 +138,9 @@ class LargeReader:
         if violations or not isinstance(hold_out, HoldOut):
             return None
         rows = self.columns.rows
-        drawn = draw(hold_out, self.seed, rows, self.size)
+        drawn = self._drawn(hold_out, violations)
+        if drawn is None:
+            return None
         taken = drawn.count * self.size.nbytes
         if taken > HELD_OUT_BYTES:
             most = HELD_OUT_BYTES / self.size.nbytes / rows
@@ -151,6 +148,20 @@ class LargeReader:
             limit = f"of large tables at most {HELD_OUT_BYTES // 2**20} MiB are measured"
             violations.add("validation.fraction", f"{held}; {limit}: set at most {most:.2g}")
         return drawn
+
+    def _drawn(self, hold_out: HoldOut, violations: Violations) -> DrawnRows | None:
+        if hold_out.split not in (Split.TIME, Split.GROUP):
+            return draw(hold_out, self.seed, self.columns.rows, self.size)
+        if self.selection.split is None:
+            return None
+        by_column = ColumnDraw(
+            columns=self.columns,
+            index=self.selection.split,
+            hold_out=hold_out,
+            seed=self.seed,
+            size=self.size,
+        )
+        return by_column.draw(violations)
 
 
 @dataclass(slots=True)
