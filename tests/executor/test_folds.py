@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from epochd_server.domain.data import TrainingArrays
+from epochd_server.domain.exact_fits import LeastSquaresFit
 from epochd_server.domain.fleets import Sweep
 from epochd_server.domain.specs import (
     GradientFit,
@@ -115,3 +118,30 @@ def test_folds_in_one_task_or_each_in_its_own_end_in_the_same_bits(
     monkeypatch.setattr(fold_tasks, "_COPIED_BYTES", 0)
     assert parameters(data) == together
     assert parameters(data, (0, 2)) | parameters(data, (2, 6)) == together
+
+
+def test_least_squares_leave_out_what_says_nothing_in_a_folds_rows(data: TrainingArrays) -> None:
+    constant = np.where(FOLDS == 1, np.arange(10), 7.0).astype(np.float32)
+    rows = replace(data, features=np.column_stack([data.features[:, 0], constant, data.features[:, 1]]))
+    gradient = work(rows)
+    exact = replace(gradient.spec, fit=LeastSquaresFit(), sweep=Sweep(folds=3), key_columns=("fold",))
+    parts = list(fleet_tasks.fleet_tasks(replace(gradient, spec=exact, share=(0, 3)), rows))
+    assert [part.fit.tolist() for part in parts] == [[0, 2], [1]]
+    assert parts[0].narrowing is None
+    narrowing = parts[1].narrowing
+    assert narrowing is not None
+    assert parts[1].task.data.features.shape == (7, 2)
+    widened = narrowing.parameters(
+        {"linear.weight": np.array([[[2.0, 3.0]]]), "linear.bias": np.ones((1, 1))}
+    )
+    assert widened["linear.weight"].tolist() == [[[2.0, 0.0, 3.0]]]
+    assert widened["linear.bias"].tolist() == [[1.0]]
+    known = {name: np.array([[[2.0, 3.0, 1.0]]]) for name in ("coefficients", "standard_errors")}
+    told = narrowing.statistics(known | {"ranks": np.array([3.0])})
+    assert told["coefficients"].tolist() == [[[2.0, 0.0, 3.0, 1.0]]]
+    np.testing.assert_array_equal(told["standard_errors"], [[[2.0, np.nan, 3.0, 1.0]]])
+    assert told["ranks"].tolist() == [3.0]
+
+    ridge = replace(exact, fit=LeastSquaresFit(l2=1.0))
+    (together,) = fleet_tasks.fleet_tasks(replace(gradient, spec=ridge, share=(0, 3)), rows)
+    assert together.narrowing is None
