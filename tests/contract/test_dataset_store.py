@@ -130,9 +130,10 @@ async def test_deleting_a_missing_one_names_it(storage):
     assert caught.value.reason is Reason.DATASET_NOT_FOUND
 
 
-async def test_a_dataset_stays_while_an_unfinished_run_uses_it(storage, make):
+@pytest.mark.parametrize("role", ["dataset", "validation_dataset"])
+async def test_a_dataset_stays_while_an_unfinished_run_uses_it(storage, make, role):
     await upload(storage)
-    run = make.run(dataset=DIGEST)
+    run = make.run(**{role: DIGEST})
     await storage.runs.accept(run, make.queued(run))
     with pytest.raises(EpochdError) as caught:
         await storage.datasets.delete(DIGEST)
@@ -144,6 +145,10 @@ async def test_a_dataset_stays_while_an_unfinished_run_uses_it(storage, make):
         storage.runs, run.run_id, [make.event(2, Cancelled(epochs=0))], state=RunState.CANCELLED
     )
     await storage.datasets.delete(DIGEST)
+    late = make.run(**{role: DIGEST})
+    with pytest.raises(EpochdError) as caught:
+        await storage.runs.accept(late, make.queued(late))
+    assert caught.value.reason is Reason.DATASET_NOT_FOUND
 
 
 def only_file(storage):

@@ -14,6 +14,7 @@ from sqlalchemy import create_engine, inspect, text
 
 import epochd_server.storage.migrations as migrations
 from epochd.v1.models_pb2 import ImportHeader, PromoteMemberRequest
+from epochd.v1.trainer_pb2 import TrainRequest
 from epochd_server.codec.asked import asked
 from epochd_server.codec.models import encode_card
 from epochd_server.domain.commands import AliasCommand
@@ -152,6 +153,35 @@ async def test_request_ids_of_the_third_schema_are_still_known(bare_url, tmp_pat
             assert caught.value.metadata == {"request_id": other.request_id}
     finally:
         storage.close()
+
+
+def test_runs_of_the_seventh_schema_keep_the_datasets_by_which_they_are_validated(bare_url):
+    engine = create_engine(parse_url(bare_url))
+    requests = {"a": _validated_by("ab" * 32), "b": b"\xff no request", "c": _validated_by("cd" * 32)}
+    with engine.begin() as connection:
+        settings = config.Config()
+        settings.set_main_option("script_location", migrations.__path__[0])
+        settings.attributes["connection"] = connection
+        command.upgrade(settings, "0007")
+        run = (
+            "INSERT INTO runs (run_id, state, model, client, fingerprint, spec, create_time, latest_sequence) "
+            "VALUES (:run, :state, 'old', '', :spec, :spec, 0, 1)"
+        )
+        for name, request in requests.items():
+            state = "cancelled" if name == "c" else "queued"
+            connection.execute(text(run), {"run": name, "state": state, "spec": b""})
+            values = {"run": name, "request": request}
+            connection.execute(text("INSERT INTO run_requests VALUES (:run, :request)"), values)
+        command.upgrade(settings, "0008")
+        found = connection.execute(text("SELECT run_id, validation_dataset FROM runs")).all()
+    engine.dispose()
+    assert dict(map(tuple, found)) == {"a": "ab" * 32, "b": None, "c": None}
+
+
+def _validated_by(digest):
+    request = TrainRequest()
+    request.validation.dataset = f"datasets/{digest}"
+    return request.SerializeToString()
 
 
 PROMOTION = PromoteMemberRequest(name="models/old", model_name="old")

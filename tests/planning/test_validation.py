@@ -265,7 +265,7 @@ def test_a_dataset_of_held_out_rows_is_kept_while_the_run_is(
 ) -> None:
     request = request_of()
     request.validation.dataset = datasets.add(pa.table({"x": [1.0], "y": [2.0]}))
-    assert plan(request).dataset == request.validation.dataset.removeprefix("datasets/")
+    assert plan(request).validation_dataset == request.validation.dataset.removeprefix("datasets/")
 
 
 def test_held_out_rows_have_a_limit_too(

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from epochd.v1 import datasets_pb2 as pb
-from epochd.v1 import preprocessing_pb2, runs_pb2, spec_pb2, tensor_pb2
+from epochd.v1 import preprocessing_pb2, runs_pb2, spec_pb2, tensor_pb2, validation_pb2
 
 
 def csv(rows: int = 50) -> bytes:
@@ -117,12 +117,15 @@ async def test_a_run_trains_from_a_dataset(api, linear):
 
 
 async def test_a_dataset_in_use_cannot_be_deleted(api, endless):
-    dataset = await upload(api, csv(4_000))
+    dataset, held_out = await upload(api, csv(4_000)), await upload(api, csv(50))
     data = spec_pb2.TrainingData(dataset=dataset.name, target_columns=["y"])
-    call = api.trainer.Train(endless(data=data))
+    validation = validation_pb2.Validation(dataset=held_out.name)
+    call = api.trainer.Train(endless(data=data, validation=validation))
     run = (await call.read()).events[0].queued.run
-    refusal = await api.refused(api.datasets.DeleteDataset(pb.DeleteDatasetRequest(name=dataset.name)))
-    assert (refusal.code, refusal.reason) == ("FAILED_PRECONDITION", "DATASET_IN_USE")
+    for used in (dataset, held_out):
+        refusal = await api.refused(api.datasets.DeleteDataset(pb.DeleteDatasetRequest(name=used.name)))
+        assert (refusal.code, refusal.reason) == ("FAILED_PRECONDITION", "DATASET_IN_USE")
+        assert refusal.metadata["run"] == run
     await api.runs.CancelRun(runs_pb2.CancelRunRequest(name=run))
     await api.events(api.runs.WatchRun(runs_pb2.WatchRunRequest(run=run)))
     await api.datasets.DeleteDataset(pb.DeleteDatasetRequest(name=dataset.name))

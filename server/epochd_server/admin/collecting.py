@@ -9,17 +9,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from google.protobuf.message import DecodeError
 from sqlalchemy import Connection, Engine, delete, or_, select
 
-from epochd.v1.trainer_pb2 import TrainRequest
 from epochd_server.admin.checking import orphans
 from epochd_server.admin.place import Place
 from epochd_server.admin.references import UNFINISHED, artifact_references, unfinished_runs
 from epochd_server.domain.resources import dataset_name, run_name
 from epochd_server.storage.artifacts import StoredArtifact, discard
-from epochd_server.storage.dataset_rows import to_file
-from epochd_server.storage.schema import datasets, run_requests, runs, to_micros
+from epochd_server.storage.dataset_rows import is_used, to_file
+from epochd_server.storage.schema import datasets, runs, to_micros
 from epochd_server.storage.statements import AnyRow
 
 _RUNS_AT_ONCE: Final = 100
@@ -108,30 +106,14 @@ def _expired_datasets(connection: Connection, now: datetime, age: timedelta | No
         return []
     cutoff = to_micros(now - age)
     using = or_(runs.c.state.in_(UNFINISHED), runs.c.create_time >= cutoff)
-    used = select(runs.c.dataset).where(using, runs.c.dataset.is_not(None))
-    old = select(datasets).where(datasets.c.create_time < cutoff, datasets.c.digest.not_in(used))
-    held_out = _validation_datasets(connection)
-    return [
-        row
-        for row in connection.execute(old.order_by(datasets.c.create_time))
-        if dataset_name(row.digest) not in held_out
+    used = [
+        select(column).where(using, column.is_not(None))
+        for column in (runs.c.dataset, runs.c.validation_dataset)
     ]
-
-
-def _validation_datasets(connection: Connection) -> set[str]:
-    """Names of the datasets by which unfinished runs are validated, which only their requests tell."""
-    waiting = (
-        select(run_requests.c.request)
-        .join_from(run_requests, runs, run_requests.c.run_id == runs.c.run_id)
-        .where(runs.c.state.in_(UNFINISHED))
+    old = select(datasets).where(
+        datasets.c.create_time < cutoff, *(datasets.c.digest.not_in(some) for some in used)
     )
-    found: set[str] = set()
-    for request in connection.execution_options(yield_per=_RUNS_AT_ONCE).execute(waiting).scalars():
-        try:
-            found.add(TrainRequest.FromString(request).validation.dataset)
-        except DecodeError:  # such a run fails when it is its turn
-            continue
-    return found
+    return list(connection.execute(old.order_by(datasets.c.create_time)).all())
 
 
 def _files_of(row: AnyRow) -> tuple[str, str]:
@@ -150,7 +132,7 @@ def _delete_datasets(engine: Engine, expired: list[AnyRow]) -> set[str]:
     """Deletes datasets; the artifacts of those that a new run has begun to use."""
     kept: set[str] = set()
     for row in expired:
-        using = select(runs.c.dataset).where(runs.c.dataset == row.digest, runs.c.state.in_(UNFINISHED))
+        using = select(runs.c.run_id).where(is_used(row.digest))
         with engine.begin() as connection:
             gone = delete(datasets).where(datasets.c.digest == row.digest, ~using.exists())
             if not connection.execute(gone).rowcount:

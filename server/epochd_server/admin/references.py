@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, and_, select
+from sqlalchemy import Connection, and_, select, union
 
 from epochd_server.domain.resources import dataset_name, run_name, version_name
 from epochd_server.domain.runs import RunState
@@ -96,10 +96,13 @@ def unfinished_runs(connection: Connection) -> set[str]:
 
 def missing_datasets(connection: Connection) -> list[tuple[str, str]]:
     """Names of unfinished runs and of the datasets that they need and that are not there."""
-    statement = (
-        select(runs.c.run_id, runs.c.dataset)
-        .join_from(runs, datasets, runs.c.dataset == datasets.c.digest, isouter=True)
-        .where(runs.c.state.in_(UNFINISHED), runs.c.dataset.is_not(None), datasets.c.digest.is_(None))
+    statement = union(
+        *(
+            select(runs.c.run_id, column)
+            .join_from(runs, datasets, column == datasets.c.digest, isouter=True)
+            .where(runs.c.state.in_(UNFINISHED), column.is_not(None), datasets.c.digest.is_(None))
+            for column in (runs.c.dataset, runs.c.validation_dataset)
+        )
     )
     return [(run_name(run_id), dataset_name(digest)) for run_id, digest in connection.execute(statement)]
 

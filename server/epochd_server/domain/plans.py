@@ -25,6 +25,7 @@ class Plan:
         started: What the run's Started event will say.
         steps: Updates of the parameters in all.
         memory_bytes: Bytes for data, parameters and optimizer state.
+        validation_dataset: Digest of the dataset with the held-out rows, or None.
         labels: Of the run and its version.
         limits: At which the run is cancelled.
     """
@@ -40,5 +41,6 @@ class Plan:
     steps: int
     memory_bytes: int
     validate_only: bool = False
+    validation_dataset: str | None = None
     labels: Labels = field(default_factory=dict)
     limits: RunLimits = field(default_factory=RunLimits)

@@ -40,6 +40,7 @@ class NewRun:
         fingerprint: SHA-256 of what the client sent (without request_id).
         client: Whose share of the workers it takes.
         dataset: Digest of the dataset it reads, or None.
+        validation_dataset: That of the one with the held-out rows.
         labels: Of the run, and of the version that it makes.
     """
 
@@ -52,7 +53,13 @@ class NewRun:
     client: str
     create_time: datetime
     dataset: str | None = None
+    validation_dataset: str | None = None
     labels: Labels = field(default_factory=dict)
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Digests of all datasets that it reads."""
+        return tuple(digest for digest in (self.dataset, self.validation_dataset) if digest is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -164,7 +164,8 @@ class RequestPlanner:
             fingerprint=sent.fingerprint,
             spec=spec,
             data=draft.data,
-            dataset=_dataset(source) or _dataset(command.validation_source),
+            dataset=_dataset(source),
+            validation_dataset=_dataset(command.validation_source),
             started=Started(
                 spec=spec,
                 parameters=draft.parameters,

@@ -372,6 +372,7 @@ def _new_run(run: LiveRun, plan: Plan) -> NewRun:
         client=run.client,
         create_time=run.newest_time,
         dataset=plan.dataset,
+        validation_dataset=plan.validation_dataset,
         labels=plan.labels,
     )
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, and_, or_, select
 
 from epochd_server.domain.datasets import Dataset, DatasetColumn, DatasetFormat
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.resources import dataset_name
-from epochd_server.storage.schema import datasets, from_micros, to_micros
+from epochd_server.domain.runs import RunState
+from epochd_server.storage.schema import datasets, from_micros, runs, to_micros
 from epochd_server.storage.statements import AnyRow, insert_into
+
+_UNFINISHED = [state.value for state in RunState if not state.is_terminal]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,12 @@ def to_dataset(row: AnyRow) -> Dataset:
         size_bytes=row.size_bytes,
         create_time=from_micros(row.create_time),
     )
+
+
+def is_used(digest: str | ColumnElement[str]) -> ColumnElement[bool]:
+    """Condition of runs: they have not ended, and train or validate with the dataset."""
+    reads = or_(runs.c.dataset == digest, runs.c.validation_dataset == digest)
+    return and_(reads, runs.c.state.in_(_UNFINISHED))
 
 
 def no_dataset(digest: str) -> EpochdError:

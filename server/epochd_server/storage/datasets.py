@@ -17,11 +17,10 @@ from epochd_server.domain.datasets import Dataset, DatasetFormat, DatasetSummary
 from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.once import AnsweredBefore, Once
 from epochd_server.domain.resources import dataset_name, run_name
-from epochd_server.domain.runs import RunState
 from epochd_server.storage.answers import Answers
 from epochd_server.storage.artifacts import ArtifactDamagedError, Artifacts, discard
 from epochd_server.storage.database import Database
-from epochd_server.storage.dataset_rows import DatasetFile, file_of, insert, no_dataset, to_dataset
+from epochd_server.storage.dataset_rows import DatasetFile, file_of, insert, is_used, no_dataset, to_dataset
 from epochd_server.storage.durable_files import digest_of_file, local_io
 from epochd_server.storage.schema import datasets, runs, to_micros
 from epochd_server.storage.uploads import ClaimedUpload, PartialFile
@@ -36,7 +35,6 @@ Raises:
 _CONVERSIONS_AT_ONCE = 4
 """Two uploads, of which each is converted and digested at the same time."""
 _FETCHES_AT_ONCE = 4
-_UNFINISHED = [state.value for state in RunState if not state.is_terminal]
 
 
 class DatasetStore:
@@ -151,7 +149,7 @@ class DatasetStore:
             EpochdError: DATASET_NOT_FOUND; DATASET_IN_USE, naming a run that has not ended; REQUEST_ID_REUSED.
             AnsweredBefore: The request was made before.
         """
-        using = select(runs.c.run_id).where(runs.c.dataset == digest, runs.c.state.in_(_UNFINISHED)).limit(1)
+        using = select(runs.c.run_id).where(is_used(digest)).limit(1)
 
         def operation(connection: Connection) -> DatasetFile:
             file = file_of(connection, digest)

@@ -24,7 +24,8 @@ BEGAN = "began"
 """Stands among a run's changes for the time at which it started, if it had not before."""
 DONE = "done"
 """Stands among a run's changes for a wish that they carry out; one that came meanwhile is kept."""
-RUN_COLUMNS = [column for column in runs.c if column.name not in {"request_id", "fingerprint", "dataset"}]
+_UNREAD = {"request_id", "fingerprint", "dataset", "validation_dataset"}
+RUN_COLUMNS = [column for column in runs.c if column.name not in _UNREAD]
 
 _STAND_INS = {BEGAN: runs.c.start_time, DONE: runs.c.wish}
 _DONE = {RunState.PAUSED: Wish.PAUSE, RunState.QUEUED: Wish.RESUME}
@@ -84,6 +85,7 @@ def new_row(new: NewRun, first: Event, owner: str) -> dict[str, Any]:
         "client": new.client,
         "fingerprint": new.fingerprint,
         "dataset": new.dataset,
+        "validation_dataset": new.validation_dataset,
         "spec": spec_codec.encode_spec(new.spec),
         "create_time": to_micros(new.create_time),
         "labels": dict(new.labels) or None,

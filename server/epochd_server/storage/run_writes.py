@@ -89,7 +89,7 @@ def accept_all(connection: Connection, acceptances: Sequence[Acceptance]) -> lis
         return [before]
     if insert_new_rows(connection, runs, [one.row for one in acceptances]) < len(acceptances):
         return [Accepted(_only(acceptances).new.run_id, created=True)]  # this very acceptance, repeated
-    for digest in {one.new.dataset for one in acceptances if one.new.dataset is not None}:
+    for digest in sorted({digest for one in acceptances for digest in one.new.datasets}):
         _require_dataset(connection, digest)
     requests = [{"run_id": one.new.run_id, "request": one.new.request} for one in acceptances]
     insert_rows(connection, run_requests, requests)

@@ -25,7 +25,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0007"
+HEAD = "0008"
 """The newest migration."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -65,7 +65,9 @@ runs = Table(
     # Not written any more: answers has it. SQLite cannot drop a unique column without copying every log.
     Column("request_id", _KEY, unique=True),
     Column("fingerprint", LargeBinary, nullable=False),
+    # The datasets with its rows and with its held-out rows.
     Column("dataset", _KEY),
+    Column("validation_dataset", _KEY),
     Column("spec", LargeBinary, nullable=False),
     Column("create_time", BigInteger, nullable=False),
     Column("start_time", BigInteger),
@@ -98,6 +100,12 @@ runs = Table(
         "dataset",
         sqlite_where=text("dataset IS NOT NULL"),
         postgresql_where=text("dataset IS NOT NULL"),
+    ),
+    Index(
+        "ix_runs_validation_dataset",
+        "validation_dataset",
+        sqlite_where=text("validation_dataset IS NOT NULL"),
+        postgresql_where=text("validation_dataset IS NOT NULL"),
     ),
 )
 
