@@ -1,6 +1,6 @@
 """Large tables split by a column, by time or by group: what is held out is found in passes over the column.
 
-The rows are those that would be held out of a table in memory; see :mod:`.splitting`.
+The rows are those that would be held out of a table in memory; see :mod:`.splitting`. Numbers are compared as float64.
 
 Legend: N rows, n of a piece, G groups.
 """
@@ -65,7 +65,7 @@ class ColumnDraw:
             ends = np.cumsum([counted[text] for text in texts])
             value = str(texts[int(np.searchsorted(ends, place, "right"))])
         else:
-            value = StreamedValues(lambda: ((part, None) for _, part in self._numbers())).ranked([place])[0]
+            value = StreamedValues(lambda: ((values, None) for values in self._numbers())).ranked([place])[0]
         return self._drawn(held, bound=TimeBound(value, self._first_row(value, place)))
 
     def _first_row(self, value: str | float, place: int) -> int:
@@ -139,9 +139,9 @@ class ColumnDraw:
                 return first + int(np.argmax(missing))
         return None
 
-    def _numbers(self) -> Iterator[tuple[int, NDArray[np.float64]]]:
-        for first, part in self.columns.parts(self.size.piece_rows):
-            yield first, _numbers_of(part, self.index)
+    def _numbers(self) -> Iterator[NDArray[np.float64]]:
+        for _, part in self.columns.parts(self.size.piece_rows):
+            yield _numbers_of(part, self.index)
 
     def _refuse(self, problem: str, violations: Violations) -> None:
         violations.add(self.columns.column_field(self.index), f"{self.columns.names[self.index]!r} {problem}")
