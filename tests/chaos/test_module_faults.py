@@ -25,6 +25,8 @@ class Moody(nn.Module):
         super().__init__()
         if mood == "refuse":
             sys.exit("no")
+        if mood == "interrupt the constructor":
+            raise KeyboardInterrupt
         self.linear, self.mood, self.calls = nn.Linear(1, 1), mood, 0
 
     def forward(self, x):
@@ -34,6 +36,8 @@ class Moody(nn.Module):
                 raise ValueError("the password is hunter2")
             if self.mood == "exit":
                 sys.exit(3)
+            if self.mood == "interrupt":
+                raise KeyboardInterrupt
             if self.mood == "die":
                 os._exit(3)
             if self.mood == "crash":
@@ -137,12 +141,13 @@ def test_a_neighbour_of_a_module_that_hangs_can_be_cancelled(client):
 
 
 def test_a_module_whose_constructor_ends_the_process_is_refused_and_the_server_goes_on(client):
-    with pytest.raises(epochd.InvalidArgument, match="cannot be constructed"):
-        train(client, "refuse")
+    for mood in ("refuse", "interrupt the constructor"):
+        with pytest.raises(epochd.InvalidArgument, match="cannot be constructed"):
+            train(client, mood)
     assert train(client, "calm", epochs=3).wait(timeout=60) == "SUCCEEDED"
 
 
-@pytest.mark.parametrize("mood", ["raise", "exit"])
+@pytest.mark.parametrize("mood", ["raise", "exit", "interrupt"])
 def test_a_module_that_goes_wrong_in_predict_is_told_and_the_server_goes_on(client, mood):
     model = train(client, mood, epochs=3).result(timeout=60)
     assert model.predict([[1.0]]).shape == (1,)

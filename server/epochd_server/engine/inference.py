@@ -141,10 +141,10 @@ class _Module:
         return result
 
     def _outputs(self, state: dict[str, Tensor], row: Tensor) -> Tensor:
-        """What the module makes of a row; whatever it raises, sys.exit too, neither ends the process nor is shown."""
+        """What the module makes of a row; nothing that it raises ends the process or is shown."""
         try:
             outputs: Tensor = functional_call(self._module, state, (row,)).reshape(-1)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # nothing is cancelled within a call: it is the module's own
             _logger.exception("a registered module failed to predict")
             raise EpochdError(Reason.MODULE_FAILED) from error
         return outputs

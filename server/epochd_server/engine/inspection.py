@@ -111,6 +111,6 @@ def _probe(module: nn.Module, in_features: int, device: str) -> torch.Tensor | N
     try:
         with torch.no_grad():
             outputs = module.eval()(torch.zeros(_PROBE_ROWS, in_features, dtype=dtype, device=device))
-    except (Exception, SystemExit):
+    except BaseException:  # the module's own, whatever it is: nothing is cancelled within a call
         return None
     return outputs if isinstance(outputs, torch.Tensor) else None

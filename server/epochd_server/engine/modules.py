@@ -83,9 +83,9 @@ class ModuleRegistry:
         _check_arguments(module_class, name, arguments)
         try:
             return module_class(**arguments)
-        except (Exception, SystemExit) as error:
-            # Not even sys.exit may end this process. What a constructor says may hold internals of the server;
-            # its owner finds it in the log.
+        except BaseException as error:
+            # Neither sys.exit nor a KeyboardInterrupt of its own may end this process. What a constructor says may
+            # hold internals of the server; its owner finds it in the log.
             _logger.warning("constructor of module %s failed", name, exc_info=error)
             violations = Violations()
             violations.add("model.module.arguments", f"{name} cannot be constructed with these values")
