@@ -18,8 +18,9 @@ def main(arguments: list[str]) -> int:
         ("kills", "how much of it"),
         ("clients", "how many work meanwhile"),
         ("workers", "worker processes of the server"),
+        ("checkpoint-interval", "seconds between two checkpoints of a run"),
     ):
-        default = getattr(defaults, name)
+        default = getattr(defaults, name.replace("-", "_"))
         parser.add_argument(f"--{name}", type=type(default), default=default, help=f"{said} (%(default)s)")
     parser.add_argument("--database-url", help="a PostgreSQL database; unset: SQLite in a folder of its own")
     given = vars(parser.parse_args(arguments))

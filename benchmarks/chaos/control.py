@@ -11,6 +11,7 @@ from benchmarks import harness
 from benchmarks.chaos.bits import digest
 from benchmarks.chaos.recipes import Recipe
 from benchmarks.chaos.strangers import connect, start
+from benchmarks.chaos.supervised import MODULES
 from epochd import events
 
 PASSING = frozenset({"sequence", "time", "rows_per_second", "training_seconds", "elapsed_seconds"})
@@ -57,7 +58,7 @@ def prediction_of(client: epochd.Client, version: str, recipe: Recipe) -> str:
 
 def train_all(recipes: Iterable[Recipe]) -> dict[Recipe, Outcome]:
     """Trains recipes one after the other, each alone, on a server of their own."""
-    with harness.server("--cohorts", "off") as address, connect(address) as client:
+    with harness.server("--cohorts", "off", *MODULES) as address, connect(address) as client:
         return {recipe: train(client, recipe) for recipe in sorted(set(recipes))}
 
 

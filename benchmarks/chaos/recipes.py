@@ -154,6 +154,33 @@ def _longer(variant: int) -> Training:
     return _long(variant, epochs=8_000)
 
 
+def _module(variant: int) -> Training:
+    """Some seconds of a core, of a module with buffers and dropout, and epochs of a tenth of a second."""
+    x, y = _numbers(variant, rows=2_000)
+    arguments = {
+        "model": epochd.Module("Dropping"), "optimizer": epochd.Adam(lr=1e-3), "epochs": 20, "batch_size": 8,
+        "log_every": 1, "seed": variant,
+    }  # fmt: skip
+    return Training((x, y), arguments, probe=x[:7])
+
+
+def _module_fleet(variant: int) -> Training:
+    table = _frame(variant, rows=40 * _SHOPS).drop(columns="bought")
+    arguments = {
+        "target": "y", "group_by": "shop", "model": epochd.Module("Bent"), "optimizer": epochd.SGD(lr=0.01),
+        "epochs": 40, "batch_size": 8, "log_members": ["shop-05"], "log_every": 5, "seed": variant,
+    }  # fmt: skip
+    return Training((table,), arguments, probe=table.head(30))
+
+
+def _lbfgs(variant: int) -> Training:
+    """About a second of a core."""
+    x, y = _numbers(variant, rows=8_000)
+    model = epochd.Sequential(epochd.Linear(16), "tanh", epochd.Linear())
+    fit = epochd.LBFGS(max_iterations=200, tolerance=1e-12)
+    return Training((x, y), {"model": model, "fit": fit, "log_every": 10, "seed": variant}, probe=x[:7])
+
+
 def _least_squares(variant: int) -> Training:
     return _lone(variant, model=epochd.Linear(), fit=epochd.LeastSquares())
 
@@ -216,6 +243,9 @@ KINDS: Mapping[str, Kind] = {
     "early stopping": Kind(_early),
     "long": Kind(_long),
     "longer": Kind(_longer, 0.4),
+    "module": Kind(_module, 1.5),
+    "module fleet": Kind(_module_fleet, 0.5),
+    "l-bfgs": Kind(_lbfgs),
     "least squares": Kind(_least_squares),
     "newton": Kind(_newton),
     "diverging": Kind(_diverging, 0.5),

@@ -11,6 +11,8 @@ from benchmarks.chaos.journal import Journal
 from benchmarks.chaos.killer import Kill, Victim
 from epochd import events
 
+_FROM_THE_START = "from its first epoch"
+"""What the log says of a run that was not saved."""
 _SHOWN = 20
 """So many findings are told in words."""
 
@@ -47,6 +49,11 @@ class Report:
             *self.problems,
         ]
 
+    @property
+    def saved(self) -> int:
+        """Runs that went on from a checkpoint, and not from their first epoch."""
+        return sum(any(map(_is_from_checkpoint, log)) for log in self.findings.logs.values())
+
     def __str__(self) -> str:
         lines = [*self._kill_lines(), "", *self._count_lines(), "", *self._time_lines()]
         if self.wrong:
@@ -69,6 +76,7 @@ class Report:
             f"{count:,} {state}" for state, count in sorted(ends.items())
         )
         yield f"runs interrupted    {resumed:,}; failed because their worker was killed too often: {found.worn_out:,}"
+        yield f"went on             {self.saved:,} from a checkpoint, the others from their first epoch"
         yield f"events logged       {logged:,}; seen by {found.watches:,} watchers: {found.events_seen:,}"
         yield f"datasets            {self.journal.datasets:,} uploaded, found and deleted"
         yield f"lost                {len(found.losses):,}"
@@ -105,6 +113,10 @@ def _first_after(kill: Kill, log: Sequence[events.Event]) -> events.Event | None
 
 def _is_resumed(event: events.Event) -> bool:
     return isinstance(event, events.Warning) and event.reason == "RUN_RESUMED"
+
+
+def _is_from_checkpoint(event: events.Event) -> bool:
+    return _is_resumed(event) and _FROM_THE_START not in getattr(event, "message", "")
 
 
 def _median(seconds: Sequence[float]) -> str:

@@ -34,6 +34,7 @@ class Options:
         clients: How many work meanwhile.
         workers: Of the server.
         pause: Seconds between two things that a client does, on average.
+        checkpoint_interval: Seconds between two checkpoints of a run: few, as trainings are short here.
         settle: Seconds that runs may take to end after the last kill.
         flags: Further ones of the server.
     """
@@ -44,6 +45,7 @@ class Options:
     clients: int = 8
     workers: int = 2
     pause: float = 0.3
+    checkpoint_interval: float = 0.5
     settle: float = 120.0
     flags: tuple[str, ...] = ()
 
@@ -51,7 +53,8 @@ class Options:
 def run(options: Options) -> Report:
     """Makes trouble, waits until everything has ended, and accounts for it."""
     with tempfile.TemporaryDirectory(prefix="epochd-chaos-") as folder:
-        server = SupervisedServer(Path(folder), options.workers, options.flags)
+        flags = "--checkpoint-interval", str(options.checkpoint_interval), *options.flags
+        server = SupervisedServer(Path(folder), options.workers, flags)
         server.start()
         try:
             return _report(server, options)

@@ -20,6 +20,9 @@ from benchmarks.harness import ONE_THREAD
 START_SECONDS: Final = 120.0
 """A server that does not serve after so long has not survived."""
 
+MODULES: Final = ("--modules", str(Path(__file__).with_name("modules.py")))
+"""Flags that register the modules that recipes name."""
+
 _WORKER: Final = "epochd_server.executor.worker"
 
 
@@ -49,7 +52,8 @@ class SupervisedServer:
         """Starts a process, and does not wait for it."""
         command = [
             sys.executable, "-m", "epochd_server", "--listen", self.address, "--data-dir", str(self._folder / "data"),
-            "--workers", str(self.workers), "--log-format", "json", "--log-level", "warning", *self._flags,
+            "--workers", str(self.workers), "--log-format", "json", "--log-level", "warning", *MODULES,
+            *self._flags,
         ]  # fmt: skip
         with self.log.open("ab") as errors:
             self._process = subprocess.Popen(

@@ -8,7 +8,7 @@ from benchmarks.chaos.running import Options, run
 
 @pytest.mark.timeout(600)
 def test_kills_lose_nothing_repeat_nothing_and_change_no_bit():
-    options = Options(seed=4, seconds=12.0, kills=3, clients=5, flags=("--checkpoint-interval", "1"))
+    options = Options(seed=4, seconds=12.0, kills=3, clients=5)
     report = run(options)
     assert report.wrong == [], str(report)
     assert len(report.kills) == 3
