@@ -132,6 +132,36 @@ async def test_cards_that_do_not_fit_are_refused(file, change, said):
         imported(changed(file, change))
 
 
+def cities(*labels, places=None, folds=0):
+    """A card whose two features come from a text column with these categories."""
+    column = {
+        "name": "city",
+        "kind": "COLUMN_KIND_TEXT",
+        "steps": [{"step": {"one_hot": {}}, "categories": {"labels": labels}}],
+        "outputs": ["x0", "x1"],
+    }
+    if places is not None:
+        column["places"] = {"places": places}
+    steps = {"columns": [column]}
+    return set_in("version", "preprocess", to=steps | {"folds": [steps] * folds})
+
+
+async def test_steps_must_make_the_features_they_say(file):
+    steps = imported(changed(file, cities("Bergen", "Oslo"))).trained.card.preprocess
+    assert steps.inputs == ("city",)
+    assert imported(changed(file, cities("Oslo", places=[1]))).trained.card.preprocess.outputs == ("x0", "x1")
+    for wrong in (
+        cities("Bergen", "Oslo", "Tromsø"),
+        cities("Oslo"),
+        cities("Bergen", "Oslo", places=[1]),
+        cities("Oslo", places=[2]),
+    ):
+        with pytest.raises(InvalidInput, match="makes other features than the model reads"):
+            imported(changed(file, wrong))
+    with pytest.raises(InvalidInput, match="other folds than its members"):
+        imported(changed(file, cities("Bergen", "Oslo", folds=2)))
+
+
 async def test_a_module_that_is_not_registered_is_named(file):
     module = {"module": {"name": "Unheard"}}
     with pytest.raises(EpochdError, match="Unheard") as caught:

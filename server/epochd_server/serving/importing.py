@@ -22,6 +22,7 @@ from epochd.v1 import models_pb2 as pb
 from epochd_server.codec.models import decode_card
 from epochd_server.codec.names import stored_version
 from epochd_server.codec.user_labels import decode_user_labels
+from epochd_server.data.preprocessing.transforming import makes_its_features
 from epochd_server.domain.errors import EpochdError, FieldViolation, InvalidInput, Reason, Violations
 from epochd_server.domain.fleets import Members, MemberState
 from epochd_server.domain.labels import Labels
@@ -75,6 +76,7 @@ def read_import(data: memoryview, modules: ModuleRegistry, *, max_parameters: in
     members = _members(card_json, card)
     parameters = _parameters(file, card, modules, max_parameters)
     _check_columns(card, modules)
+    _check_preprocessing(card, members)
     violations = Violations()
     labels = decode_user_labels(message.labels, violations)
     violations.raise_if_any()
@@ -208,11 +210,6 @@ def _check_columns(card: VersionCard, modules: ModuleRegistry) -> None:
     features, targets = card.feature_columns, card.target_columns
     if not features or len(set(features)) < len(features) or not targets:
         raise _invalid("has a card without features, each once, or without targets")
-    if card.preprocess is not None and card.preprocess.outputs != features:
-        raise _invalid("has a card whose preprocessing makes other features than the model reads")
-    folds = () if card.preprocess is None else card.preprocess.folds
-    if folds and card.members % len(folds):
-        raise _invalid("has a card whose preprocessing has other folds than its members")
     try:
         outputs = output_size(card.spec.model, len(features), modules=modules)
     except ValueError:
@@ -222,6 +219,20 @@ def _check_columns(card: VersionCard, modules: ModuleRegistry) -> None:
         raise _invalid("has a card without two classes, each once")
     if classes is not None and outputs not in {len(classes), 1 if len(classes) == 2 else len(classes)}:
         raise _invalid(f"has a card with {len(classes)} classes for a model of {outputs} outputs")
+
+
+def _check_preprocessing(card: VersionCard, members: Members | None) -> None:
+    """It must make the features that the model reads, for every member."""
+    preprocess = card.preprocess
+    if preprocess is None:
+        return
+    learned = None if members is None else members.learned
+    if learned is not None and len(learned) != card.members:
+        raise _invalid("has a card whose preprocessing has other members than the model")
+    if preprocess.outputs != card.feature_columns or not makes_its_features(preprocess, learned):
+        raise _invalid("has a card whose preprocessing makes other features than the model reads")
+    if preprocess.folds and card.members % len(preprocess.folds):
+        raise _invalid("has a card whose preprocessing has other folds than its members")
 
 
 def _invalid(what: str) -> InvalidInput:

@@ -137,6 +137,41 @@ def _place(column: FittedColumn, made: NDArray[np.float64], out: NDArray[np.floa
     out[:, list(column.places)] = made
 
 
+def makes_its_features(fitted: FittedPreprocessing, statistics: NDArray[np.float64] | None) -> bool:
+    """Whether the steps of every column can be walked, and make as many features as the column says.
+
+    For what was not fitted here, but read from a file.
+
+    Args:
+        fitted: What is said to have been fitted, with its folds.
+        statistics: float64 [K, S]: the members' own numbers; None where no member has any.
+    """
+    return all(
+        _makes_its_features(column, statistics)
+        for steps in (fitted, *fitted.folds)
+        for column in steps.columns
+        if column.is_read
+    )
+
+
+def _makes_its_features(column: FittedColumn, statistics: NDArray[np.float64] | None) -> bool:
+    """No rows at all go through every step as any number of them would."""
+    if column.kind in (ColumnKind.TEXT, ColumnKind.TIMESTAMP):
+        nothing = nothing_of(column.kind, 0, column.name)
+    else:
+        nothing = Numbers(np.empty((0, 1)), (column.name,))
+    walk = Walk(column.name, nothing, np.empty(0, np.int64), statistics)
+    out = np.empty((0, len(column.outputs)))
+    try:
+        for fitted in column.steps:
+            walk.go(fitted)
+        made = walk.arrive().values
+        _place(column, made, out)
+    except (StepProblem, ValueError, IndexError, TypeError):
+        return False
+    return made.shape[1] == len(column.outputs if column.places is None else column.places)
+
+
 def with_statistics(
     fitted: FittedPreprocessing, statistics: NDArray[np.float64] | None
 ) -> FittedPreprocessing:
