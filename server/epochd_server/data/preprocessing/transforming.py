@@ -169,7 +169,8 @@ def _makes_its_features(column: FittedColumn, statistics: NDArray[np.float64] | 
         _place(column, made, out)
     except (StepProblem, ValueError, IndexError, TypeError):
         return False
-    return made.shape[1] == len(column.outputs if column.places is None else column.places)
+    width: int = made.shape[1]
+    return width == len(column.outputs if column.places is None else column.places)
 
 
 def with_statistics(
