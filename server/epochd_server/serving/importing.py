@@ -231,7 +231,7 @@ def _check_preprocessing(card: VersionCard, members: Members | None) -> None:
         raise _invalid("has a card whose preprocessing has other members than the model")
     if preprocess.outputs != card.feature_columns or not makes_its_features(preprocess, learned):
         raise _invalid("has a card whose preprocessing makes other features than the model reads")
-    if preprocess.folds and card.members % len(preprocess.folds):
+    if preprocess.folds and (not card.members or card.members % len(preprocess.folds)):
         raise _invalid("has a card whose preprocessing has other folds than its members")
 
 
