@@ -17,6 +17,13 @@ def test_a_model_is_fitted_exactly_and_shows_its_statistics(cli, wine: str):
     assert listed.json_lines[0]["coefficient"] == ["hue", "total_phenols", "bias"]
 
 
+def test_classes_are_balanced_in_an_exact_fit(cli, wine: str):
+    columns = ("--target", "cultivar", "--features", "hue,flavanoids")
+    done = cli("train", wine, *columns, "--loss", "cross_entropy:class_weights=balanced", "--fit", "auto")
+    assert done.code == 0
+    assert "newton (auto)" in done.out
+
+
 def test_a_members_statistics_are_found_by_its_key(cli, wine: str):
     columns = ("--target", "flavanoids", "--features", "hue", "--group-by", "cultivar")
     assert cli("train", wine, *columns, "--fit", "least_squares:l2=0", "--name", "by-cultivar").code == 0

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 
 import epochd
 from epochd.fits import Fit
@@ -98,6 +98,22 @@ def test_a_logistic_model_has_the_statistics_of_statsmodels(client, table):
     assert found.deviance == pytest.approx(-2 * right.llf, rel=1e-10)
     assert found.df_residual == right.df_resid
     np.testing.assert_allclose(model.predict_proba(table[FEATURES])[:, 1], right.predict(), rtol=1e-9)
+
+
+def test_class_weights_are_those_of_scikit_learn_for_each_member_of_a_fleet(client, table):
+    frame = table.query("store < 3").assign(good=lambda rows: np.where(rows["good"] == 1, "yes", "no"))
+    how = {"fit": epochd.Newton(l2=0.5), "loss": epochd.BCEWithLogits(class_weights="balanced")}
+    fleet = train(client, frame, "good", group_by="store", **how).result()
+    given = epochd.BCEWithLogits(class_weights={"yes": 3.0})
+    single = train(client, frame, "good", "auto", loss=given).result()
+    assert single.fit == "newton (auto)"
+    assert fleet.keys() == [0, 1, 2]
+    weights = [("balanced", 0.5, rows) for _, rows in frame.groupby("store")] + [({"yes": 3.0}, 1e-12, frame)]
+    found = [*fleet.parameters()["linear.weight"], single.parameters()["linear.weight"]]
+    for weight, (class_weight, l2, rows) in zip(found, weights, strict=True):
+        right = LogisticRegression(C=1 / l2, class_weight=class_weight, tol=1e-12, solver="newton-cholesky")
+        right.fit(rows[FEATURES], rows["good"])
+        np.testing.assert_allclose(weight, right.coef_, rtol=1e-8)
 
 
 def test_a_softmax_model_has_statistics_for_each_class(client, table):
@@ -190,6 +206,8 @@ def test_what_an_exact_fit_cannot_do_is_refused_by_field(client, table):
     assert fields(target="sales", model=layers, fit="auto") == ["auto"]
     assert fields(target="sales", model=linear, fit=epochd.LeastSquares(l2=-1)) == ["least_squares.l2"]
     assert fields(target="sales", model=linear, loss="l1", fit="auto") == ["auto"]
+    smooth = epochd.BCEWithLogits(class_weights="balanced", label_smoothing=0.1)
+    assert fields(target="good", model=linear, loss=smooth, fit=epochd.Newton()) == ["newton"]
     assert fields(target="sales", model=linear, fit="auto", sweep={"lr": [0.1]}) == ["sweep"]
     assert fields(target="sales", model=linear) == ["fit"]
     assert fields(target="sales", model=linear, fit="auto", epochs=3) == ["fit"]

@@ -28,16 +28,17 @@ def layers(function: str) -> SequentialModel:
 @pytest.mark.parametrize(
     ("model", "loss", "kind"),
     [
-        (LINEAR, LossKind.MSE, LeastSquaresFit),
-        (LINEAR, LossKind.BCE_WITH_LOGITS, NewtonFit),
-        (LINEAR, LossKind.CROSS_ENTROPY, NewtonFit),
-        (LINEAR, LossKind.HUBER, LbfgsFit),
-        (layers("tanh"), LossKind.MSE, LbfgsFit),
-        (layers("gelu"), LossKind.CROSS_ENTROPY, LbfgsFit),
+        (LINEAR, Loss(kind=LossKind.MSE), LeastSquaresFit),
+        (LINEAR, Loss(kind=LossKind.BCE_WITH_LOGITS), NewtonFit),
+        (LINEAR, Loss(kind=LossKind.BCE_WITH_LOGITS, balanced=True), NewtonFit),
+        (LINEAR, Loss(kind=LossKind.CROSS_ENTROPY, class_weights=(("a", 1.0), ("b", 2.0))), NewtonFit),
+        (LINEAR, Loss(kind=LossKind.HUBER), LbfgsFit),
+        (layers("tanh"), Loss(kind=LossKind.MSE), LbfgsFit),
+        (layers("gelu"), Loss(kind=LossKind.CROSS_ENTROPY, balanced=True), LbfgsFit),
     ],
 )
 def test_auto_takes_the_exact_fit_that_there_is(model, loss, kind):
-    fit = choose_fit(AutoFit(l2=3.0), model, Loss(kind=loss))
+    fit = choose_fit(AutoFit(l2=3.0), model, loss)
     assert isinstance(fit, kind)
     assert fit.automatic
     assert fit.l2 == 3.0
@@ -51,8 +52,6 @@ def test_auto_takes_the_exact_fit_that_there_is(model, loss, kind):
         (layers("relu"), Loss(kind=LossKind.MSE)),
         (ModuleModel(name="Net"), Loss(kind=LossKind.MSE)),
         (LINEAR, Loss(kind=LossKind.CROSS_ENTROPY, label_smoothing=0.1)),
-        (LINEAR, Loss(kind=LossKind.CROSS_ENTROPY, class_weights=(1.0, 2.0))),
-        (LINEAR, Loss(kind=LossKind.BCE_WITH_LOGITS, balanced=True)),
     ],
 )
 def test_auto_finds_none_where_there_is_none(model, loss):

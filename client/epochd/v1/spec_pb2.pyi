@@ -566,7 +566,7 @@ class BceWithLogitsLoss(_message.Message):
     """
     @_builtins.property
     def class_weights(self) -> Global___ClassWeights:
-        """What the rows of each class weigh. Gradient fits only. Unset: all alike."""
+        """What the rows of each class weigh. Unset: all alike."""
 
     def __init__(
         self,
@@ -596,7 +596,7 @@ class CrossEntropyLoss(_message.Message):
     """
     @_builtins.property
     def class_weights(self) -> Global___ClassWeights:
-        """What the rows of each class weigh. Gradient fits only. Unset: all alike."""
+        """What the rows of each class weigh. Unset: all alike."""
 
     def __init__(
         self,

@@ -77,10 +77,8 @@ def misfit(fit: Fit, model: Model, loss: Loss) -> str:
     """Why a fit cannot fit a model with a loss, and what would; empty where it can."""
     if isinstance(fit, GradientFit):
         return ""
-    if loss.label_smoothing or loss.class_weights is not None or loss.balanced:
-        return "takes no label smoothing and no class weights; give row weights, or use gradient"
-    if loss.label_smoothing or loss.balanced or loss.class_weights:
-        return "takes neither label smoothing nor class weights; use gradient, or give rows weights"
+    if loss.label_smoothing:
+        return "takes no label smoothing; use gradient"
     if isinstance(fit, LbfgsFit):
         return _lbfgs_misfit(model, loss)
     if not isinstance(model, LinearModel):

@@ -6,31 +6,62 @@ The mean over rows weighted by their classes' weights is what ``torch.nn.functio
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from epochd_server.domain.specs import Loss, LossKind
-from epochd_server.engine.task import CohortData, CohortTask, Floats, Integers
+from epochd_server.engine.task import CohortData, Floats, Integers
 
 _PIECE_ROWS = 1 << 20
 
 
-def class_weighted(task: CohortTask, data: CohortData) -> Floats | None:
+class ClassifierTask(Protocol):
+    """What is to be known of a task, of gradient descent or an exact fit, to weigh its rows."""
+
+    @property
+    def loss(self) -> Loss:
+        """Says which weights classes have."""
+
+    @property
+    def data(self) -> CohortData:
+        """The training rows."""
+
+    @property
+    def validation(self) -> CohortData | None:
+        """The held-out rows."""
+
+    @property
+    def members(self) -> int:
+        """K."""
+
+    @property
+    def shared_data(self) -> bool:
+        """Whether every member trains on all rows."""
+
+
+def class_weighted(task: ClassifierTask, data: CohortData, dtype: np.dtype[np.floating]) -> Floats | None:
     """The rows' weights [N] with those of their classes; None is 1 each.
 
     Args:
         task: Says which weights classes have; balanced ones are those of its training rows.
         data: The rows, of any length: training rows or held-out ones.
+        dtype: Of the result, where classes have weights.
     """
     scales = class_scales(task)
     if scales is None:
         return data.weights
-    members = _members(task, data) if len(scales) > 1 else np.zeros(len(data.features), np.int64)
-    return scaled(scales, members, classes_of(task.loss, data.targets), data.weights, task.dtype)
+    weights = np.empty(len(data.features), dtype)
+    for rows in _pieces(data):
+        classes = classes_of(task.loss, data.targets[rows])
+        members = _members(data, rows) if len(scales) > 1 else 0
+        own = None if data.weights is None else data.weights[rows]
+        weights[rows] = scaled(scales, members, classes, own, dtype)
+    return weights
 
 
-def class_scales(task: CohortTask) -> NDArray[np.float64] | None:
+def class_scales(task: ClassifierTask) -> NDArray[np.float64] | None:
     """The weights of classes, [K, C], or [1, C] where all members have the same; None where all are 1."""
     if task.loss.class_weights is not None:
         return np.array([[weight for _, weight in task.loss.class_weights]])
@@ -66,20 +97,15 @@ def classes_of(loss: Loss, targets: NDArray[np.generic]) -> Integers:
     return (np.asarray(targets, np.float64).reshape(-1) > 0.5).astype(np.int64)
 
 
-def _members(task: CohortTask, data: CohortData) -> Integers:
-    """Which member each row belongs to, [N]; 0 throughout where all share their rows."""
-    if task.shared_data:
-        return np.zeros(len(data.features), np.int64)
-    return np.repeat(np.arange(task.members), np.diff(data.offsets))
+def _members(data: CohortData, rows: slice) -> Integers:
+    """Which member each of some rows belongs to, [n]; members do not share rows."""
+    places = np.arange(rows.start, min(rows.stop, len(data.features)))
+    return np.searchsorted(data.offsets[1:], places, "right")
 
 
-def _balanced(task: CohortTask) -> NDArray[np.float64]:
+def _balanced(task: ClassifierTask) -> NDArray[np.float64]:
     """Rows / (classes · rows of the class) of each member [K, C]; counted are the classes that it has."""
-    width = 2
-    if task.loss.kind is LossKind.CROSS_ENTROPY:
-        width = max(width, 1 + max(int(task.data.targets[rows].max()) for rows in _pieces(task.data)))
-    shape = (1 if task.shared_data else task.members, width)
-    counts = np.zeros(shape)
+    counts = np.zeros((1 if task.shared_data else task.members, _width(task)))
     for rows in _pieces(task.data):
         _count(task, rows, counts)
     present = (counts > 0).sum(1, keepdims=True)
@@ -88,14 +114,19 @@ def _balanced(task: CohortTask) -> NDArray[np.float64]:
     return np.where(counts > 0, balanced, 1.0)
 
 
-def _count(task: CohortTask, rows: slice, counts: NDArray[np.float64]) -> None:
+def _width(task: ClassifierTask) -> int:
+    """How many classes there are, those that only held-out rows have included."""
+    if task.loss.kind is not LossKind.CROSS_ENTROPY:
+        return 2
+    parts = (task.data,) if task.validation is None else (task.data, task.validation)
+    return 1 + max(int(data.targets[rows].max()) for data in parts for rows in _pieces(data))
+
+
+def _count(task: ClassifierTask, rows: slice, counts: NDArray[np.float64]) -> None:
     """Adds the weights of some rows to those of their members' classes [K, C]."""
     data = task.data
     classes = classes_of(task.loss, data.targets[rows])
-    if task.shared_data:
-        members = np.zeros(len(classes), np.int64)
-    else:
-        members = np.searchsorted(data.offsets[1:], np.arange(rows.start, rows.start + len(classes)), "right")
+    members = np.zeros(len(classes), np.int64) if task.shared_data else _members(data, rows)
     weights = 1.0 if data.weights is None else data.weights[rows]
     # one after the other, so that a member's sums do not depend on where pieces end
     np.add.at(counts, (members, classes), weights)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from epochd_server.domain.specs import CLASSIFICATION_LOSSES, Loss
 from epochd_server.domain.validation import Evaluation
+from epochd_server.engine.class_weights import class_weighted
 from epochd_server.engine.exact.task import ExactTask
 from epochd_server.engine.inference import Predictor
 from epochd_server.engine.losses import mean_loss
@@ -40,6 +41,9 @@ class HeldOutRows:
     """[n, o]"""
     targets: NDArray[np.generic]
     weights: Floats | None
+    """Their own, as metrics take them."""
+    places: slice
+    """Where they are among those of all members."""
 
 
 class EvaluatingObserver:
@@ -54,6 +58,7 @@ class EvaluatingObserver:
     def __init__(self, task: ExactTask, held_out: CohortData, observer: Observer) -> None:
         self._task = task
         self._held_out = held_out
+        self._loss_weights = class_weighted(task, held_out, np.dtype(np.float64))
         self._observer = observer
 
     def logs(self, batch: LogBatch) -> None:
@@ -66,7 +71,8 @@ class EvaluatingObserver:
         losses = np.full(len(batch.members), np.nan)
         metrics = np.full((len(batch.members), len(task.metrics)), np.nan)
         for position, rows in _rows_of(task, self._held_out, batch, None):
-            losses[position] = loss_of(task.loss, rows)
+            weights = None if self._loss_weights is None else self._loss_weights[rows.places]
+            losses[position] = loss_of(task.loss, rows, weights)
             metrics[position] = measure(task.metrics, task.loss, rows.outputs, rows.targets, rows.weights)
         self._observer.ended(replace(batch, validation_losses=losses, metrics=metrics))
 
@@ -120,15 +126,15 @@ def reports(
     return tuple(found)
 
 
-def loss_of(loss: Loss, rows: HeldOutRows) -> float:
-    """The mean loss, in float64; NaN where there are no rows or none has any weight."""
+def loss_of(loss: Loss, rows: HeldOutRows, weights: Floats | None) -> float:
+    """The mean loss by ``weights`` [n], in float64; NaN where there are no rows or none has any weight."""
     if not len(rows.outputs):
         return float("nan")
     targets = torch.from_numpy(np.array(rows.targets))
     if targets.is_floating_point():
         targets = targets.double()
-    weights = None if rows.weights is None else torch.from_numpy(rows.weights.astype(np.float64))
-    return float(mean_loss(loss, torch.from_numpy(rows.outputs.astype(np.float64)), targets, weights))
+    weighing = None if weights is None else torch.from_numpy(weights.astype(np.float64))
+    return float(mean_loss(loss, torch.from_numpy(rows.outputs.astype(np.float64)), targets, weighing))
 
 
 def _rows_of(
@@ -148,4 +154,4 @@ def _rows_of(
         features = held_out.features[rows]
         places: Integers = np.full(len(features), position)
         weights = None if held_out.weights is None else held_out.weights[rows]
-        yield position, HeldOutRows(predictor.predict(features, places), targets[rows], weights)
+        yield position, HeldOutRows(predictor.predict(features, places), targets[rows], weights, rows)

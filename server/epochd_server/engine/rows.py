@@ -59,7 +59,7 @@ def rows_of(task: CohortTask, data: CohortData | None = None) -> Rows:
     batch = counts if task.batch_size is None else np.minimum(counts, task.batch_size)
     large = counts > _size(task, data).most_rows
     scales = class_scales(task) if large.all() else None
-    weights = class_weighted(task, data) if scales is None else data.weights
+    weights = class_weighted(task, data, task.dtype) if scales is None else data.weights
     return Rows(
         features=kernel_array(data.features, task.dtype),
         targets=_targets(task, data),

@@ -26,6 +26,7 @@ from epochd_server.domain.specs import (
 )
 from epochd_server.domain.validation import Metric
 from epochd_server.engine.arrays import kernel_array
+from epochd_server.engine.class_weights import class_weighted
 from epochd_server.engine.task import CohortData, Integers
 
 Doubles = NDArray[np.float64]
@@ -67,6 +68,11 @@ class ExactTask:
         return len(self.seeds)
 
     @property
+    def shared_data(self) -> bool:
+        """Whether every member is fitted to all rows: each has its own."""
+        return False
+
+    @property
     def model_outputs(self) -> int:
         """Outputs of the model."""
         linears = self.model.layers if isinstance(self.model, SequentialModel) else (self.model,)
@@ -86,7 +92,7 @@ class ExactRows:
     Attributes:
         features: [N, d].
         targets: [N, t] float64, or int64 [N] class indices.
-        weights: [N], or [0] where every row counts alike.
+        weights: [N], those of classes included, or [0] where every row counts alike.
         starts: [K] first row of each member.
         counts: [K] its number of rows.
     """
@@ -111,7 +117,7 @@ class ExactRows:
 
 
 def exact_rows(task: ExactTask) -> ExactRows:
-    """The rows of a task's members; copied only where their types must be."""
+    """The rows of a task's members; copied only where their types must be, and weights where classes have some."""
     data = task.data
     targets = data.targets
     if task.loss.kind is LossKind.CROSS_ENTROPY:
@@ -119,10 +125,11 @@ def exact_rows(task: ExactTask) -> ExactRows:
     else:
         targets = kernel_array(targets.reshape(len(targets), -1), np.float64)
     offsets = np.asarray(data.offsets, np.int64)
+    weights = class_weighted(task, data, np.dtype(np.float64))
     return ExactRows(
         features=kernel_array(data.features, np.float64),
         targets=targets,
-        weights=np.empty(0) if data.weights is None else kernel_array(data.weights, np.float64),
+        weights=np.empty(0) if weights is None else kernel_array(weights, np.float64),
         starts=offsets[:-1].copy(),
         counts=np.diff(offsets),
     )
