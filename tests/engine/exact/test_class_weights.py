@@ -99,3 +99,16 @@ def test_balanced_weights_are_those_of_each_members_training_rows(fit, sample, w
         assert fleet.weight[member].tobytes() == alone.weight[0].tobytes()
         assert fleet.bias[member].tobytes() == alone.bias[0].tobytes()
         assert losses[member] == loss_alone[0]
+
+
+@pytest.mark.parametrize("fitting", FITS)
+def test_a_member_whose_classes_all_weigh_0_fails_alone(fit, sample, fitting):
+    features, labels, _ = sample
+    loss = Loss(kind=SOFTMAX, class_weights=((0, 1.0), (1, 2.0), (2, 0.0)))
+    order = np.argsort(labels[SOFTMAX] == 2, kind="stable")
+    weighing = int((labels[SOFTMAX] != 2).sum())
+    found = fit(
+        features[order], labels[SOFTMAX][order], replace(fitting, penalize_bias=True), loss=loss, outputs=3,
+        offsets=np.array([0, weighing, 240]),
+    )  # fmt: skip
+    assert found.states.tolist() == [MemberState.FINISHED, MemberState.DIVERGED]

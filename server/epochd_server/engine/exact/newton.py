@@ -158,11 +158,13 @@ class _Slice:
         if not len(ended):
             return
         self._ended[ended] = True
+        ends, losses = _ENDS[self.states[ended]], self._means(self.losses[ended], ended)
+        ends[(ends == MemberState.FINISHED) & np.isnan(losses)] = MemberState.DIVERGED
         reporter.end(
             self.members[ended],
-            _ENDS[self.states[ended]],
+            ends,
             self.iterations[ended],
-            self.losses[ended] / self.facts[ended, columns.WEIGHT],
+            losses,
             self._flat(ended),
             self._statistics(ended),
         )
@@ -177,10 +179,16 @@ class _Slice:
         reporter.log(
             self.members[chosen],
             np.full(len(chosen), iteration),
-            trace[:, kernel.LOSS] / self.facts[chosen, columns.WEIGHT],
+            self._means(trace[:, kernel.LOSS], chosen),
             trace[:, kernel.STEP],
             flat,
         )
+
+    def _means(self, losses: Doubles, chosen: Integers) -> Doubles:
+        """Mean losses [M]; NaN of members all of whose classes weigh 0."""
+        with np.errstate(invalid="ignore"):
+            means: Doubles = losses / self.facts[chosen, columns.WEIGHT]
+        return means
 
     def _flat(self, chosen: Integers | np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Doubles:
         return flat_parameters(self.coefficients[chosen], self.shape.bias)
