@@ -40,7 +40,8 @@ def start_replica(start_server, database_url, tmp_path) -> Callable[..., object]
 
     def start(*flags: str, folder: str | None = None, lease: float = LEASE):
         data_dir = tmp_path / (folder or f"data-{next(_numbers)}")
-        return start_server("--database-url", database_url, "--lease", str(lease), *flags, data_dir=data_dir)
+        shared = ("--database-url", database_url, "--artifacts", str(tmp_path / "artifacts"))
+        return start_server(*shared, "--lease", str(lease), *flags, data_dir=data_dir)
 
     return start
 
@@ -49,7 +50,7 @@ def start_replica(start_server, database_url, tmp_path) -> Callable[..., object]
 def pair(postgres, server_type, tmp_path_factory) -> Iterator[list]:
     """Two servers that the tests of this file share. Leave them running."""
     url, folder = postgres.new_database("pair"), tmp_path_factory.mktemp("pair")
-    flags = ("--database-url", url)
+    flags = ("--database-url", url, "--artifacts", str(folder / "artifacts"))
     started = [server_type(folder / name, folder / f"{name}.log", flags) for name in ("a", "b")]
     yield started
     for server in started:
@@ -256,6 +257,7 @@ def test_an_idle_server_trains_its_share_of_what_waits_on_another(pair, connect)
 def test_four_servers_that_start_at_once_on_an_empty_database_make_one_schema(database_url, tmp_path):
     def start(number: int) -> subprocess.Popen[str]:
         flags = ["--data-dir", str(tmp_path / f"data-{number}"), "--workers", "1"]
+        flags += ["--artifacts", str(tmp_path / "artifacts")]
         command = [sys.executable, "-m", "epochd_server", "--listen", "127.0.0.1:0", *flags]
         with (tmp_path / f"log-{number}").open("wb") as log:
             return subprocess.Popen(
@@ -275,7 +277,27 @@ def test_four_servers_that_start_at_once_on_an_empty_database_make_one_schema(da
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM alembic_version")) == 1
         assert connection.scalar(text("SELECT count(*) FROM servers")) == 4
+        mark = connection.scalar(text("SELECT mark FROM artifact_stores"))
     engine.dispose()
+    assert [path.name for path in (tmp_path / "artifacts" / "marks").iterdir()] == [mark]
+
+
+def test_a_server_with_other_artifacts_than_those_of_its_database_does_not_start(pair, tmp_path):
+    """The flags of the first server, without its artifacts."""
+    url = pair[0].process.args[pair[0].process.args.index("--database-url") + 1]
+    command = [sys.executable, "-m", "epochd_server", "--listen", "127.0.0.1:0", "--database-url", url]
+    refused = subprocess.run(
+        [*command, "--data-dir", str(tmp_path / "new")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (refused.returncode, refused.stdout) == (1, "")
+    [line] = refused.stderr.splitlines()
+    assert str(tmp_path / "new" / "artifacts") in line
+    assert str(pair[0].data_dir.parent / "artifacts") in line
+    assert "epochd admin adopt" in line
 
 
 def test_a_server_does_not_start_on_the_database_of_a_newer_one(start_replica, database_url, tmp_path):

@@ -39,7 +39,7 @@ def test_json_may_be_asked_for_before_the_command_too(command_line, data_dir):
 def test_every_command_has_help(admin):
     listed = admin("--help")
     assert listed.code == 0
-    for name in ("check", "gc", "backup", "restore"):
+    for name in ("check", "gc", "backup", "restore", "adopt"):
         assert name in listed.out
         assert "--json" in admin(name, "--help").out
 
@@ -146,7 +146,11 @@ def test_artifacts_in_a_bucket_are_checked_and_cleaned(admin, start_server, buck
     assert (done.code, done.json["artifacts"]) == (0, 3)
     done = admin("gc", "--data-dir", server.data_dir, "--artifacts", bucket, "--json")
     assert (done.code, done.json["orphans"]) == (0, [])
-    empty = f"{bucket}/empty"
-    found = damaged(admin("check", "--data-dir", server.data_dir, "--artifacts", empty, "--json"))
+    empty = ("--data-dir", server.data_dir, "--artifacts", f"{bucket}/empty")
+    for command in ("check", "gc"):
+        refused = admin(command, *empty)
+        assert (refused.code, "epochd admin adopt" in refused.err) == (1, True)
+    assert admin("adopt", *empty, "--json").json == {"artifacts": f"{bucket}/empty"}
+    found = damaged(admin("check", *empty, "--json"))
     assert {problem for _, _, problem in found} == {"missing"}
     assert len(found) == 3

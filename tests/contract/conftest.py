@@ -234,14 +234,18 @@ def convert(source: Path, format_: DatasetFormat, destination: Path) -> DatasetS
 
 @pytest.fixture
 def open_at(tmp_path: Path, database_url: str) -> Iterator[Callable[[str], Storage]]:
-    """Opens a storage with a data folder of that name, all on the same database; the same name is a restart."""
+    """Opens a storage with a data folder of that name, all on one database and artifacts; the same is a restart."""
     opened: dict[str, Storage] = {}
 
     def open_one(name: str) -> Storage:
         if name in opened:
             opened.pop(name).close()
         opened[name] = open_storage(
-            tmp_path / name, convert=convert, most_dataset_bytes=1 << 20, database_url=database_url
+            tmp_path / name,
+            convert=convert,
+            most_dataset_bytes=1 << 20,
+            database_url=database_url,
+            artifacts_url=str(tmp_path / "data" / "artifacts"),
         )
         return opened[name]
 

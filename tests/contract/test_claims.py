@@ -27,7 +27,14 @@ HOUR = 3_600_000_000
 LIVE_THEN_SLEEP = """
 import asyncio, pathlib, sys, time
 from epochd_server.storage import open_storage
-storage = open_storage(pathlib.Path(sys.argv[1]), convert=None, most_dataset_bytes=1, database_url=sys.argv[2])
+folder = pathlib.Path(sys.argv[1])
+storage = open_storage(
+    folder,
+    convert=None,
+    most_dataset_bytes=1,
+    database_url=sys.argv[2],
+    artifacts_url=str(folder.parent / "artifacts"),
+)
 asyncio.run(storage.claims.join())
 print("lives", flush=True)
 time.sleep(60)
@@ -80,6 +87,7 @@ def open_server(tmp_path, emptied_postgres_url):
             convert=lambda *_: None,
             most_dataset_bytes=1,
             database_url=emptied_postgres_url,
+            artifacts_url=str(tmp_path / "artifacts"),
         )
         opened.append(storage)
         await storage.claims.join()

@@ -195,14 +195,14 @@ async def test_one_of_an_earlier_server_is_found_under_its_digest(storage):
     await storage.database.write(lambda connection: connection.execute(nameless).rowcount)
     assert (await storage.datasets.path_of(DIGEST)).read_bytes() == DATA
     await storage.datasets.delete(DIGEST)
-    assert [found.name async for found in storage.artifacts.list()] == []
+    assert [found.name async for found in storage.artifacts.list("datasets")] == []
 
 
 async def test_servers_that_take_the_same_upload_at_once_keep_one_file(open_at):
     first, second = open_at("first"), open_at("second")
     made = await asyncio.gather(upload(first), upload(second))
     assert made[0] == made[1]
-    files = [*first.folder.artifacts.rglob("*.arrow"), *second.folder.artifacts.rglob("*.arrow")]
+    files = [found.name async for found in first.artifacts.list("datasets")]
     assert len(files) == 1
 
 
@@ -218,7 +218,7 @@ async def test_what_was_computed_of_one_is_computed_once_and_goes_with_it(storag
         assert await storage.datasets.facts(DIGEST, count) == str(len(DATA)).encode()
     assert seen == [only_file(storage)]
     await storage.datasets.delete(DIGEST)
-    assert [found.name async for found in storage.artifacts.list()] == []
+    assert [found.name async for found in storage.artifacts.list("datasets")] == []
     with pytest.raises(EpochdError) as caught:
         await storage.datasets.facts(DIGEST, count)
     assert caught.value.reason is Reason.DATASET_NOT_FOUND

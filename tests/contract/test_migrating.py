@@ -172,7 +172,7 @@ def test_runs_of_the_seventh_schema_keep_the_datasets_by_which_they_are_validate
             connection.execute(text(run), {"run": name, "state": state, "spec": b""})
             values = {"run": name, "request": request}
             connection.execute(text("INSERT INTO run_requests VALUES (:run, :request)"), values)
-        command.upgrade(settings, "0008")
+        command.upgrade(settings, "head")
         found = connection.execute(text("SELECT run_id, validation_dataset FROM runs")).all()
     engine.dispose()
     assert dict(map(tuple, found)) == {"a": "ab" * 32, "b": None, "c": None}

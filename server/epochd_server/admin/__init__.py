@@ -1,4 +1,4 @@
-"""`epochd admin`: check, gc, backup and restore what a server has stored, also while it runs."""
+"""`epochd admin`: check, gc, backup, restore and adopt what a server has stored, also while it runs."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from epochd_server.admin.references import (
     unfinished_runs,
 )
 from epochd_server.domain.resources import run_name
-from epochd_server.storage.artifacts import ArtifactDamagedError, Artifacts, StoredArtifact
+from epochd_server.storage.artifacts import MARKS, ArtifactDamagedError, Artifacts, StoredArtifact
 from epochd_server.storage.durable_files import digest_of
 from epochd_server.storage.schema import datasets, events, runs, versions
 
@@ -121,7 +121,10 @@ def orphans(
     return [
         found
         for found in stored
-        if found.name not in named and found.modified < before and run_of(found.name) not in unfinished
+        if found.name not in named
+        and found.modified < before
+        and run_of(found.name) not in unfinished
+        and not found.name.startswith(f"{MARKS}/")
     ]
 
 

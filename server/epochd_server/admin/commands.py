@@ -19,6 +19,7 @@ from epochd_server.admin.collecting import Retention, collect
 from epochd_server.admin.place import open_place
 from epochd_server.admin.restoring import restore as restore_all
 from epochd_server.settings import Settings, flag
+from epochd_server.storage.pairing import adopt as adopt_artifacts
 
 app = typer.Typer(
     name="admin",
@@ -137,6 +138,25 @@ def restore(
     manifest, damage = restore_all(source.absolute(), target, copy=copy)
     showing.restored(Output(as_json=as_json), manifest, damage, target)
     raise typer.Exit(1 if damage else 0)
+
+
+@app.command("adopt")
+def adopt(
+    data_dir: _DataDir = None,
+    database_url: _Database = None,
+    artifacts: _Artifacts = None,
+    as_json: _Json = False,
+) -> None:
+    """Say that these artifacts are those of this database from now on, where they were moved or lost.
+
+    A server, `check` and `gc` refuse artifacts that the database did not have before. Stop all servers first: every
+    one of them must be started with the same artifacts. `check` then says what is missing.
+    """
+    chosen = _settings(data_dir, database_url, artifacts)
+    with open_place(chosen, writing=True, together=False) as place:
+        with place.engine.begin() as connection:
+            adopt_artifacts(connection, place.artifacts, place.store)
+        showing.adopted(Output(as_json=as_json), place.store)
 
 
 def _settings(

@@ -16,6 +16,7 @@ from epochd_server.storage.artifact_urls import open_artifacts
 from epochd_server.storage.artifacts import Artifacts
 from epochd_server.storage.engines import make_engine, parse_url
 from epochd_server.storage.failures import StorageUnusableError
+from epochd_server.storage.pairing import check_together
 from epochd_server.storage.schema import HEAD
 
 
@@ -26,24 +27,28 @@ class Place:
     Attributes:
         engine: Its database.
         artifacts: Its artifacts.
+        store: Where those are.
         folder: Its data folder.
     """
 
     engine: Engine
     artifacts: Artifacts
+    store: str
     folder: Path
 
 
 @contextmanager
-def open_place(settings: Settings, *, writing: bool) -> Iterator[Place]:
+def open_place(settings: Settings, *, writing: bool, together: bool = True) -> Iterator[Place]:
     """Opens what the settings name; nothing is made or upgraded.
 
     Args:
         settings: Those of the server.
         writing: Whether the database is to be changed.
+        together: Whether the artifacts must be those of the database.
 
     Raises:
-        StorageUnusableError: It is not there, cannot be used, or its schema is not this program's.
+        StorageUnusableError: It is not there, cannot be used, or its schema is not this program's; or database and
+            artifacts are of different servers.
     """
     folder = settings.data_dir.absolute()
     if not folder.is_dir():
@@ -57,13 +62,12 @@ def open_place(settings: Settings, *, writing: bool) -> Iterator[Place]:
         _check_schema(engine)
         cache = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="epochd-admin-"))
         # Copies of what is in a bucket are looked at once: the server's own cache is left alone.
-        artifacts = open_artifacts(
-            settings.artifacts or str(folder / "artifacts"),
-            cache=Path(cache),
-            cache_bytes=0,
-            hold_seconds=0.0,
-        )
-        yield Place(engine, artifacts, folder)
+        store = settings.artifacts or str(folder / "artifacts")
+        artifacts = open_artifacts(store, cache=Path(cache), cache_bytes=0, hold_seconds=0.0)
+        if together:
+            with engine.begin() as connection:
+                check_together(connection, artifacts, store)
+        yield Place(engine, artifacts, store, folder)
 
 
 def database_url(settings: Settings) -> URL:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sqlalchemy import inspect
+
 from epochd_server.admin.backing_up import link_or_copy, new_folder
 from epochd_server.admin.checking import CHANGED, MISSING, Damage
-from epochd_server.admin.manifest import DATABASE, BackedUp, Manifest
+from epochd_server.admin.manifest import ARTIFACTS, DATABASE, BackedUp, Manifest
 from epochd_server.storage.durable_files import copy_synced, digest_of_file
+from epochd_server.storage.engines import make_engine, parse_url
 from epochd_server.storage.failures import StorageUnusableError
+from epochd_server.storage.local_artifacts import LocalArtifacts
+from epochd_server.storage.pairing import mark_of
+from epochd_server.storage.schema import artifact_stores
 
 
 def restore(source: Path, data_dir: Path, *, copy: bool) -> tuple[Manifest, list[Damage]]:
@@ -35,6 +41,7 @@ def restore(source: Path, data_dir: Path, *, copy: bool) -> tuple[Manifest, list
             if file.path == DATABASE:
                 raise StorageUnusableError(f"the database of the backup {source} {_says(problem)}")
             damage.append(Damage(file.owner, "backup", problem, file.path.partition("/")[2]))
+        _hold_together(fresh)
     return manifest, damage
 
 
@@ -51,6 +58,19 @@ def _restore_file(source: Path, fresh: Path, file: BackedUp, *, copy: bool) -> s
     if given.stat().st_size != file.size:
         return CHANGED
     return CHANGED if file.digest is not None and digest_of_file(target) != file.digest else None
+
+
+def _hold_together(folder: Path) -> None:
+    """Marks the artifacts as those of the database, unless that is of an epochd which knew no marks."""
+    engine = make_engine(parse_url(f"sqlite:///{folder / DATABASE}"), connections=1, read_only=True)
+    try:
+        with engine.begin() as connection:
+            known = inspect(connection).has_table(artifact_stores.name)
+            mark = mark_of(connection) if known else None
+    finally:
+        engine.dispose()
+    if mark is not None:
+        LocalArtifacts(folder / ARTIFACTS).mark(mark)
 
 
 def _says(problem: str) -> str:

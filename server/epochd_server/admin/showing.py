@@ -120,6 +120,14 @@ def restored(output: Output, manifest: Manifest, damage: Sequence[Damage], targe
     _damage(output, damage)
 
 
+def adopted(output: Output, store: str) -> None:
+    """Shows which artifacts are those of the database now."""
+    if output.as_json:
+        output.json({"artifacts": store})
+        return
+    output.text(Text(f"The artifacts of the database are those in {store}."))
+
+
 def _damage(output: Output, damage: Sequence[Damage]) -> None:
     if damage:
         output.line("")

@@ -14,10 +14,11 @@ from epochd_server.storage.checkpoints import SqlCheckpoints
 from epochd_server.storage.claims import SqlClaims
 from epochd_server.storage.database import Database
 from epochd_server.storage.datasets import Convert, DatasetStore
-from epochd_server.storage.engines import is_shared
+from epochd_server.storage.engines import is_shared, parse_url
 from epochd_server.storage.failures import SequenceConflictError, StorageUnusableError
 from epochd_server.storage.folder import DataFolder
 from epochd_server.storage.models import SqlModelStore
+from epochd_server.storage.pairing import hold_together
 from epochd_server.storage.presence import Presence
 from epochd_server.storage.runs import SqlRunStore
 
@@ -91,17 +92,18 @@ def open_storage(
         request_retention_s: For how many seconds a request_id is remembered.
 
     Raises:
-        StorageUnusableError: Folder or database cannot be used; says why in one line.
+        StorageUnusableError: Folder, database or artifacts cannot be used; says why in one line.
     """
     folder = DataFolder(data_dir, shared=database_url is not None and is_shared(database_url))
     with ExitStack() as opened:
         opened.callback(folder.close)
         presence = _be_present(folder)
         opened.callback(presence.close)
-        artifacts = open_artifacts(
-            artifacts_url or str(folder.artifacts), cache=folder.cache, cache_bytes=cache_bytes
-        )
+        store = artifacts_url or str(folder.artifacts)
+        artifacts = open_artifacts(store, cache=folder.cache, cache_bytes=cache_bytes)
         database = Database(database_url or folder.database_url, server=presence.server)
+        opened.callback(database.close)
+        hold_together(parse_url(database_url or folder.database_url), artifacts, store)
         opened.pop_all()
     changes = ModelChanges()
     answers = Answers(database, request_retention_s)

@@ -18,6 +18,9 @@ from epochd_server.domain.errors import EpochdError
 
 CHUNK_BYTES = 1 << 20
 
+MARKS = "marks"
+"""The folder of marks, to which no row refers by its name."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -95,6 +98,20 @@ class Artifacts(Protocol):
 
         Args:
             folder: Without a ``/`` at its end; empty: all artifacts.
+
+        Raises:
+            EpochdError: STORAGE_UNAVAILABLE.
+        """
+
+    def mark(self, name: str) -> None:
+        """Stores an empty artifact in the folder ``MARKS``; blocks.
+
+        Raises:
+            EpochdError: STORAGE_UNAVAILABLE.
+        """
+
+    def marks(self) -> frozenset[str]:
+        """The names of all marks, as the store has them now; blocks.
 
         Raises:
             EpochdError: STORAGE_UNAVAILABLE.

@@ -17,7 +17,7 @@ from obstore.exceptions import BaseError
 from obstore.store import from_url
 
 from epochd_server.domain.errors import EpochdError, Reason
-from epochd_server.storage.artifacts import CHUNK_BYTES, ArtifactDamagedError, StoredArtifact
+from epochd_server.storage.artifacts import CHUNK_BYTES, MARKS, ArtifactDamagedError, StoredArtifact
 from epochd_server.storage.durable_files import digest_of, local_io, map_file
 from epochd_server.storage.file_cache import FileCache
 
@@ -98,6 +98,17 @@ class BucketArtifacts:
             async for page in self._store.list(folder or None):
                 for found in page:
                     yield StoredArtifact(found["path"], found["size"], found["last_modified"])
+
+    def mark(self, name: str) -> None:
+        """Stores an empty object in the folder of marks; blocks."""
+        with _remote_io(missing=False):
+            self._store.put(f"{MARKS}/{name}", b"")
+
+    def marks(self) -> frozenset[str]:
+        """The names of all marks; blocks."""
+        with _remote_io(missing=False):
+            found = [found["path"] for page in self._store.list(MARKS) for found in page]
+        return frozenset(path.removeprefix(f"{MARKS}/") for path in found)
 
     def _download(self, name: str, path: Path) -> None:
         with _remote_io(missing=True), path.open("xb", buffering=0) as file:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from epochd_server.storage.artifacts import ArtifactDamagedError, StoredArtifact
+from epochd_server.storage.artifacts import MARKS, ArtifactDamagedError, StoredArtifact
 from epochd_server.storage.durable_files import (
     CheckedFiles,
     copy_synced,
@@ -78,6 +78,14 @@ class LocalArtifacts:
         """Every artifact below a folder."""
         for found in await asyncio.to_thread(lambda: list(self._walk(folder))):
             yield found
+
+    def mark(self, name: str) -> None:
+        """Stores an empty artifact in the folder of marks; blocks."""
+        self._put(f"{MARKS}/{name}", b"")
+
+    def marks(self) -> frozenset[str]:
+        """The names of all marks; blocks."""
+        return frozenset(found.name.removeprefix(f"{MARKS}/") for found in self._walk(MARKS))
 
     def _put(self, name: str, data: bytes | memoryview) -> None:
         fresh = self._fresh()

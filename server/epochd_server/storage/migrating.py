@@ -13,7 +13,7 @@ from epochd_server.storage.schema import HEAD
 _LOCK = 0x65706F636864
 """Key of the advisory lock (PostgreSQL) that lets one server at a time migrate: "epochd" in ASCII."""
 
-KNOWN = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
+KNOWN = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
 """Every schema that this server can bring up to date, oldest first."""
 
 

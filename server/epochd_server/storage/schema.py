@@ -25,7 +25,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0008"
+HEAD = "0009"
 """The newest migration."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -260,4 +260,15 @@ datasets = Table(
     Column("artifact", Text),
     Column("file_digest", _KEY),
     Index("ix_datasets_create_time_digest", "create_time", "digest"),
+)
+
+# The one row says which artifacts are those of this database: storage/pairing.py.
+artifact_stores = Table(
+    "artifact_stores",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    # The name of the mark among them.
+    Column("mark", _KEY, nullable=False),
+    # Where they were when a server last started, for people.
+    Column("place", Text, nullable=False),
 )
