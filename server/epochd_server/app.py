@@ -157,6 +157,7 @@ def run(settings: Settings) -> None:
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_run(settings))
+    _leave_hung_threads()
 
 
 async def _run(settings: Settings) -> None:
@@ -172,6 +173,16 @@ async def _run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     await application.run()
+
+
+def _leave_hung_threads() -> None:
+    """Ends the process at once where registered modules still run: one in PyTorch would abort a plain exit."""
+    from epochd_server.serving.module_threads import any_thread_is_left
+
+    if any_thread_is_left():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _exit_at_once(number: int, frame: object) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import numpy as np
 import psutil
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import epochd
 from epochd import events
@@ -45,7 +48,12 @@ class Moody(nn.Module):
             if self.mood == "hoard":
                 torch.empty(2**46)
             if self.mood == "hang":
+                print("it hangs", file=sys.stderr, flush=True)
                 time.sleep(3600)
+            if self.mood == "spin":
+                print("it hangs", file=sys.stderr, flush=True)
+                while True:
+                    x = torch.tanh(x)
         time.sleep(0.001)
         return self.linear(x)
 '''
@@ -156,6 +164,48 @@ def test_a_module_that_goes_wrong_in_predict_is_told_and_the_server_goes_on(clie
     assert caught.value.reason == "MODULE_FAILED"
     assert "hunter2" not in str(caught.value)
     assert client.activation("relu", 1.0) == 1.0
+
+
+@pytest.mark.parametrize("mood", ["hang", "spin"])
+def test_a_module_that_never_returns_in_predict_blocks_nobody_and_no_stop(client, server, mood):
+    calm = train(client, "calm", epochs=3).result(timeout=60)
+    bad = train(client, mood, epochs=3).result(timeout=60)
+    sgd = epochd.SGD(lr=0.01)
+    plain = client.train([[1.0], [2.0]], [2.0, 4.0], model=epochd.Linear(), optimizer=sgd, epochs=3).result()
+    for model in (calm, bad, plain):
+        assert model.predict([[1.0]]).shape == (1,)
+    with ThreadPoolExecutor(2) as threads:
+        hung = threads.submit(predict_at_length, server, bad, 3.0)
+        server.wait_for_log("it hangs")
+        for model in (calm, bad, plain):
+            with epochd.connect(server.address, timeout=1.0) as impatient:
+                assert impatient.predict(model.name, [[1.0]]).shape == (1,)
+        assert is_healthy(server)
+        assert train(client, "calm", epochs=3).wait(timeout=60) == "SUCCEEDED"
+        with pytest.raises(epochd.DeadlineExceeded):
+            hung.result(timeout=30)
+        hung = threads.submit(predict_at_length, server, bad, 60.0)
+        until = time.monotonic() + 30
+        while server.log().count("it hangs") < 2 and time.monotonic() < until:
+            time.sleep(0.02)
+        assert server.stop(20) == 0
+        with pytest.raises(epochd.EpochdError):
+            hung.result(timeout=30)
+
+
+def predict_at_length(server, model, seconds):
+    """Asks for what a bad model does not return from, for so long."""
+    once = epochd.Retry(attempts=1)
+    with epochd.connect(server.address, timeout=seconds, retry=once) as patient:
+        patient.predict(model.name, [[200.0]] * 9)
+
+
+def is_healthy(server):
+    """Whether the server says so within a second."""
+    with grpc.insecure_channel(server.address) as channel:
+        check = health_pb2_grpc.HealthStub(channel).Check
+        answer = check(health_pb2.HealthCheckRequest(), timeout=1, wait_for_ready=True)
+    return answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_a_worker_killed_in_the_middle_of_a_crowd_costs_nobody_a_bit(client, server):

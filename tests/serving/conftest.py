@@ -43,6 +43,7 @@ class TorchLinear:
     """A linear model, computed by PyTorch; counts how often it was made."""
 
     made = 0
+    calls_module = False
 
     def __init__(self, model: Model, parameters: Parameters) -> None:
         type(self).made += 1

@@ -8,7 +8,8 @@ come alone or in a fleet's slab. Registered modules are called with each row alo
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -65,10 +66,10 @@ class Predictor:
         self._evaluator: _Network | _Module
         chain: Chain | None
         if isinstance(model, ModuleModel):
-            module = construct(model, modules).eval()
+            module = _ready(model, modules)
             chain = chain_of_module(module)
             if chain is None:
-                self._evaluator = _Module(module, parameters)
+                self._evaluator = _Module(module, partial(_ready, model, modules), parameters)
                 return
         else:
             chain = chain_of(model, in_features_of(model))
@@ -78,6 +79,11 @@ class Predictor:
     def members(self) -> int:
         """K; 1 for a single model."""
         return len(self._evaluator.flat)
+
+    @property
+    def calls_module(self) -> bool:
+        """Whether predictions call a registered module, whose code may do anything."""
+        return isinstance(self._evaluator, _Module)
 
     def predict(self, rows: Floats, members: Integers | None = None) -> Floats:
         """Raw outputs (logits for classifiers).
@@ -122,32 +128,52 @@ class _Network:
 
 
 class _Module:
-    def __init__(self, module: nn.Module, parameters: Mapping[str, Floats]) -> None:
-        self._module = module
-        self._slots = module_slots(self._module)
+    """Calls a module. It bears the parameters of a call while that lasts, so calls at one time have one each."""
+
+    def __init__(
+        self, module: nn.Module, construct_another: Callable[[], nn.Module], parameters: Mapping[str, Floats]
+    ) -> None:
+        self._idle = [module]
+        self._construct_another = construct_another
+        self._slots = module_slots(module)
         self.flat = stacked(parameters, self._slots)
 
     def evaluate(self, rows: Floats, members: Integers) -> Floats:
+        try:
+            module = self._idle.pop()
+        except IndexError:  # all of them are in calls, some perhaps for ever
+            module = self._construct_another()
+        try:
+            return self._evaluate(module, rows, members)
+        finally:
+            self._idle.append(module)
+
+    def _evaluate(self, module: nn.Module, rows: Floats, members: Integers) -> Floats:
         flat, inputs = torch.from_numpy(self.flat), torch.from_numpy(rows)
         outputs = []
         with torch.no_grad():
             for row, member in zip(inputs, members, strict=True):
                 vector = flat[int(member)]
                 state = {s.name: vector[s.offset : s.end].view(s.shape) for s in self._slots}
-                outputs.append(self._outputs(state, row[None]))
+                outputs.append(_outputs(module, state, row[None]))
         if not outputs:
             return np.empty((0, 1), rows.dtype)
         result: Floats = torch.stack(outputs).numpy()
         return result
 
-    def _outputs(self, state: dict[str, Tensor], row: Tensor) -> Tensor:
-        """What the module makes of a row; nothing that it raises ends the process or is shown."""
-        try:
-            outputs: Tensor = functional_call(self._module, state, (row,)).reshape(-1)
-        except BaseException as error:  # nothing is cancelled within a call: it is the module's own
-            _logger.exception("a registered module failed to predict")
-            raise EpochdError(Reason.MODULE_FAILED) from error
-        return outputs
+
+def _ready(model: ModuleModel, modules: ModuleRegistry | None) -> nn.Module:
+    return construct(model, modules).eval()
+
+
+def _outputs(module: nn.Module, state: dict[str, Tensor], row: Tensor) -> Tensor:
+    """What a module makes of a row; nothing that it raises ends the process or is shown."""
+    try:
+        outputs: Tensor = functional_call(module, state, (row,)).reshape(-1)
+    except BaseException as error:  # nothing is cancelled within a call: it is the module's own
+        _logger.exception("a registered module failed to predict")
+        raise EpochdError(Reason.MODULE_FAILED) from error
+    return outputs
 
 
 def stacked(parameters: Mapping[str, Floats], slots: tuple[Slot, ...]) -> Floats:

@@ -17,9 +17,10 @@ from epochd_server.domain.models import Canary, ModelVersion
 from epochd_server.domain.predictions import Prediction
 from epochd_server.domain.resources import VersionReference
 from epochd_server.domain.runs import Parameters
-from epochd_server.domain.specs import Model
+from epochd_server.domain.specs import Model, ModuleModel
 from epochd_server.serving.canaries import canary_rows, merged, part_of
 from epochd_server.serving.members import MemberMatcher
+from epochd_server.serving.module_threads import ModuleThreads
 from epochd_server.serving.names import RECHECK_S, VersionNames, VersionSource
 from epochd_server.serving.resident import Batch, Resident, RowPredictor, command_rows
 from epochd_server.serving.single_flight import SingleFlight
@@ -84,6 +85,7 @@ class PredictionService:
         self._loads: SingleFlight[_Identity, Resident] = SingleFlight()
         # Of their own: what else waits for a thread here must not hold up predictions.
         self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="predict")
+        self._modules = ModuleThreads()
         models.changes.subscribe(self._names.forget)
 
     @property
@@ -94,11 +96,13 @@ class PredictionService:
     async def predict(self, command: PredictCommand) -> Prediction:
         """Predictions for a request's rows. With a resident version and a small batch it never waits.
 
+        What calls a registered module does: it has a thread, with those of its kind.
+
         Raises:
             InvalidInput: The rows do not suit the model; names every column that is missing or too many, and the
                 first keys without a trained member.
             EpochdError: MODEL_NOT_FOUND, VERSION_NOT_FOUND, ALIAS_NOT_FOUND, MEMBER_NOT_FOUND, MEMBER_FAILED,
-                ARTIFACT_CORRUPT.
+                ARTIFACT_CORRUPT; MODULE_FAILED where a registered module raises, or its calls do not return.
         """
         version = self._names.known(command.reference) or await self._names.look_up(command.reference)
         resident = self._touch(version) or await self._load(version)
@@ -133,9 +137,13 @@ class PredictionService:
         return await asyncio.get_running_loop().run_in_executor(self._threads, resident.batch, command)
 
     async def _predict(self, command: PredictCommand, resident: Resident, batch: Batch) -> Prediction:
-        if len(batch.features) * resident.version.card.parameters <= _INLINE_WORK:
+        module = resident.called_module
+        is_small = len(batch.features) * resident.version.card.parameters <= _INLINE_WORK
+        if is_small and module is None:
             return resident.predict(batch, probabilities=command.probabilities, logits=command.logits)
         work = partial(resident.predict, batch, probabilities=command.probabilities, logits=command.logits)
+        if module is not None:
+            return await self._modules.run(module, work)
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def close(self) -> None:
@@ -157,7 +165,12 @@ class PredictionService:
         members = None
         if version.card.members:
             members = await self._models.load_members(version.model, version.version)
-        resident = await asyncio.to_thread(self._assemble, version, parameters, members)
+        assemble = partial(self._assemble, version, parameters, members)
+        model = version.card.spec.model
+        if isinstance(model, ModuleModel):
+            resident = await self._modules.patiently(model.name, assemble)
+        else:
+            resident = await asyncio.to_thread(assemble)
         self._residents[_identity(version)] = resident
         self._resident_bytes += resident.nbytes
         self._evict()

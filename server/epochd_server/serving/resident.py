@@ -13,6 +13,7 @@ from epochd_server.domain.data import Table
 from epochd_server.domain.errors import Violations
 from epochd_server.domain.models import ModelVersion
 from epochd_server.domain.predictions import Prediction
+from epochd_server.domain.specs import ModuleModel
 from epochd_server.serving.features import FeatureMatcher
 from epochd_server.serving.members import Assignment, MemberMatcher, refuse_members
 from epochd_server.serving.outputs import Array, Labels, predictions, sigmoid, softmax
@@ -24,6 +25,10 @@ _NO_CLASSIFIER = "only classifiers have them; this model is a regression"
 
 class RowPredictor(Protocol):
     """Computes a model's raw outputs; what a row gets does not depend on the rows beside it. Safe in threads."""
+
+    @property
+    def calls_module(self) -> bool:
+        """Whether it calls a registered module, whose code may do anything, such as never return."""
 
     def predict(self, rows: NDArray[np.floating], members: NDArray[np.int64] | None = None) -> Array:
         """Outputs [n, outputs] of features [n, d]; ``members`` [n] says whose parameters, in a fleet."""
@@ -76,6 +81,12 @@ class Resident:
     def is_raw(self) -> bool:
         """Whether preprocessing makes features of the rows."""
         return self._raw is not None
+
+    @property
+    def called_module(self) -> str | None:
+        """The registered module that predictions call; None where they run the server's own code only."""
+        model = self.version.card.spec.model
+        return model.name if isinstance(model, ModuleModel) and self._predictor.calls_module else None
 
     def batch(self, command: PredictCommand) -> Batch:
         """What the model reads, and by which members.
