@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -295,3 +296,24 @@ def test_a_module_whose_call_can_be_noticed_is_not_taken_over() -> None:
     assert chain_of_module(Counting(layer)) is None
     assert chain_of_module(Printing(layer)) is None
     assert chain_of_module(torch.nn.Sequential(layer, layer)) is None  # shared parameters
+
+
+def test_calls_at_one_time_each_have_their_members_parameters(tmp_path: Path) -> None:
+    path = tmp_path / "meeting.py"
+    path.write_text(
+        "import threading\nfrom torch import nn\nmeeting = threading.Barrier(2)\n\n"
+        "class Meeting(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.linear = nn.Linear(1, 1)\n\n"
+        "    def forward(self, x):\n"
+        "        assert x.sum() > 0  # nothing that can be traced\n"
+        "        meeting.wait(10)\n        y = self.linear(x)\n        meeting.wait(10)\n        return y\n"
+    )
+    parameters = {
+        "linear.weight": np.float32([[[2.0]], [[3.0]]]),
+        "linear.bias": np.zeros((2, 1), np.float32),
+    }
+    predictor = Predictor(ModuleModel(name="Meeting"), parameters, modules=ModuleRegistry.load((str(path),)))
+    rows = np.ones((5, 1), np.float32)
+    with ThreadPoolExecutor(2) as threads:
+        both = threads.map(lambda member: predictor.predict(rows, np.full(5, member)), (0, 1))
+    assert [outputs.tolist() for outputs in both] == [[[2.0]] * 5, [[3.0]] * 5]
