@@ -16,6 +16,7 @@ from benchmarks.chaos.killer import Kill, Victim, schedule
 from benchmarks.chaos.recipes import KINDS, VARIANTS, Recipe
 from benchmarks.chaos.report import Report, recoveries
 from benchmarks.chaos.strangers import LABELS, connect, insist, start
+from benchmarks.chaos.supervised import MODULES
 
 import epochd
 from epochd import events
@@ -24,9 +25,12 @@ RECIPES = [Recipe("sgd", 0), Recipe("fleet", 1), Recipe("diverging", 2), Recipe(
 
 
 @pytest.fixture(scope="module")
-def client(server):
+def client(server_type, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server")
+    server = server_type(folder / "data", folder / "log", MODULES)
     with connect(server.address) as connected:
         yield connected
+    server.stop()
 
 
 @pytest.fixture(scope="module")
