@@ -32,7 +32,7 @@ from epochd_server.domain.preprocessing import (
     Step,
 )
 
-PER_MEMBER = "per_member is for fleets by data.group_columns"
+_PER_MEMBER = "per_member is for fleets by data.group_columns"
 MAX_FEATURES = 100_000
 MAX_LABEL_BYTES = 1_000_000
 MAX_FOLD_LABEL_BYTES = 8_000_000
@@ -108,10 +108,8 @@ def fit_preprocessing(
         None where anything is wrong.
     """
     before = len(violations.found)
-    plan = planned(asked, columns, indices, violations)
-    if asked.is_per_member and training.members is None:
-        violations.add("preprocess", PER_MEMBER)
-    if len(violations.found) > before:
+    plan = planned(asked, columns, indices, violations, has_members=training.members is not None)
+    if plan is None:
         return None
     learner = training.learner()
     fitted: list[FittedColumn] = []
@@ -192,9 +190,23 @@ class ColumnFit:
 
 
 def planned(
-    asked: Preprocessing, columns: Columns, indices: Sequence[int], violations: Violations
-) -> dict[int, tuple[tuple[Step, ...], str]]:
-    """The steps of each feature column, and where they were asked for ("": nowhere)."""
+    asked: Preprocessing,
+    columns: Columns,
+    indices: Sequence[int],
+    violations: Violations,
+    *,
+    has_members: bool = False,
+) -> dict[int, tuple[tuple[Step, ...], str]] | None:
+    """The steps of each feature column, and where they were asked for ("": nowhere); None where anything is wrong.
+
+    Args:
+        asked: What is asked for.
+        columns: Where the columns are.
+        indices: The feature columns, in order.
+        violations: Takes everything that is wrong.
+        has_members: Whether steps can learn from each member's rows by themselves.
+    """
+    before = len(violations.found)
     by_name = {columns.names[index]: index for index in indices}
     rest: tuple[Step, ...] = (_REMAINDERS[asked.remainder],)
     plan = dict.fromkeys(indices, (rest, ""))
@@ -207,7 +219,9 @@ def planned(
                 violations.add(f"{path}.columns[{position}]", problem)
             elif entry.steps:
                 plan[index] = (entry.steps, path)
-    return plan
+    if asked.is_per_member and not has_members:
+        violations.add("preprocess", _PER_MEMBER)
+    return plan if len(violations.found) == before else None
 
 
 def distinct_names(columns: Sequence[FittedColumn]) -> tuple[FittedColumn, ...]:

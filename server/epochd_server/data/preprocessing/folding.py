@@ -12,7 +12,6 @@ from dataclasses import replace
 
 from epochd_server.data.columns import Columns
 from epochd_server.data.preprocessing.fitting import (
-    PER_MEMBER,
     ColumnFit,
     TrainingRows,
     check_size,
@@ -51,9 +50,7 @@ def fit_folds(
     """
     before = len(violations.found)
     plan = planned(asked, columns, indices, violations)
-    if asked.is_per_member:
-        violations.add("preprocess", PER_MEMBER)
-    if len(violations.found) > before:
+    if plan is None:
         return None
     merged: list[FittedColumn] = []
     apart: list[list[FittedColumn]] = []

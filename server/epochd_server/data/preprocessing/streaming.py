@@ -25,7 +25,7 @@ from epochd_server.data.preprocessing.blocks import (
 )
 from epochd_server.data.preprocessing.buckets import inner_edges
 from epochd_server.data.preprocessing.categories import chosen_categories
-from epochd_server.data.preprocessing.fitting import PER_MEMBER, check_size, distinct_names, planned
+from epochd_server.data.preprocessing.fitting import check_size, distinct_names, planned
 from epochd_server.data.preprocessing.grouped import Learner
 from epochd_server.data.preprocessing.imputing import NOTHING, middle, most_frequent_text
 from epochd_server.data.preprocessing.reading import read_block
@@ -97,9 +97,7 @@ def fit_streamed(
     """
     before = len(violations.found)
     plan = planned(asked, columns, indices, violations)
-    if asked.is_per_member:
-        violations.add("preprocess", PER_MEMBER)
-    if len(violations.found) > before:
+    if plan is None:
         return None
     fitted: list[FittedColumn] = []
     for index in indices:
