@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from typing import TypeVar
 
 from epochd.v1 import runs_pb2 as pb
 from epochd.v1 import runs_pb2_grpc
@@ -26,27 +27,27 @@ _DELETED: Changed[object, pb.DeleteRunResponse] = Changed(
 )
 
 
+WishedResponse = TypeVar("WishedResponse", pb.CancelRunResponse, pb.PauseRunResponse, pb.ResumeRunResponse)
+
+
+def _wished(response: type[WishedResponse], runs: RunService) -> Wished[Run, WishedResponse]:
+    """How a wish for a run is answered, remembered, and carried out by those who find it remembered."""
+    return Wished(
+        parse=response.FromString,
+        response=lambda run: response(run=encode_run(run)),
+        heed=lambda answer: runs.heed(run_id(answer.run.name)),
+    )
+
+
 class RunsServicer(runs_pb2_grpc.RunsServicer):
     """The service ``epochd.v1.Runs``."""
 
     def __init__(self, runs: RunService, mutations: Mutations) -> None:
         self._runs = runs
         self._mutations = mutations
-        self._cancelled: Wished[Run, pb.CancelRunResponse] = Wished(
-            parse=pb.CancelRunResponse.FromString,
-            response=lambda run: pb.CancelRunResponse(run=encode_run(run)),
-            heed=lambda response: runs.heed(run_id(response.run.name)),
-        )
-        self._paused: Wished[Run, pb.PauseRunResponse] = Wished(
-            parse=pb.PauseRunResponse.FromString,
-            response=lambda run: pb.PauseRunResponse(run=encode_run(run)),
-            heed=lambda response: runs.heed(run_id(response.run.name)),
-        )
-        self._resumed: Wished[Run, pb.ResumeRunResponse] = Wished(
-            parse=pb.ResumeRunResponse.FromString,
-            response=lambda run: pb.ResumeRunResponse(run=encode_run(run)),
-            heed=lambda response: runs.heed(run_id(response.run.name)),
-        )
+        self._cancelled = _wished(pb.CancelRunResponse, runs)
+        self._paused = _wished(pb.PauseRunResponse, runs)
+        self._resumed = _wished(pb.ResumeRunResponse, runs)
 
     async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
         """Returns a run."""
