@@ -50,6 +50,15 @@ SOLVED, DEFICIENT = 0, 1
 
 
 @kernel
+def begin_member(
+    features: Array, weights: Array, start: int, count: int, bias: bool, facts: Array, scales: Array
+) -> None:
+    """Notes a member's weights among its facts [:data:`.columns.FACTS`] and finds what scales its columns [p]."""
+    weigh(weights, start, count, facts)
+    scale_columns(features, weights, start, count, bias, scales)
+
+
+@kernel
 def fit_members(
     features: Array,
     targets: Array,
@@ -101,8 +110,7 @@ def fit_members(
     columns = features.shape[1] + (1 if bias else 0)
     for member in range(len(starts)):
         start, count = starts[member], counts[member]
-        weigh(weights, start, count, facts[member])
-        scale_columns(features, weights, start, count, bias, scales)
+        begin_member(features, weights, start, count, bias, facts[member], scales)
         _factorise(features, targets, weights, start, count, bias, scales, factor, block)
         penalise(l2, bias and not penalize_bias, scales, factor, block)
         solved = invert(factor, columns, inverse)
@@ -122,15 +130,6 @@ def fit_members(
             for k in range(j, columns):
                 total += inverse[j, k] * inverse[j, k]
             spreads[member, j] = total * scales[j] * scales[j]
-
-
-@kernel
-def begin_member(
-    features: Array, weights: Array, start: int, count: int, bias: bool, facts: Array, scales: Array
-) -> None:
-    """Notes a member's weights among its facts [:data:`.columns.FACTS`] and finds what scales its columns [p]."""
-    weigh(weights, start, count, facts)
-    scale_columns(features, weights, start, count, bias, scales)
 
 
 @kernel
