@@ -285,16 +285,7 @@ def test_four_servers_that_start_at_once_on_an_empty_database_make_one_schema(da
 def test_a_server_with_other_artifacts_than_those_of_its_database_does_not_start(pair, tmp_path):
     """The flags of the first server, without its artifacts."""
     url = pair[0].process.args[pair[0].process.args.index("--database-url") + 1]
-    command = [sys.executable, "-m", "epochd_server", "--listen", "127.0.0.1:0", "--database-url", url]
-    refused = subprocess.run(
-        [*command, "--data-dir", str(tmp_path / "new")],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (refused.returncode, refused.stdout) == (1, "")
-    [line] = refused.stderr.splitlines()
+    line = refusal_to_start(url, tmp_path / "new")
     assert str(tmp_path / "new" / "artifacts") in line
     assert str(pair[0].data_dir.parent / "artifacts") in line
     assert "epochd admin adopt" in line
@@ -306,9 +297,15 @@ def test_a_server_does_not_start_on_the_database_of_a_newer_one(start_replica, d
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()
-    command = [sys.executable, "-m", "epochd_server", "--database-url", database_url]
+    line = refusal_to_start(database_url, tmp_path / "new")
+    assert "schema 9999 of a newer epochd" in line
+
+
+def refusal_to_start(database_url: str, data_dir: Path) -> str:
+    """The one line by which a server says why it does not start."""
+    command = [sys.executable, "-m", "epochd_server", "--listen", "127.0.0.1:0"]
     refused = subprocess.run(
-        [*command, "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "new")],
+        [*command, "--database-url", database_url, "--data-dir", str(data_dir)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -316,7 +313,7 @@ def test_a_server_does_not_start_on_the_database_of_a_newer_one(start_replica, d
     )
     assert (refused.returncode, refused.stdout) == (1, "")
     [line] = refused.stderr.splitlines()
-    assert "schema 9999 of a newer epochd" in line
+    return line
 
 
 def said(folder: Path) -> str:

@@ -6,7 +6,6 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from alembic import command, config
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -22,7 +21,7 @@ from epochd_server.domain.errors import EpochdError, Reason
 from epochd_server.domain.resources import VersionReference
 from epochd_server.storage import Database, StorageUnusableError, open_storage
 from epochd_server.storage.engines import parse_url
-from epochd_server.storage.migrating import KNOWN
+from epochd_server.storage.migrating import KNOWN, upgrade
 from epochd_server.storage.schema import HEAD, metadata
 from epochd_server.storage.weights import pack
 
@@ -59,10 +58,7 @@ async def test_versions_of_the_first_schema_keep_their_weights(bare_url, tmp_pat
     """As they were stored by a server that knew no fleets, whose tables are made here by its migration."""
     engine = create_engine(parse_url(bare_url))
     with engine.begin() as connection:
-        settings = config.Config()
-        settings.set_main_option("script_location", migrations.__path__[0])
-        settings.attributes["connection"] = connection
-        command.upgrade(settings, "0001")
+        upgrade(connection, "0001")
         data = pack(make.trained("01J" + "0" * 23).parameters)
         _insert_version(connection, make, data)
     engine.dispose()
@@ -92,10 +88,7 @@ async def test_aliases_of_the_second_schema_begin_their_history_where_they_point
     """As they were stored by a server that knew no canaries, whose tables are made here by its migration."""
     engine = create_engine(parse_url(bare_url))
     with engine.begin() as connection:
-        settings = config.Config()
-        settings.set_main_option("script_location", migrations.__path__[0])
-        settings.attributes["connection"] = connection
-        command.upgrade(settings, "0002")
+        upgrade(connection, "0002")
         _insert_version(connection, make, pack(make.trained("01J" + "0" * 23).parameters))
         connection.execute(text("INSERT INTO aliases VALUES ('old', 'best', 1)"))
     engine.dispose()
@@ -119,10 +112,7 @@ async def test_request_ids_of_the_third_schema_are_still_known(bare_url, tmp_pat
     engine = create_engine(parse_url(bare_url))
     trained, promoted, imported = make.asked("t"), _asked(PROMOTION, "p"), _asked(IMPORT, "i")
     with engine.begin() as connection:
-        settings = config.Config()
-        settings.set_main_option("script_location", migrations.__path__[0])
-        settings.attributes["connection"] = connection
-        command.upgrade(settings, "0003")
+        upgrade(connection, "0003")
         run = (
             "INSERT INTO runs (run_id, state, model, client, request_id, fingerprint, spec, create_time, "
             "latest_sequence) VALUES (:run, 'FAILED', 'old', '', :id, :fingerprint, :spec, 0, 1)"
@@ -159,10 +149,7 @@ def test_runs_of_the_seventh_schema_keep_the_datasets_by_which_they_are_validate
     engine = create_engine(parse_url(bare_url))
     requests = {"a": _validated_by("ab" * 32), "b": b"\xff no request", "c": _validated_by("cd" * 32)}
     with engine.begin() as connection:
-        settings = config.Config()
-        settings.set_main_option("script_location", migrations.__path__[0])
-        settings.attributes["connection"] = connection
-        command.upgrade(settings, "0007")
+        upgrade(connection, "0007")
         run = (
             "INSERT INTO runs (run_id, state, model, client, fingerprint, spec, create_time, latest_sequence) "
             "VALUES (:run, :state, 'old', '', :spec, :spec, 0, 1)"
@@ -172,7 +159,7 @@ def test_runs_of_the_seventh_schema_keep_the_datasets_by_which_they_are_validate
             connection.execute(text(run), {"run": name, "state": state, "spec": b""})
             values = {"run": name, "request": request}
             connection.execute(text("INSERT INTO run_requests VALUES (:run, :request)"), values)
-        command.upgrade(settings, "head")
+        upgrade(connection)
         found = connection.execute(text("SELECT run_id, validation_dataset FROM runs")).all()
     engine.dispose()
     assert dict(map(tuple, found)) == {"a": "ab" * 32, "b": None, "c": None}

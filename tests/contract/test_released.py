@@ -10,15 +10,13 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from alembic import command, config
 from sqlalchemy import create_engine, inspect, text
 
 import epochd
-import epochd_server.storage.migrations as migrations
 from epochd import events
 from epochd.v1 import runs_pb2, runs_pb2_grpc
 from epochd_server.storage.engines import parse_url
-from epochd_server.storage.migrating import KNOWN
+from epochd_server.storage.migrating import KNOWN, upgrade
 
 FOLDER = Path(__file__).with_name("released")
 RECORDED = sorted(path.name.removesuffix(".json.gz") for path in FOLDER.glob("*.json.gz"))
@@ -36,10 +34,7 @@ def restore(recording, url, data) -> None:
         path.write_bytes(base64.b64decode(content))
     engine = create_engine(parse_url(url))
     with engine.begin() as connection:
-        settings = config.Config()
-        settings.set_main_option("script_location", migrations.__path__[0])
-        settings.attributes["connection"] = connection
-        command.upgrade(settings, recording["schema"])
+        upgrade(connection, recording["schema"])
         for table in inspect(connection).get_sorted_table_and_fkc_names():
             insert(connection, table[0], recording["tables"].get(table[0], []))
     engine.dispose()

@@ -34,7 +34,7 @@ def migrate(engine: Engine) -> None:
                     f"the database has schema {current} of a newer epochd; this one knows schemas up to {HEAD}. "
                     "Upgrade epochd, or use another database"
                 )
-            _upgrade(connection)
+            upgrade(connection)
     except DBAPIError as error:
         raise StorageUnusableError(f"the database cannot be used: {_first_line(error)}") from error
 
@@ -52,13 +52,14 @@ def _current(connection: Connection) -> str | None:
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
-def _upgrade(connection: Connection) -> None:
+def upgrade(connection: Connection, revision: str = HEAD) -> None:
+    """Applies the migrations that are missing up to one of :data:`KNOWN`, in the connection's transaction."""
     from alembic import command, config  # takes a quarter of a second to import, and is needed once a schema
 
     settings = config.Config()
     settings.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
     settings.attributes["connection"] = connection
-    command.upgrade(settings, "head")
+    command.upgrade(settings, revision)
 
 
 def _first_line(error: DBAPIError) -> str:
