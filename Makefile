@@ -19,8 +19,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## a server, two trainings, predictions and activations, in a few seconds
 	@$(BIN)/python examples/demo.py
 
-test: $(STAMP) ## every test, shared among the cores
-	$(BIN)/python -m pytest -n logical --dist worksteal
+test: $(STAMP) ## every test, shared among the cores; then those that need the machine to themselves
+	$(BIN)/python -m pytest -n logical --dist worksteal -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 serve: $(STAMP) ## the server on 127.0.0.1:50051, state under ./.epochd
 	$(BIN)/epochd serve

@@ -18,6 +18,8 @@ from epochd import events
 
 from .conftest import StartServer
 
+pytestmark = pytest.mark.alone
+
 MODULES = """
 from torch import nn
 

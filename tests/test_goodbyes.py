@@ -14,6 +14,8 @@ from google.rpc import error_details_pb2, status_pb2
 
 from epochd.v1 import run_pb2, runs_pb2, runs_pb2_grpc, spec_pb2, tensor_pb2, trainer_pb2, trainer_pb2_grpc
 
+pytestmark = pytest.mark.alone
+
 WATCHERS = 1_000
 CONNECTIONS = 10
 GRACE_SECONDS = 1.0

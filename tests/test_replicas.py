@@ -19,6 +19,8 @@ from sqlalchemy import create_engine, text
 import epochd
 from epochd_server.storage.engines import parse_url
 
+pytestmark = pytest.mark.alone
+
 LEASE = 2.0
 EPOCHS = 2_500
 """Some seconds of training."""

@@ -18,6 +18,8 @@ import pytest
 
 from epochd.v1 import run_pb2, runs_pb2, runs_pb2_grpc, spec_pb2, tensor_pb2, trainer_pb2, trainer_pb2_grpc
 
+pytestmark = pytest.mark.alone
+
 MEBIBYTE = 2**20
 NARROW = (("grpc.http2.bdp_probe", 0), ("grpc.use_local_subchannel_pool", 1))
 """A client that takes 64 KiB of a stream unread, and a connection of its own."""

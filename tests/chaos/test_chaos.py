@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from benchmarks.chaos.running import Options, run
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.timeout(600)
 def test_kills_lose_nothing_repeat_nothing_and_change_no_bit():

@@ -16,6 +16,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 import epochd
 from epochd import events
 
+pytestmark = pytest.mark.alone
+
 SOURCE = '''
 import ctypes, os, sys, time
 import torch

@@ -17,6 +17,8 @@ from google.rpc import error_details_pb2, status_pb2
 import epochd
 from epochd.v1 import run_pb2, runs_pb2, runs_pb2_grpc, spec_pb2, tensor_pb2, trainer_pb2, trainer_pb2_grpc
 
+pytestmark = pytest.mark.alone
+
 LONG = 40_000
 """Epochs that take longer than a brief outage."""
 

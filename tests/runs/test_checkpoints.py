@@ -16,6 +16,8 @@ from epochd_server.storage.local_artifacts import LocalArtifacts
 from epochd_server.storage.schema import checkpoints as rows
 from epochd_server.storage.schema import runs
 
+pytestmark = pytest.mark.alone
+
 LONG = {"epochs": 1_500_000, "every": 60_000}
 """About two seconds of training."""
 OFTEN = {"checkpoint_seconds": 0.05}

@@ -23,6 +23,8 @@ from epochd_server.executor.local import LocalExecutor
 from epochd_server.storage import Answers, ModelChanges, SqlModelStore
 from epochd_server.storage.local_artifacts import LocalArtifacts
 
+pytestmark = pytest.mark.alone
+
 LONG = {"epochs": 1_000_000, "every": 50_000}
 ENDLESS = {"epochs": 10_000_000, "every": 1_000_000}
 """Some ten seconds of training."""

@@ -22,6 +22,8 @@ from epochd_server.runs.settings import RunSettings
 from epochd_server.storage import Answers, Database, ModelChanges, SqlCheckpoints, SqlClaims
 from epochd_server.storage.schema import servers
 
+pytestmark = pytest.mark.alone
+
 _numbers = itertools.count()
 
 
@@ -70,7 +72,8 @@ async def make_replica(shared_url, store, planner, executor, tmp_path):
         own_executor = type(executor)()
         own_executor.begin.set()
         own_executor.go.set()
-        bounds = RunSettings(cohorts=False, **settings)
+        # Nothing becomes long by a slow machine: a brief run behind it would have a slot, and not wait.
+        bounds = RunSettings(cohorts=False, max_cohort_seconds=3_600.0, **settings)
         checkpoints = SqlCheckpoints(database, store._artifacts)
         service = RunService(own_store, planner, own_executor, bounds, NoVersions(), claims, checkpoints)
         await service.start()
@@ -253,13 +256,18 @@ async def test_what_waits_on_a_stopping_server_moves_before_it_has_stopped(make_
     assert_whole(await watch_all(other.service, training.run_id))
 
 
-async def test_a_deleted_run_ends_its_watches_everywhere(make_replica, plan, watch_all):
+async def test_a_deleted_run_ends_its_watches_everywhere(make_replica, plan, watch_all, until):
     one, other = await make_replica(), await make_replica(DeafClaims)
     one.executor.go.clear()
     accepted = await one.service.submit(plan(), "me")
     log = asyncio.create_task(watch_all(other.service, accepted.run_id))
-    await asyncio.sleep(0.1)
-    other.service._mirrors._mirrors[accepted.run_id]._task.cancel()  # it reads nothing any more
+    mirrors = other.service._mirrors._mirrors
+
+    async def is_watched() -> bool:
+        return accepted.run_id in mirrors
+
+    await until(is_watched)
+    mirrors[accepted.run_id]._task.cancel()  # it reads nothing any more
     one.executor.go.set()
     await watch_all(one.service, accepted.run_id)
     await one.service.delete(accepted.run_id)
